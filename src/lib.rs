@@ -1,0 +1,2 @@
+//! launchdarkly-connector.
+pub mod pb;
