@@ -5,7 +5,9 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use protox::file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver};
+use protox::file::{
+    ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver,
+};
 
 const PROTO: &str = "cdp/destinations/v1/destination_connector.proto";
 
@@ -15,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut resolver = ChainFileResolver::new();
     resolver.add(IncludeFileResolver::new("proto".into()));
     resolver.add(GoogleFileResolver::new());
-    resolver.add(DescriptorSetFileResolver::from_bytes(&google_rpc())?);
+    resolver.add(DescriptorSetFileResolver::new(google_rpc()));
     let mut compiler = protox::Compiler::with_file_resolver(resolver);
     compiler
         .include_imports(true)
@@ -25,11 +27,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .open_file("google/rpc/error_details.proto")?;
 
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    fs::write(out.join("descriptor_set.binpb"), compiler.encode_file_descriptor_set())?;
+    fs::write(
+        out.join("descriptor_set.binpb"),
+        compiler.encode_file_descriptor_set(),
+    )?;
     tonic_prost_build::configure()
         .extern_path(".google.rpc", "::tonic_types::pb")
         // Their Debug is written by hand: it must show no secret and no identifier.
-        .skip_debug(["cdp.destinations.v1.LaunchDarklyConfig", "cdp.destinations.v1.IdentifierRecord"])
+        .skip_debug([
+            "cdp.destinations.v1.LaunchDarklyConfig",
+            "cdp.destinations.v1.IdentifierRecord",
+        ])
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }
@@ -39,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// `tonic-types` names them without their directory. Served like that beside a
 /// client's own `google/rpc/status.proto`, one message would have two homes, and
 /// strict descriptor pools refuse the second.
-fn google_rpc() -> Vec<u8> {
+fn google_rpc() -> FileDescriptorSet {
     let mut set = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .expect("tonic-types ships a valid descriptor set");
     for file in &mut set.file {
@@ -47,5 +55,5 @@ fn google_rpc() -> Vec<u8> {
             file.name = Some(format!("google/rpc/{}", file.name()));
         }
     }
-    set.encode_to_vec()
+    set
 }

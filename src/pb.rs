@@ -9,8 +9,7 @@ mod generated {
 pub use generated::*;
 
 /// Encoded descriptors of this contract, of what it imports, and of `google.rpc`'s error details.
-pub const DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/descriptor_set.binpb"));
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor_set.binpb"));
 
 impl fmt::Debug for LaunchDarklyConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,7 +24,10 @@ impl fmt::Debug for LaunchDarklyConfig {
 impl fmt::Debug for IdentifierRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdentifierRecord")
-            .field("identifiers", &format_args!("[{} redacted]", self.identifiers.len()))
+            .field(
+                "identifiers",
+                &format_args!("[{} redacted]", self.identifiers.len()),
+            )
             .field("operation", &self.operation())
             .finish()
     }
