@@ -1,2 +1,8 @@
 //! launchdarkly-connector.
+
+pub mod backoff;
+pub mod clock;
+pub mod domain;
 pub mod pb;
+pub mod secret;
+pub mod store;

@@ -1,0 +1,140 @@
+//! A destination: a configured connection that streams deliver through.
+
+use std::{fmt, time::SystemTime};
+
+use super::{DestinationName, DestinationUid, Mapping};
+use crate::secret::AccessToken;
+
+/// Longest display name, in characters (the contract's limit).
+const MAX_DISPLAY_NAME: usize = 63;
+
+/// A destination as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// Where it is.
+    pub name: DestinationName,
+    /// Which it is, for ever.
+    pub uid: DestinationUid,
+    /// What people call it.
+    pub display_name: DisplayName,
+    /// Id of the action it performs.
+    pub action: String,
+    /// Where and as whom it calls the vendor.
+    pub connection: Connection,
+    /// How records become the action's fields.
+    pub mapping: Mapping,
+    /// Whether it can be used.
+    pub state: DestinationState,
+    /// When it was created.
+    pub create_time: SystemTime,
+    /// When it last changed.
+    pub update_time: SystemTime,
+    /// How often it changed.
+    pub revision: Revision,
+}
+
+impl Destination {
+    /// The freshness tag of this revision.
+    #[must_use]
+    pub fn etag(&self) -> Etag {
+        // The uid makes tags of a destination re-created under the same name differ.
+        let (head, _) = self.uid.0.as_u64_pair();
+        Etag(format!("{:x}-{}", head, self.revision.0))
+    }
+}
+
+/// Counts a destination's changes; rises with each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub i64);
+
+impl Revision {
+    /// The revision of a new destination.
+    pub const FIRST: Self = Self(1);
+
+    /// The revision after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A freshness tag, opaque to callers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Etag(pub String);
+
+/// Whether a destination can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DestinationState {
+    /// Ready.
+    Active,
+    /// The vendor last refused the credentials.
+    CredentialsRejected,
+}
+
+/// A human name of 1 to 63 characters without control characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DisplayName(String);
+
+impl DisplayName {
+    /// Checks a display name.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let fits = !name.trim().is_empty()
+            && name.chars().count() <= MAX_DISPLAY_NAME
+            && !name.chars().any(char::is_control);
+        fits.then(|| Self(name.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Where and as whom to call the vendor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// As whom.
+    pub access_token: AccessToken,
+    /// Which environment.
+    pub client_side_id: ClientSideId,
+    /// Which of the vendor's instances.
+    pub instance: Instance,
+}
+
+/// The client-side ID of an environment: public, names project and environment at once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientSideId(String);
+
+impl ClientSideId {
+    /// Wraps a client-side ID, whatever its form: form is a credential check, not a rule.
+    #[must_use]
+    pub fn new(id: String) -> Self {
+        Self(id)
+    }
+
+    /// The ID.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientSideId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One of the vendor's separate instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Instance {
+    /// The commercial one.
+    #[default]
+    Commercial,
+    /// The European Union's.
+    Eu,
+    /// The United States federal one.
+    Federal,
+}

@@ -1,0 +1,209 @@
+//! Mapping: how a record's identifiers become the context key.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use super::{ContextKey, KeyError};
+
+/// The one field that the action's mapping fills.
+pub const CONTEXT_KEY_FIELD: &str = "context_key";
+
+/// Changes a value before it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transform {
+    /// Removes white space at both ends.
+    Trim,
+    /// Unicode lower case.
+    Lowercase,
+    /// SHA-256 of the UTF-8 bytes, as 64 lower-case hex digits.
+    Sha256Hex,
+}
+
+impl Transform {
+    fn apply(self, value: &str) -> String {
+        match self {
+            Self::Trim => value.trim().to_owned(),
+            Self::Lowercase => value.to_lowercase(),
+            Self::Sha256Hex => sha256_hex(value.as_bytes()),
+        }
+    }
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest
+        .as_ref()
+        .iter()
+        .fold(String::with_capacity(64), |mut hex, byte| {
+            write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
+            hex
+        })
+}
+
+/// Fills one field of an action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldMapping {
+    /// The field.
+    pub field: String,
+    /// Names of record identifiers; the first that is present and not blank is used.
+    pub sources: Vec<String>,
+    /// Applied in order.
+    pub transforms: Vec<Transform>,
+}
+
+/// A checked mapping: fills every required field of the action, each once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    context_key: FieldMapping,
+}
+
+/// What is wrong with a set of field mappings, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MappingError {
+    /// The action has no such field.
+    #[error("the action has no field of this name; it has: {CONTEXT_KEY_FIELD}")]
+    UnknownField {
+        /// Which mapping.
+        index: usize,
+    },
+    /// Mapped twice.
+    #[error("this field is mapped more than once; map it once, with several sources")]
+    DuplicateField {
+        /// Which mapping.
+        index: usize,
+    },
+    /// Nothing to fill it from.
+    #[error("name at least one identifier to fill the field from")]
+    NoSources {
+        /// Which mapping.
+        index: usize,
+    },
+    /// A source without a name.
+    #[error("an identifier's name cannot be empty")]
+    BlankSource {
+        /// Which mapping.
+        index: usize,
+        /// Which of its sources.
+        source_index: usize,
+    },
+    /// A required field is not mapped.
+    #[error("the required field {CONTEXT_KEY_FIELD} is not mapped")]
+    MissingField,
+}
+
+/// Why one record cannot be mapped. Holds names and reasons, never values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// None of the sources is present and filled.
+    #[error("the record has no value under any of the mapped identifiers: {}", .sources.join(", "))]
+    IdentifierMissing {
+        /// The names that were looked for.
+        sources: Vec<String>,
+    },
+    /// There is a value, but it cannot be a context key.
+    #[error("the identifier {source_name} {reason}")]
+    IdentifierInvalid {
+        /// The identifier used.
+        source_name: String,
+        /// What is wrong with its value.
+        reason: KeyError,
+    },
+}
+
+impl Mapping {
+    /// Checks field mappings against the action, naming everything that is wrong.
+    ///
+    /// # Errors
+    /// All problems, in order of the mappings.
+    pub fn check(mappings: Vec<FieldMapping>) -> Result<Self, Vec<MappingError>> {
+        let mut errors = Vec::new();
+        let mut context_key = None;
+        for (index, mapping) in mappings.into_iter().enumerate() {
+            errors.extend(mapping.source_errors(index));
+            if mapping.field != CONTEXT_KEY_FIELD {
+                errors.push(MappingError::UnknownField { index });
+            } else if context_key.is_some() {
+                errors.push(MappingError::DuplicateField { index });
+            } else {
+                context_key = Some(mapping);
+            }
+        }
+        match context_key {
+            Some(context_key) if errors.is_empty() => return Ok(Self { context_key }),
+            None => errors.push(MappingError::MissingField),
+            Some(_) => {}
+        }
+        Err(errors)
+    }
+
+    /// The field mappings, as they were given.
+    #[must_use]
+    pub fn fields(&self) -> Vec<FieldMapping> {
+        vec![self.context_key.clone()]
+    }
+
+    /// Maps one record's identifiers to its context key.
+    ///
+    /// # Errors
+    /// Why this record cannot be delivered.
+    pub fn context_key(
+        &self,
+        identifiers: &HashMap<String, String>,
+    ) -> Result<ContextKey, RecordError> {
+        let FieldMapping {
+            sources,
+            transforms,
+            ..
+        } = &self.context_key;
+        // An over-long or broken first choice is an error, not a reason to fall back: falling
+        // back would silently target another identity.
+        let found = sources.iter().find_map(|name| {
+            let value = identifiers.get(name)?;
+            (!value.trim().is_empty()).then_some((name, value))
+        });
+        let (name, value) = found.ok_or_else(|| missing(sources, identifiers))?;
+        let mapped = transforms
+            .iter()
+            .fold(Cow::Borrowed(value.as_str()), |value, t| {
+                Cow::Owned(t.apply(&value))
+            });
+        ContextKey::new(&mapped).map_err(|reason| RecordError::IdentifierInvalid {
+            source_name: name.clone(),
+            reason,
+        })
+    }
+}
+
+/// A blank value is told apart from an absent one, since the remedies differ.
+fn missing(sources: &[String], identifiers: &HashMap<String, String>) -> RecordError {
+    match sources.iter().find(|name| identifiers.contains_key(*name)) {
+        Some(blank) => RecordError::IdentifierInvalid {
+            source_name: blank.clone(),
+            reason: KeyError::Blank,
+        },
+        None => RecordError::IdentifierMissing {
+            sources: sources.to_vec(),
+        },
+    }
+}
+
+impl FieldMapping {
+    fn source_errors(&self, index: usize) -> Vec<MappingError> {
+        if self.sources.is_empty() {
+            return vec![MappingError::NoSources { index }];
+        }
+        let blank = |(source_index, source): (usize, &String)| {
+            source
+                .trim()
+                .is_empty()
+                .then_some(MappingError::BlankSource {
+                    index,
+                    source_index,
+                })
+        };
+        self.sources.iter().enumerate().filter_map(blank).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

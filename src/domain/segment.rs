@@ -1,0 +1,226 @@
+//! The segment that records go to, and the port through which it is changed.
+//!
+//! Delivery speaks to a vendor through [`SegmentClient`] alone; a vendor's folder implements it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::{Connection, ContextKey, Operation};
+
+/// Longest segment ID, in characters (LaunchDarkly's recommended limit for cohort ids).
+const MAX_SEGMENT_ID: usize = 128;
+/// Longest segment name, in characters. LaunchDarkly publishes none; ours fits its forms.
+const MAX_SEGMENT_NAME: usize = 256;
+/// What a segment ID matches: LaunchDarkly's alphabet for keys. Whether it would rewrite
+/// other characters is not documented, so none are let through.
+pub const SEGMENT_ID_PATTERN: &str = "^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$";
+
+/// Stable ID of a segment, chosen by the user.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SegmentId(String);
+
+/// Why a segment ID or name is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentError {
+    /// Not an ID.
+    #[error(
+        "must be 1 to {MAX_SEGMENT_ID} characters of A-Z a-z 0-9 _ . - and start with a letter or digit"
+    )]
+    Id,
+    /// Not a name.
+    #[error("must be 1 to {MAX_SEGMENT_NAME} characters, not blank, without control characters")]
+    Name,
+}
+
+impl SegmentId {
+    /// Checks an ID against [`SEGMENT_ID_PATTERN`].
+    ///
+    /// # Errors
+    /// [`SegmentError::Id`] when it does not match.
+    pub fn new(id: &str) -> Result<Self, SegmentError> {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        let fits = id.len() <= MAX_SEGMENT_ID
+            && id.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+            && id.bytes().all(legal);
+        fits.then(|| Self(id.to_owned())).ok_or(SegmentError::Id)
+    }
+
+    /// The ID.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A segment: its stable ID, and the name people see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentRef {
+    /// Stable ID.
+    pub id: SegmentId,
+    name: String,
+}
+
+impl SegmentRef {
+    /// Pairs an ID with a name.
+    ///
+    /// # Errors
+    /// [`SegmentError::Name`] for a blank, over-long or unprintable name.
+    pub fn new(id: SegmentId, name: &str) -> Result<Self, SegmentError> {
+        let fits = !name.trim().is_empty()
+            && name.chars().count() <= MAX_SEGMENT_NAME
+            && !name.chars().any(char::is_control);
+        fits.then(|| Self {
+            id,
+            name: name.to_owned(),
+        })
+        .ok_or(SegmentError::Name)
+    }
+
+    /// The name people see.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// One call: the same operation for some keys of one segment.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Where and as whom.
+    pub connection: Arc<Connection>,
+    /// Which segment.
+    pub segment: SegmentRef,
+    /// In or out.
+    pub operation: Operation,
+    /// Who; never empty, no key twice.
+    pub keys: Vec<ContextKey>,
+}
+
+/// What became of one call. Whether to try again is decided here, where it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every key is in (or out of) the segment now.
+    Applied,
+    /// Trying the same again cannot help.
+    Refused(Refusal),
+    /// Nothing is wrong with the call: try again, not before `retry_after` if it is set.
+    Retry {
+        /// Why it did not work this time.
+        trouble: Trouble,
+        /// How long the vendor asked to wait.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// What the vendor refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Some member of the call, or its form.
+    Payload,
+    /// The call's size.
+    TooLarge,
+    /// The credentials, or their right to change this environment.
+    Credentials,
+    /// The segment or the route to it.
+    Segment,
+}
+
+/// Why a call should be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// The vendor limits the rate.
+    RateLimited,
+    /// Another change of the same segment was under way.
+    Conflict,
+    /// The vendor answered with a passing failure.
+    Status(u16),
+    /// No answer in time; the change may have been made.
+    TimedOut,
+    /// No connection, or it broke; the change may have been made.
+    Connection,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RateLimited => f.write_str("LaunchDarkly limits the rate of calls"),
+            Self::Conflict => f.write_str("LaunchDarkly reported a conflicting change"),
+            Self::Status(status) => write!(f, "LaunchDarkly answered status {status}"),
+            Self::TimedOut => f.write_str("LaunchDarkly did not answer in time"),
+            Self::Connection => f.write_str("LaunchDarkly could not be reached"),
+        }
+    }
+}
+
+/// A place among the calls that an account may have under way; given back when dropped.
+pub struct Slot(Option<Box<dyn Send + Sync>>);
+
+impl Slot {
+    /// A slot that gives back `held` when dropped.
+    pub fn holding(held: impl Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(held)))
+    }
+
+    /// A slot where nothing is counted.
+    #[must_use]
+    pub fn free() -> Self {
+        Self(None)
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Slot(held)"
+        } else {
+            "Slot(free)"
+        })
+    }
+}
+
+/// Changes segments at a vendor; one attempt a call. The lane owns repetition, since it alone
+/// knows how long each record may still be tried and what has superseded it.
+#[async_trait]
+pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
+    /// Waits until a call with this connection may start.
+    ///
+    /// Cancel safe: a caller that stops waiting loses only its place in the queue.
+    async fn ready(&self, connection: &Arc<Connection>) -> Slot;
+
+    /// Until when [`ready`](Self::ready) is known to hold calls back, and why.
+    fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)>;
+
+    /// Makes one call; ends within the client's attempt time-out.
+    async fn apply(&self, slot: Slot, delivery: &Delivery) -> Outcome;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_check_of_segment_ids_is_the_published_pattern(
+            id in "[a-zA-Z0-9_.\\-/ é\n]{0,10}([a-z]{120})?"
+        ) {
+            let pattern = regex::Regex::new(SEGMENT_ID_PATTERN).unwrap();
+            prop_assert_eq!(SegmentId::new(&id).is_ok(), pattern.is_match(&id));
+        }
+    }
+
+    #[test]
+    fn names_are_not_blank() {
+        let id = SegmentId::new("vip").unwrap();
+        assert_eq!(SegmentRef::new(id, "  "), Err(SegmentError::Name));
+    }
+}
