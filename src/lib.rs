@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod delivery;
 pub mod domain;
 pub mod pb;
 pub mod secret;

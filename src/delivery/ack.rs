@@ -1,0 +1,191 @@
+//! The ack: a record's claim to exactly one verdict.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::domain::Trouble;
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The vendor accepted it, or a later record of its key that superseded it.
+    Delivered,
+    /// The vendor refused it in a call of its own.
+    Rejected {
+        /// Whether the vendor ever accepted anything on this lane. If not, the record may be
+        /// innocent and the request as such at fault.
+        proven: bool,
+    },
+    /// Its delivery time-out passed.
+    TimedOut(Tried),
+    /// It has no result, and stays with the sender.
+    Deferred(Cause),
+}
+
+/// What was tried for a record that could not be delivered in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    /// Calls that carried it.
+    pub calls: u32,
+    /// What went wrong last; nothing, if no call could even be started.
+    pub trouble: Option<Trouble>,
+}
+
+/// Why a record has no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The vendor refuses the destination's credentials.
+    Credentials,
+    /// The vendor refuses the segment, or the route to it.
+    Segment,
+    /// The destination was deleted.
+    Deleted,
+    /// The stream or the lane ended first.
+    Abandoned,
+}
+
+/// A verdict on its way back to the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// Which record.
+    pub sequence: i64,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// A record's claim to a verdict. It moves with the record, cannot be copied, and reports
+/// *deferred* when dropped: no path through the house can forget a record.
+pub struct Ack {
+    sequence: i64,
+    deadline: Instant,
+    stream: Arc<Stream>,
+    settled: bool,
+}
+
+struct Stream {
+    /// Bounded by the stream's window: one message per record in flight.
+    verdicts: mpsc::UnboundedSender<Settled>,
+    abandoned: AtomicBool,
+}
+
+impl Ack {
+    /// Gives the verdict.
+    pub fn settle(mut self, verdict: Verdict) {
+        self.send(verdict);
+    }
+
+    /// When the record's delivery time-out passes.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Whether its stream is gone, so that no new call may be started for it.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.stream.abandoned.load(Ordering::Acquire)
+    }
+
+    fn send(&mut self, verdict: Verdict) {
+        self.settled = true;
+        // A receiver that is gone has no one left to tell.
+        drop(self.stream.verdicts.send(Settled {
+            sequence: self.sequence,
+            verdict,
+        }));
+    }
+}
+
+impl Drop for Ack {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.send(Verdict::Deferred(Cause::Abandoned));
+        }
+    }
+}
+
+impl fmt::Debug for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ack")
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Issues the acks of one stream.
+///
+/// The receiver that comes with it ends (`None`) once this and every ack are gone: that is how
+/// a stream knows that nothing of it is under way any more.
+pub struct Tickets {
+    stream: Arc<Stream>,
+    timeout: Duration,
+}
+
+impl Tickets {
+    /// Starts a stream whose records may each be tried for `timeout`.
+    #[must_use]
+    pub fn new(timeout: Duration) -> (Self, mpsc::UnboundedReceiver<Settled>) {
+        let (verdicts, settled) = mpsc::unbounded_channel();
+        let stream = Arc::new(Stream {
+            verdicts,
+            abandoned: AtomicBool::new(false),
+        });
+        (Self { stream, timeout }, settled)
+    }
+
+    /// The ack of one record, whose delivery time-out starts now.
+    #[must_use]
+    pub fn issue(&self, sequence: i64) -> Ack {
+        Ack {
+            sequence,
+            deadline: Instant::now() + self.timeout,
+            stream: Arc::clone(&self.stream),
+            settled: false,
+        }
+    }
+
+    /// Says that the stream is gone: no new call may be started for its records.
+    pub fn abandon(&self) {
+        self.stream.abandoned.store(true, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tickets")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dropped_ack_reports_deferred_and_a_settled_one_reports_once() {
+        let (tickets, mut settled) = Tickets::new(Duration::from_secs(1));
+        tickets.issue(1).settle(Verdict::Delivered);
+        drop(tickets.issue(2));
+        drop(tickets);
+        let first = settled.recv().await.unwrap();
+        assert_eq!(
+            first,
+            Settled {
+                sequence: 1,
+                verdict: Verdict::Delivered
+            }
+        );
+        let second = settled.recv().await.unwrap();
+        assert_eq!(second.verdict, Verdict::Deferred(Cause::Abandoned));
+        assert_eq!(settled.recv().await, None);
+    }
+}

@@ -1,0 +1,347 @@
+//! The open batch of a lane: the newest operation per key, and every ack that waits for it.
+//!
+//! | an entry is | from | until |
+//! |---|---|---|
+//! | queued | its first change, or the end of the call its key was in | it is sealed |
+//! | parked | a change of a key that is in a call | that call ends |
+//! | in flight | sealed | released, settled or restored |
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::ack::{Ack, Cause, Tried, Verdict};
+use crate::domain::{ContextKey, Operation, Trouble};
+
+/// A key's pending changes. Older ones are kept: should the newest belong to a stream that
+/// goes away, the one before it counts again.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) key: ContextKey,
+    /// In order of arrival; the last decides.
+    changes: Vec<(Operation, Ack)>,
+    /// Place in the order of arrival; an entry keeps it through retries and newer changes.
+    ordinal: u64,
+    since: Instant,
+    queued: Option<Operation>,
+    tried: Tried,
+}
+
+impl Entry {
+    /// What to do with the key; nothing once all its streams are gone.
+    fn operation(&self) -> Option<Operation> {
+        self.changes.last().map(|(operation, _)| *operation)
+    }
+
+    /// Forgets changes whose streams are gone.
+    fn prune(&mut self) {
+        self.changes.retain(|(_, ack)| !ack.is_abandoned());
+    }
+
+    /// Whether any stream still waits for it.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.changes.iter().any(|(_, ack)| !ack.is_abandoned())
+    }
+
+    /// Notes a call that carried it in vain.
+    pub(super) fn failed(&mut self, trouble: Trouble) {
+        self.tried = Tried {
+            calls: self.tried.calls.saturating_add(1),
+            trouble: Some(trouble),
+        };
+    }
+
+    /// Gives all its acks the same verdict.
+    pub(super) fn settle(self, verdict: Verdict) {
+        self.changes
+            .into_iter()
+            .for_each(|(_, ack)| ack.settle(verdict));
+    }
+
+    /// Times out the acks whose deadline has passed.
+    fn expire(&mut self, now: Instant, waiting_for: Option<Trouble>) {
+        let trouble = self.tried.trouble.or(waiting_for);
+        let tried = Tried {
+            trouble,
+            ..self.tried
+        };
+        self.changes
+            .extract_if(.., |(_, ack)| ack.deadline() <= now)
+            .for_each(|(_, ack)| ack.settle(Verdict::TimedOut(tried)));
+    }
+}
+
+/// The changes that leave together in one call.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    pub(super) operation: Operation,
+    pub(super) entries: Vec<Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Keys in order of arrival. An item whose entry has moved on is stale, and skipped.
+    keys: VecDeque<(u64, ContextKey)>,
+    /// Entries that are really queued here.
+    live: usize,
+}
+
+/// The open batch.
+#[derive(Debug)]
+pub(super) struct Batch {
+    linger: Duration,
+    open: HashMap<ContextKey, Entry>,
+    adds: Queue,
+    removes: Queue,
+    in_flight: HashSet<ContextKey>,
+    next_ordinal: u64,
+    /// Entries below this ordinal are due at once.
+    flushed: u64,
+}
+
+impl Batch {
+    pub(super) fn new(linger: Duration) -> Self {
+        Self {
+            linger,
+            open: HashMap::new(),
+            adds: Queue::default(),
+            removes: Queue::default(),
+            in_flight: HashSet::new(),
+            next_ordinal: 0,
+            flushed: 0,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Takes a change; the newest operation of a key wins, and all its acks stay.
+    pub(super) fn push(&mut self, key: ContextKey, operation: Operation, ack: Ack, now: Instant) {
+        let ordinal = self.next_ordinal;
+        self.next_ordinal += 1;
+        let entry = self.open.entry(key.clone()).or_insert_with(|| Entry {
+            key: key.clone(),
+            changes: Vec::with_capacity(1),
+            ordinal,
+            since: now,
+            queued: None,
+            tried: Tried {
+                calls: 0,
+                trouble: None,
+            },
+        });
+        entry.changes.push((operation, ack));
+        self.enqueue(&key, End::Back);
+    }
+
+    /// Makes everything that is in the batch now due at once.
+    pub(super) fn flush(&mut self) {
+        self.flushed = self.next_ordinal;
+    }
+
+    /// When the batch is due at the latest: at once if one kind of operation fills a call.
+    pub(super) fn due(&mut self, limit: usize, now: Instant) -> Option<Instant> {
+        [Operation::Add, Operation::Remove]
+            .into_iter()
+            .filter_map(|operation| self.queue_due(operation, limit, now))
+            .min()
+    }
+
+    fn queue_due(&mut self, operation: Operation, limit: usize, now: Instant) -> Option<Instant> {
+        let (ordinal, since) = self.front(operation)?;
+        let full = self.queue(operation).live >= limit;
+        Some(if full || ordinal < self.flushed {
+            now
+        } else {
+            since + self.linger
+        })
+    }
+
+    /// Seals one call of at most `limit` members from whichever kind has waited longest among
+    /// those that are due.
+    pub(super) fn seal(&mut self, limit: usize, now: Instant) -> Option<Sealed> {
+        loop {
+            let operation = self.longest_due(limit, now)?;
+            let entries = self.take(operation, limit);
+            if !entries.is_empty() {
+                self.in_flight
+                    .extend(entries.iter().map(|entry| entry.key.clone()));
+                return Some(Sealed { operation, entries });
+            }
+        }
+    }
+
+    fn longest_due(&mut self, limit: usize, now: Instant) -> Option<Operation> {
+        let oldest = |operation| {
+            let due = self.queue_due(operation, limit, now)? <= now;
+            let (ordinal, _) = self.front(operation)?;
+            due.then_some((ordinal, operation))
+        };
+        let oldest = [Operation::Add, Operation::Remove]
+            .into_iter()
+            .filter_map(oldest)
+            .min();
+        oldest.map(|(_, operation)| operation)
+    }
+
+    fn take(&mut self, operation: Operation, limit: usize) -> Vec<Entry> {
+        let mut entries = Vec::with_capacity(limit.min(self.queue(operation).live));
+        while entries.len() < limit && self.front(operation).is_some() {
+            let Some((_, key)) = self.queue(operation).keys.pop_front() else {
+                break;
+            };
+            self.queue(operation).live -= 1;
+            let entry = self
+                .open
+                .get_mut(&key)
+                .expect("the front of a queue is open");
+            entry.queued = None;
+            entry.prune();
+            match entry.operation() {
+                Some(newest) if newest == operation => {
+                    entries.extend(self.open.remove(&key));
+                }
+                // Its newest stream went away, and the change before it was the opposite.
+                Some(_) => self.enqueue(&key, End::Front),
+                None => drop(self.open.remove(&key)),
+            }
+        }
+        entries
+    }
+
+    /// Ends the flight of these keys; their newer changes may leave now.
+    pub(super) fn release<'a>(&mut self, keys: impl IntoIterator<Item = &'a ContextKey>) {
+        for key in keys {
+            self.in_flight.remove(key);
+            if self.open.contains_key(key) {
+                self.enqueue(key, End::Front);
+            }
+        }
+    }
+
+    /// Takes back entries of a call that settled nothing for them, under their newer changes.
+    pub(super) fn restore(&mut self, entries: Vec<Entry>) {
+        // From the last, so that the first is at the very front in the end.
+        for mut old in entries.into_iter().rev() {
+            let key = old.key.clone();
+            if let Some(mut newer) = self.open.remove(&key) {
+                self.unqueue(&mut newer);
+                old.changes.append(&mut newer.changes);
+            }
+            self.open.insert(key.clone(), old);
+            self.enqueue(&key, End::Front);
+        }
+    }
+
+    /// Forgets changes whose streams are gone.
+    pub(super) fn sweep(&mut self) {
+        self.revise(Entry::prune);
+    }
+
+    /// Times out what is overdue; `waiting_for` is what holds back entries never tried.
+    pub(super) fn expire(&mut self, now: Instant, waiting_for: Option<Trouble>) {
+        self.revise(|entry| entry.expire(now, waiting_for));
+    }
+
+    /// Defers everything.
+    pub(super) fn defer(&mut self, cause: Cause) {
+        for (_, entry) in self.open.drain() {
+            entry.settle(Verdict::Deferred(cause));
+        }
+        self.adds = Queue::default();
+        self.removes = Queue::default();
+    }
+
+    /// Changes every entry, dropping those left without a change and re-queueing those whose
+    /// operation is another one now.
+    fn revise(&mut self, mut change: impl FnMut(&mut Entry)) {
+        let mut moved = Vec::new();
+        self.open.retain(|key, entry| {
+            change(entry);
+            let Some(operation) = entry.operation() else {
+                match entry.queued {
+                    Some(Operation::Add) => self.adds.live -= 1,
+                    Some(Operation::Remove) => self.removes.live -= 1,
+                    None => {}
+                }
+                return false;
+            };
+            if entry.queued.is_some_and(|queued| queued != operation) {
+                moved.push(key.clone());
+            }
+            true
+        });
+        moved.iter().for_each(|key| self.enqueue(key, End::Front));
+    }
+
+    /// Queues an open entry where its operation belongs, unless its key is in flight.
+    fn enqueue(&mut self, key: &ContextKey, end: End) {
+        if self.in_flight.contains(key) {
+            return;
+        }
+        let mut entry = self.open.remove(key).expect("only open entries are queued");
+        let operation = entry.operation().expect("an open entry has a change");
+        if entry.queued != Some(operation) {
+            self.unqueue(&mut entry);
+            entry.queued = Some(operation);
+            let item = (entry.ordinal, key.clone());
+            let queue = self.queue(operation);
+            queue.live += 1;
+            match end {
+                End::Back => queue.keys.push_back(item),
+                End::Front => queue.keys.push_front(item),
+            }
+        }
+        self.open.insert(key.clone(), entry);
+    }
+
+    fn unqueue(&mut self, entry: &mut Entry) {
+        if let Some(operation) = entry.queued.take() {
+            self.queue(operation).live -= 1;
+        }
+    }
+
+    /// The ordinal and age of a queue's first live entry; drops stale items before it.
+    fn front(&mut self, operation: Operation) -> Option<(u64, Instant)> {
+        let Self {
+            open,
+            adds,
+            removes,
+            ..
+        } = self;
+        let queue = match operation {
+            Operation::Add => adds,
+            Operation::Remove => removes,
+        };
+        loop {
+            let (ordinal, key) = queue.keys.front()?;
+            match open.get(key) {
+                Some(e) if e.ordinal == *ordinal && e.queued == Some(operation) => {
+                    return Some((e.ordinal, e.since));
+                }
+                _ => drop(queue.keys.pop_front()),
+            }
+        }
+    }
+
+    fn queue(&mut self, operation: Operation) -> &mut Queue {
+        match operation {
+            Operation::Add => &mut self.adds,
+            Operation::Remove => &mut self.removes,
+        }
+    }
+}
+
+/// Which end of a queue.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Front,
+    Back,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,340 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::*;
+use crate::delivery::{Settled, Tickets};
+
+const LINGER: Duration = Duration::from_millis(50);
+
+struct Bench {
+    batch: Batch,
+    tickets: Tickets,
+    settled: UnboundedReceiver<Settled>,
+    now: Instant,
+    next: i64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (tickets, settled) = Tickets::new(Duration::from_secs(60));
+        Self {
+            batch: Batch::new(LINGER),
+            tickets,
+            settled,
+            now: Instant::now(),
+            next: 1,
+        }
+    }
+
+    fn push(&mut self, key: &str, operation: Operation) -> i64 {
+        let ack = self.tickets.issue(self.next);
+        self.push_ack(key, operation, ack)
+    }
+
+    fn push_ack(&mut self, key: &str, operation: Operation, ack: Ack) -> i64 {
+        self.batch
+            .push(ContextKey::new(key).unwrap(), operation, ack, self.now);
+        self.next += 1;
+        self.next - 1
+    }
+
+    fn seal_all(&mut self) -> Vec<Sealed> {
+        self.batch.flush();
+        std::iter::from_fn(|| self.batch.seal(1000, self.now)).collect()
+    }
+
+    fn settle(&mut self, sealed: Sealed, verdict: Verdict) {
+        let keys: Vec<_> = sealed
+            .entries
+            .iter()
+            .map(|entry| entry.key.clone())
+            .collect();
+        sealed
+            .entries
+            .into_iter()
+            .for_each(|entry| entry.settle(verdict));
+        self.batch.release(&keys);
+    }
+
+    fn verdicts(&mut self) -> BTreeMap<i64, Verdict> {
+        std::iter::from_fn(|| self.settled.try_recv().ok())
+            .map(|settled| (settled.sequence, settled.verdict))
+            .collect()
+    }
+}
+
+fn keys(sealed: &Sealed) -> Vec<&str> {
+    sealed
+        .entries
+        .iter()
+        .map(|entry| entry.key.as_str())
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn newer_removal_wins_over_older_addition_and_both_acks_share_its_verdict() {
+    let mut bench = Bench::new();
+    bench.push("a", Operation::Add);
+    bench.push("a", Operation::Remove);
+    let mut sealed = bench.seal_all();
+    assert_eq!(sealed.len(), 1);
+    let only = sealed.remove(0);
+    assert_eq!(
+        (only.operation, keys(&only)),
+        (Operation::Remove, vec!["a"])
+    );
+    bench.settle(only, Verdict::Delivered);
+    let both = BTreeMap::from([(1, Verdict::Delivered), (2, Verdict::Delivered)]);
+    assert_eq!(bench.verdicts(), both);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_due_when_full_lingered_or_flushed() {
+    let mut bench = Bench::new();
+    let now = bench.now;
+    assert_eq!(bench.batch.due(2, now), None);
+    bench.push("a", Operation::Add);
+    assert_eq!(bench.batch.due(2, now), Some(now + LINGER));
+    bench.push("b", Operation::Remove);
+    assert_eq!(
+        bench.batch.due(2, now),
+        Some(now + LINGER),
+        "two kinds do not fill one call"
+    );
+    bench.push("c", Operation::Add);
+    assert_eq!(bench.batch.due(2, now), Some(now));
+    let full = bench.batch.seal(2, now).unwrap();
+    assert_eq!(keys(&full), ["a", "c"]);
+    assert!(bench.batch.seal(2, now).is_none());
+    bench.batch.flush();
+    assert_eq!(bench.batch.due(2, now), Some(now));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_in_flight_waits_for_its_call_to_end() {
+    let mut bench = Bench::new();
+    bench.push("a", Operation::Add);
+    let first = bench.seal_all().remove(0);
+    bench.push("a", Operation::Remove);
+    bench.push("b", Operation::Remove);
+    let second = bench.seal_all().remove(0);
+    assert_eq!(keys(&second), ["b"]);
+    bench.settle(first, Verdict::Delivered);
+    let third = bench.seal_all().remove(0);
+    assert_eq!(
+        (third.operation, keys(&third)),
+        (Operation::Remove, vec!["a"])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_entry_goes_first_and_under_its_newer_changes() {
+    let mut bench = Bench::new();
+    bench.push("a", Operation::Add);
+    bench.push("b", Operation::Add);
+    let failed = bench.seal_all().remove(0);
+    bench.push("b", Operation::Remove);
+    bench.push("c", Operation::Add);
+    let keys_in_flight: Vec<_> = failed.entries.iter().map(|e| e.key.clone()).collect();
+    bench.batch.release(&keys_in_flight);
+    bench.batch.restore(failed.entries);
+    let sealed = bench.seal_all();
+    assert_eq!(keys(&sealed[0]), ["a", "c"]);
+    assert_eq!(
+        (sealed[1].operation, keys(&sealed[1])),
+        (Operation::Remove, vec!["b"])
+    );
+    for call in sealed {
+        bench.settle(call, Verdict::Delivered);
+    }
+    assert_eq!(bench.verdicts().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_change_before_counts_again_when_the_newest_stream_goes_away() {
+    let mut bench = Bench::new();
+    let (other, mut other_settled) = Tickets::new(Duration::from_secs(60));
+    bench.push("a", Operation::Add);
+    bench.push_ack("a", Operation::Remove, other.issue(7));
+    bench.push_ack("b", Operation::Add, other.issue(8));
+    other.abandon();
+    // Whether the lane is told in time or not must make no difference.
+    let sealed = bench.seal_all();
+    assert_eq!(sealed.len(), 1);
+    assert_eq!(
+        (sealed[0].operation, keys(&sealed[0])),
+        (Operation::Add, vec!["a"])
+    );
+    assert!(bench.batch.is_empty());
+    let deferred = Verdict::Deferred(Cause::Abandoned);
+    assert_eq!(other_settled.try_recv().unwrap().verdict, deferred);
+    assert_eq!(other_settled.try_recv().unwrap().verdict, deferred);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overdue_record_is_told_what_was_tried() {
+    let mut bench = Bench::new();
+    bench.push("a", Operation::Add);
+    let mut failed = bench.seal_all().remove(0);
+    failed.entries[0].failed(Trouble::Status(503));
+    bench.batch.release(&[failed.entries[0].key.clone()]);
+    bench.batch.restore(failed.entries);
+    bench.push("b", Operation::Add);
+    bench.batch.expire(bench.now, None);
+    assert!(bench.verdicts().is_empty());
+    let later = bench.now + Duration::from_secs(61);
+    bench.batch.expire(later, Some(Trouble::RateLimited));
+    assert!(bench.batch.is_empty());
+    let timed_out = |calls, trouble| {
+        Verdict::TimedOut(Tried {
+            calls,
+            trouble: Some(trouble),
+        })
+    };
+    assert_eq!(
+        bench.verdicts(),
+        BTreeMap::from([
+            (1, timed_out(1, Trouble::Status(503))),
+            (2, timed_out(0, Trouble::RateLimited)),
+        ])
+    );
+    assert!(bench.seal_all().is_empty());
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Push {
+        key: u8,
+        operation: Operation,
+        stream: u8,
+    },
+    Seal {
+        limit: usize,
+    },
+    End {
+        call: usize,
+        applied: bool,
+    },
+    Abandon {
+        stream: u8,
+    },
+    Sweep,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let operation = prop_oneof![Just(Operation::Add), Just(Operation::Remove)];
+    let act = prop_oneof![
+        6 => (0..6u8, operation, 0..3u8)
+            .prop_map(|(key, operation, stream)| Act::Push { key, operation, stream }),
+        3 => (1..4usize).prop_map(|limit| Act::Seal { limit }),
+        3 => (any::<prop::sample::Index>(), any::<bool>())
+            .prop_map(|(call, applied)| Act::End { call: call.index(8), applied }),
+        1 => (1..3u8).prop_map(|stream| Act::Abandon { stream }),
+        1 => Just(Act::Sweep),
+    ];
+    prop::collection::vec(act, 1..80)
+}
+
+proptest! {
+    /// Whatever is pushed, sealed, failed, applied and abandoned: each ack gets exactly one
+    /// verdict, no key is in two calls, each key's applied changes are in order of arrival, and
+    /// the last one of a living stream is the last one applied.
+    #[test]
+    fn acks_are_conserved_and_keys_keep_their_order(acts in acts()) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async { check(acts) })?;
+    }
+}
+
+fn check(acts: Vec<Act>) -> Result<(), TestCaseError> {
+    let now = Instant::now();
+    let mut batch = Batch::new(Duration::ZERO);
+    let (tickets, mut settled): (Vec<_>, Vec<_>) = (0..3)
+        .map(|_| Tickets::new(Duration::from_secs(60)))
+        .unzip();
+    let mut calls: Vec<Sealed> = Vec::new();
+    let mut member = BTreeMap::new();
+    let mut wanted = BTreeMap::new();
+    let mut abandoned = [false; 3];
+    let mut pushed = [0usize; 3];
+    let end = |batch: &mut Batch, member: &mut BTreeMap<_, _>, call: Sealed, applied: bool| {
+        let keys: Vec<_> = call.entries.iter().map(|entry| entry.key.clone()).collect();
+        batch.release(&keys);
+        if applied {
+            for entry in call.entries {
+                member.insert(entry.key.as_str().to_owned(), call.operation);
+                entry.settle(Verdict::Delivered);
+            }
+        } else {
+            batch.restore(call.entries);
+        }
+    };
+    for (sequence, act) in (0i64..).zip(acts) {
+        match act {
+            Act::Push {
+                key,
+                operation,
+                stream,
+            } if !abandoned[usize::from(stream)] => {
+                let index = usize::from(stream);
+                let ack = tickets[index].issue(sequence);
+                pushed[index] += 1;
+                let key = ContextKey::new(&format!("k{key}")).unwrap();
+                wanted
+                    .entry(key.as_str().to_owned())
+                    .or_insert_with(Vec::new)
+                    .push((operation, index));
+                batch.push(key, operation, ack, now);
+            }
+            Act::Push { .. } => {}
+            Act::Seal { limit } => calls.extend(batch.seal(limit, now)),
+            Act::End { call, applied } if call < calls.len() => {
+                let call = calls.remove(call);
+                end(&mut batch, &mut member, call, applied);
+            }
+            Act::End { .. } => {}
+            Act::Abandon { stream } => {
+                abandoned[usize::from(stream)] = true;
+                tickets[usize::from(stream)].abandon();
+            }
+            Act::Sweep => batch.sweep(),
+        }
+        let mut flying = HashSet::new();
+        for entry in calls.iter().flat_map(|call| &call.entries) {
+            prop_assert!(flying.insert(entry.key.clone()), "a key is in two calls");
+        }
+    }
+    for call in calls {
+        end(&mut batch, &mut member, call, false);
+    }
+    while let Some(call) = batch.seal(2, now) {
+        end(&mut batch, &mut member, call, true);
+    }
+    prop_assert!(batch.is_empty() && batch.in_flight.is_empty());
+    prop_assert_eq!((batch.adds.live, batch.removes.live), (0, 0));
+    for (key, changes) in wanted {
+        let (last, stream) = *changes.last().unwrap();
+        if !abandoned[stream] {
+            prop_assert_eq!(member.get(&key), Some(&last), "{} did not converge", key);
+        }
+    }
+    for (index, receiver) in settled.iter_mut().enumerate() {
+        let verdicts: Vec<_> = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
+        let distinct: HashSet<_> = verdicts.iter().map(|settled| settled.sequence).collect();
+        prop_assert_eq!(
+            (verdicts.len(), distinct.len()),
+            (pushed[index], pushed[index])
+        );
+        let deferred = verdicts
+            .iter()
+            .any(|s| matches!(s.verdict, Verdict::Deferred(_)));
+        prop_assert!(
+            !deferred || abandoned[index],
+            "a living stream's record was deferred"
+        );
+    }
+    Ok(())
+}

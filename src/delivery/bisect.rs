@@ -1,0 +1,190 @@
+//! Finding the refused members of a call, as a work list.
+//!
+//! Halving breadth first: a single poison member among 1,000 costs 2 calls on each of 10
+//! levels beside the first refusal, 21 in all; ten anywhere cost at most 151.
+
+use std::{collections::VecDeque, ops::Range};
+
+/// Most calls spent on one batch; what is left then is tried again later.
+const MOST_CALLS: u32 = 256;
+/// Refusals in a row, without a success ever, that convict the request instead of its members.
+/// Breadth first they cover 32 disjoint parts of the batch: that many poison members, spread
+/// that evenly, in the first batch of all, is the less likely story.
+const SYSTEMIC_REFUSALS: u32 = 63;
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Call with these members.
+    Probe(Range<usize>),
+    /// Every member has been judged.
+    Done,
+    /// The cap is reached: these parts are not judged.
+    Capped(Vec<Range<usize>>),
+    /// Nothing ever succeeded: the request is at fault, and these are not judged.
+    Systemic(Vec<Range<usize>>),
+}
+
+/// What a probe's refusal means for its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// One of several is at fault; they are probed again in halves.
+    Split,
+    /// This one member is at fault.
+    Isolated,
+}
+
+/// The work list over the members `0..len` of one call.
+#[derive(Debug)]
+pub(super) struct Bisect {
+    parts: VecDeque<Range<usize>>,
+    calls: u32,
+    refusals: u32,
+    proven: bool,
+}
+
+impl Bisect {
+    /// Starts with all members in one call. `proven` says that calls like it have succeeded.
+    pub(super) fn new(len: usize, proven: bool) -> Self {
+        let parts = if len == 0 {
+            VecDeque::new()
+        } else {
+            VecDeque::from([0..len])
+        };
+        Self {
+            parts,
+            calls: 0,
+            refusals: 0,
+            proven,
+        }
+    }
+
+    pub(super) fn proven(&self) -> bool {
+        self.proven
+    }
+
+    /// The next step. A probe stays at the head until it is judged.
+    pub(super) fn next(&self) -> Step {
+        let left = || self.parts.iter().cloned().collect();
+        match self.parts.front() {
+            None => Step::Done,
+            Some(_) if self.calls >= MOST_CALLS => Step::Capped(left()),
+            Some(_) if !self.proven && self.refusals >= SYSTEMIC_REFUSALS => Step::Systemic(left()),
+            Some(part) => Step::Probe(part.clone()),
+        }
+    }
+
+    /// The probe was applied.
+    pub(super) fn applied(&mut self) {
+        self.calls += 1;
+        self.proven = true;
+        self.parts.pop_front();
+    }
+
+    /// The probe was refused.
+    pub(super) fn refused(&mut self) -> Refused {
+        self.calls += 1;
+        self.refusals += 1;
+        let part = self.parts.pop_front().expect("only a probe can be refused");
+        if part.len() == 1 {
+            return Refused::Isolated;
+        }
+        let middle = part.start + part.len().div_ceil(2);
+        self.parts.push_back(part.start..middle);
+        self.parts.push_back(middle..part.end);
+        Refused::Split
+    }
+
+    /// What is not judged yet, when the work is broken off.
+    pub(super) fn left(&self) -> Vec<Range<usize>> {
+        self.parts.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Found {
+        applied: BTreeSet<usize>,
+        isolated: BTreeSet<usize>,
+        left: usize,
+        end: Step,
+        calls: u32,
+    }
+
+    fn run(len: usize, poison: &BTreeSet<usize>, proven: bool) -> Found {
+        let mut bisect = Bisect::new(len, proven);
+        let (mut applied, mut isolated) = (BTreeSet::new(), BTreeSet::new());
+        loop {
+            match bisect.next() {
+                Step::Probe(part) if part.clone().any(|i| poison.contains(&i)) => {
+                    if bisect.refused() == Refused::Isolated {
+                        isolated.insert(part.start);
+                    }
+                }
+                Step::Probe(part) => {
+                    applied.extend(part);
+                    bisect.applied();
+                }
+                end => {
+                    let left = bisect.left().iter().map(ExactSizeIterator::len).sum();
+                    return Found {
+                        applied,
+                        isolated,
+                        left,
+                        end,
+                        calls: bisect.calls,
+                    };
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_member_is_judged_once_and_rightly(
+            len in 1..=1000usize,
+            poison in prop::collection::btree_set(0..1000usize, 0..12),
+        ) {
+            let poison: BTreeSet<_> = poison.into_iter().filter(|i| *i < len).collect();
+            let found = run(len, &poison, true);
+            prop_assert_eq!(&found.isolated, &poison);
+            prop_assert_eq!(found.applied.len() + poison.len(), len);
+            prop_assert!(found.applied.is_disjoint(&poison));
+            prop_assert_eq!(found.end, Step::Done);
+        }
+
+        #[test]
+        fn a_few_poison_members_cost_few_calls(
+            poison in prop::collection::btree_set(0..1000usize, 1..=10),
+        ) {
+            let found = run(1000, &poison, false);
+            let most = if poison.len() == 1 { 21 } else { 151 };
+            prop_assert!(found.calls <= most);
+            prop_assert_eq!(found.isolated, poison);
+        }
+    }
+
+    #[test]
+    fn a_lane_on_which_nothing_ever_succeeded_convicts_the_request() {
+        let all = (0..1000).collect();
+        let found = run(1000, &all, false);
+        assert!(matches!(found.end, Step::Systemic(_)));
+        assert_eq!((found.calls, found.left), (SYSTEMIC_REFUSALS, 1000));
+        assert!(found.isolated.is_empty());
+    }
+
+    #[test]
+    fn the_cap_leaves_the_rest_unjudged() {
+        let all = (0..1000).collect();
+        let found = run(1000, &all, true);
+        assert!(matches!(found.end, Step::Capped(_)));
+        assert_eq!(found.calls, MOST_CALLS);
+        assert_eq!(found.left + found.isolated.len(), 1000);
+    }
+}

@@ -1,0 +1,407 @@
+//! One lane: the task that delivers to one segment of one destination.
+//!
+//! | the lane | leaves when |
+//! |---|---|
+//! | collects | the batch is full, has lingered or is flushed, and its back-off is over |
+//! | waits for a slot | the client is ready; changes still coalesce meanwhile |
+//! | calls | the call's report is in; disjoint keys may be in other calls |
+//! | retires | no handle, no change and no call is left |
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    ack::{Ack, Cause},
+    batch::Batch,
+    call::{Call, End, Report},
+    lanes::{Directory, LaneKey},
+    target::{Target, TargetState},
+    window::Window,
+};
+use crate::{
+    backoff::Backoff,
+    domain::{ContextKey, Operation, Refusal, SegmentClient, SegmentRef, Slot, Trouble},
+};
+
+/// Delay between a lane's attempts while the vendor is in trouble. It starts near one round
+/// trip, and ends where recovery is still noticed within seconds.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(10),
+};
+/// How often overdue records are looked for; also how late a time-out may be reported.
+const EXPIRY_TICK: Duration = Duration::from_secs(1);
+/// Commands taken from the inbox at once.
+const INBOX_CHUNK: usize = 1024;
+
+/// How lanes batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How long a change may wait for company.
+    pub linger: Duration,
+    /// Most members of one call.
+    pub max_members_per_call: usize,
+}
+
+/// How delivery to the vendor goes, for people who watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Calls succeed, or none were needed yet.
+    Delivering,
+    /// The vendor limits the rate.
+    Throttled {
+        /// When the next attempt is due.
+        until: Instant,
+    },
+    /// The vendor cannot be reached or fails.
+    Unreachable {
+        /// When the next attempt is due.
+        until: Instant,
+        /// What went wrong last.
+        trouble: Trouble,
+    },
+}
+
+impl Health {
+    fn of(trouble: Trouble, until: Instant) -> Option<Self> {
+        match trouble {
+            Trouble::RateLimited => Some(Self::Throttled { until }),
+            // A conflict is ordinary traffic.
+            Trouble::Conflict => None,
+            _ => Some(Self::Unreachable { until, trouble }),
+        }
+    }
+
+    fn is_same_state(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+/// What streams tell a lane.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Deliver this change.
+    Submit {
+        key: ContextKey,
+        operation: Operation,
+        ack: Ack,
+    },
+    /// A stream has opened, with this name for the segment.
+    Open(SegmentRef),
+    /// A stream waits for its results: do not linger.
+    Flush,
+    /// A stream is gone: forget its changes.
+    Sweep,
+    /// A handle is gone: perhaps it was the last.
+    Close,
+}
+
+/// The lane's own side.
+pub(super) struct Lane {
+    key: LaneKey,
+    settings: Settings,
+    client: Arc<dyn SegmentClient>,
+    target: Target,
+    segment: SegmentRef,
+    directory: Arc<Directory>,
+    /// Bounded by the windows of the streams that submit.
+    inbox: mpsc::UnboundedReceiver<Command>,
+    health: watch::Sender<Health>,
+    batch: Batch,
+    window: Window,
+    /// Awaited by the lane itself, before it retires.
+    calls: JoinSet<Report>,
+    /// Resolves when the client lets the next call start.
+    ready: Option<BoxFuture<'static, Slot>>,
+    /// Most members of a call; falls when the vendor finds one too large, and stays.
+    limit: usize,
+    /// Whether the vendor ever accepted a call.
+    proven: bool,
+    failures: u32,
+    not_before: Instant,
+    last_trouble: Option<Trouble>,
+    next_expiry: Instant,
+    closing: bool,
+}
+
+enum Event {
+    Reported(Report),
+    TargetChanged,
+    Ready(Slot),
+    Commands(Vec<Command>),
+    Woken,
+}
+
+impl Lane {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the directory")]
+    pub(super) fn new(
+        key: LaneKey,
+        settings: Settings,
+        client: Arc<dyn SegmentClient>,
+        target: Target,
+        segment: SegmentRef,
+        directory: Arc<Directory>,
+        inbox: mpsc::UnboundedReceiver<Command>,
+        health: watch::Sender<Health>,
+    ) -> Self {
+        Self {
+            key,
+            client,
+            target,
+            segment,
+            directory,
+            inbox,
+            health,
+            batch: Batch::new(settings.linger),
+            window: Window::new(),
+            calls: JoinSet::new(),
+            ready: None,
+            limit: settings.max_members_per_call,
+            settings,
+            proven: false,
+            failures: 0,
+            not_before: Instant::now(),
+            last_trouble: None,
+            next_expiry: Instant::now() + EXPIRY_TICK,
+            closing: false,
+        }
+    }
+
+    /// Runs until nobody needs the lane.
+    pub(super) async fn run(mut self) {
+        debug!(linger = ?self.settings.linger, "lane starts");
+        while !self.retires() {
+            self.ask_for_slot();
+            match self.next_event().await {
+                Event::Reported(report) => self.conclude(report),
+                Event::TargetChanged => self.follow_target(),
+                Event::Ready(slot) => self.depart(slot),
+                Event::Commands(commands) => commands.into_iter().for_each(|c| self.obey(c)),
+                Event::Woken => self.expire(),
+            }
+        }
+        debug!("lane retires");
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let wake = self.wake_time();
+        let mut commands = Vec::new();
+        tokio::select! {
+            // Reports first: they free keys and slots. The target before a departure: a call
+            // must not leave with a token known to be refused.
+            biased;
+            Some(report) = self.calls.join_next() => {
+                Event::Reported(report.expect("calls are not aborted and do not panic"))
+            }
+            () = self.target.changed() => Event::TargetChanged,
+            slot = resolve(&mut self.ready) => Event::Ready(slot),
+            _ = self.inbox.recv_many(&mut commands, INBOX_CHUNK) => Event::Commands(commands),
+            () = tokio::time::sleep_until(wake) => Event::Woken,
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Submit {
+                key,
+                operation,
+                ack,
+            } => {
+                self.batch.push(key, operation, ack, Instant::now());
+            }
+            Command::Open(segment) => self.segment = segment,
+            Command::Flush => self.batch.flush(),
+            Command::Sweep => self.batch.sweep(),
+            Command::Close => self.closing = true,
+        }
+    }
+
+    /// When to look again if nothing else happens.
+    fn wake_time(&mut self) -> Instant {
+        if self.batch.is_empty() {
+            // Nothing to expire and nothing to send; whatever comes, wakes.
+            return Instant::now() + Duration::from_secs(3600);
+        }
+        let now = Instant::now();
+        let departs = (self.ready.is_none() && self.calls.len() < self.window.size()).then(|| {
+            self.batch
+                .due(self.limit, now)
+                .map(|due| due.max(self.not_before))
+        });
+        departs
+            .flatten()
+            .unwrap_or(self.next_expiry)
+            .min(self.next_expiry)
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_expiry {
+            self.batch.expire(now, self.last_trouble);
+            self.next_expiry = now + EXPIRY_TICK;
+        }
+    }
+
+    /// Queues for a slot as soon as there is something to send.
+    fn ask_for_slot(&mut self) {
+        let now = Instant::now();
+        let (_, state) = self.target.current();
+        let TargetState::Active(connection) = state else {
+            self.follow_target();
+            return;
+        };
+        let due = self
+            .batch
+            .due(self.limit, now)
+            .is_some_and(|due| due <= now);
+        let may =
+            self.ready.is_none() && self.calls.len() < self.window.size() && now >= self.not_before;
+        if due && may {
+            if let Some((until, trouble)) = self.client.held_until(&connection) {
+                self.troubled(trouble, until);
+            }
+            let client = Arc::clone(&self.client);
+            self.ready = Some(Box::pin(async move { client.ready(&connection).await }));
+        }
+    }
+
+    /// Seals a batch and sends it off.
+    fn depart(&mut self, slot: Slot) {
+        let now = Instant::now();
+        let (revision, TargetState::Active(connection)) = self.target.current() else {
+            return;
+        };
+        self.batch.expire(now, self.last_trouble);
+        let Some(sealed) = self.batch.seal(self.limit, now) else {
+            return;
+        };
+        let call = Call {
+            client: Arc::clone(&self.client),
+            connection,
+            revision,
+            segment: self.segment.clone(),
+            proven: self.proven,
+        };
+        self.calls.spawn(call.run(slot, sealed));
+    }
+
+    /// Takes in what a call left behind.
+    fn conclude(&mut self, report: Report) {
+        let Report {
+            keys,
+            left,
+            end,
+            applied,
+            too_large,
+            revision,
+        } = report;
+        self.batch.release(&keys);
+        self.batch.restore(left);
+        if let Some(members) = too_large {
+            self.limit = self.limit.min((members / 2).max(1));
+            info!(
+                members,
+                limit = self.limit,
+                "call was too large, the limit falls"
+            );
+        }
+        if applied {
+            self.proven = true;
+            self.failures = 0;
+            self.window.succeeded();
+            self.last_trouble = None;
+            self.report_health(Health::Delivering);
+        }
+        match end {
+            End::Judged => {}
+            End::Later {
+                trouble,
+                retry_after,
+            } => self.retry_later(trouble, retry_after),
+            End::Refused(Refusal::Credentials) => {
+                // If they have been rotated meanwhile, the rest goes out with the new ones.
+                if self.target.condemn(revision) {
+                    warn!("credentials were refused");
+                }
+            }
+            End::Refused(refusal) => {
+                warn!(?refusal, "segment was refused");
+                self.batch.defer(Cause::Segment);
+            }
+        }
+    }
+
+    fn retry_later(&mut self, trouble: Trouble, retry_after: Option<Duration>) {
+        if trouble == Trouble::Conflict {
+            self.window.conflicted();
+        }
+        let delay = BACKOFF.delay(self.failures, fastrand::f64());
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Instant::now() + delay.max(retry_after.unwrap_or_default());
+        self.troubled(trouble, self.not_before);
+    }
+
+    fn troubled(&mut self, trouble: Trouble, until: Instant) {
+        self.last_trouble = Some(trouble);
+        if let Some(health) = Health::of(trouble, until) {
+            self.report_health(health);
+        }
+    }
+
+    fn report_health(&self, health: Health) {
+        self.health.send_if_modified(|known| {
+            let changed = !known.is_same_state(&health);
+            if changed {
+                info!(?health, "delivery changes state");
+            }
+            *known = health;
+            changed
+        });
+    }
+
+    /// A destination that cannot be called defers all that waits.
+    fn follow_target(&mut self) {
+        let cause = match self.target.current().1 {
+            TargetState::Active(_) => return,
+            TargetState::Rejected => Cause::Credentials,
+            TargetState::Deleted => Cause::Deleted,
+        };
+        self.ready = None;
+        self.batch.defer(cause);
+    }
+
+    fn retires(&mut self) -> bool {
+        self.closing && self.batch.is_empty() && self.calls.is_empty() && self.inbox.is_empty() && {
+            // Until the next handle is closed there is nothing new to ask.
+            self.closing = false;
+            self.directory.retire(&self.key)
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // Only a panic gets here unretired: the next stream must find no dead lane.
+        self.directory.forget(&self.key, &self.health);
+    }
+}
+
+/// Awaits a future that is kept between turns of the loop, so that waiting in line is not
+/// started over whenever something else happens. Cancel safe: the future stays in its place.
+async fn resolve(ready: &mut Option<BoxFuture<'static, Slot>>) -> Slot {
+    match ready {
+        Some(waiting) => {
+            let slot = waiting.await;
+            *ready = None;
+            slot
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,194 @@
+//! The directory of lanes: which lane delivers to which segment.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::{
+    ack::Ack,
+    lane::{Command, Health, Lane, Settings},
+    target::Target,
+};
+use crate::domain::{ContextKey, DestinationUid, Operation, SegmentClient, SegmentId, SegmentRef};
+
+/// What a lane delivers to. Uids are unique across organizations, so lanes never mix them.
+pub(super) type LaneKey = (DestinationUid, SegmentId);
+
+/// Opens lanes.
+#[derive(Debug, Clone)]
+pub struct Dispatcher {
+    settings: Settings,
+    client: Arc<dyn SegmentClient>,
+    directory: Arc<Directory>,
+    /// Awaited by [`Dispatcher::ended`].
+    tasks: TaskTracker,
+}
+
+impl Dispatcher {
+    /// Without any lane yet.
+    pub fn new(settings: Settings, client: Arc<dyn SegmentClient>) -> Self {
+        Self {
+            settings,
+            client,
+            directory: Arc::default(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Joins the lane of this destination and segment, and starts it if there is none.
+    ///
+    /// The target must have been published.
+    pub fn open(&self, target: Target, segment: SegmentRef) -> LaneHandle {
+        let key = (target.uid, segment.id.clone());
+        let mut lanes = self.directory.lock();
+        let entry = lanes
+            .entry(key.clone())
+            .or_insert_with(|| self.start(&key, target, &segment));
+        entry.handles += 1;
+        // A lane is only ever forgotten under this lock, so it is there to listen.
+        drop(entry.commands.send(Command::Open(segment)));
+        LaneHandle {
+            commands: entry.commands.clone(),
+            health: entry.health.subscribe(),
+            directory: Arc::clone(&self.directory),
+            key,
+        }
+    }
+
+    /// Waits until every lane has retired. Cancel safe.
+    pub async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn start(&self, key: &LaneKey, target: Target, segment: &SegmentRef) -> Entry {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let health = watch::Sender::new(Health::Delivering);
+        let lane = Lane::new(
+            key.clone(),
+            self.settings,
+            Arc::clone(&self.client),
+            target,
+            segment.clone(),
+            Arc::clone(&self.directory),
+            inbox,
+            health.clone(),
+        );
+        let span = tracing::info_span!(
+            parent: None, "lane", destination.uid = %key.0, segment.id = %key.1
+        );
+        self.tasks.spawn(lane.run().instrument(span));
+        Entry {
+            commands,
+            health,
+            handles: 0,
+        }
+    }
+}
+
+/// A stream's side of a lane.
+pub struct LaneHandle {
+    /// Bounded by the window of the stream.
+    commands: mpsc::UnboundedSender<Command>,
+    health: watch::Receiver<Health>,
+    directory: Arc<Directory>,
+    key: LaneKey,
+}
+
+impl LaneHandle {
+    /// Hands over a change. Its ack tells what becomes of it, also if the lane is no more.
+    pub fn submit(&self, key: ContextKey, operation: Operation, ack: Ack) {
+        self.send(Command::Submit {
+            key,
+            operation,
+            ack,
+        });
+    }
+
+    /// Makes what was submitted leave without lingering.
+    pub fn flush(&self) {
+        self.send(Command::Flush);
+    }
+
+    /// Makes the lane forget changes of abandoned streams.
+    pub fn sweep(&self) {
+        self.send(Command::Sweep);
+    }
+
+    /// How delivery goes; changes are worth telling.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    fn send(&self, command: Command) {
+        // A lane that panicked is gone; dropping the command defers its ack.
+        drop(self.commands.send(command));
+    }
+}
+
+impl Drop for LaneHandle {
+    fn drop(&mut self) {
+        if let Some(entry) = self.directory.lock().get_mut(&self.key)
+            && entry.commands.same_channel(&self.commands)
+        {
+            entry.handles -= 1;
+        }
+        self.send(Command::Close);
+    }
+}
+
+impl fmt::Debug for LaneHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaneHandle")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All lanes of the process.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    lanes: Mutex<HashMap<LaneKey, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    commands: mpsc::UnboundedSender<Command>,
+    health: watch::Sender<Health>,
+    handles: usize,
+}
+
+impl Directory {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<LaneKey, Entry>> {
+        // Every critical section leaves the map whole.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an idle lane out, unless a handle has appeared; then the lane must go on.
+    pub(super) fn retire(&self, key: &LaneKey) -> bool {
+        let mut lanes = self.lock();
+        let unused = lanes.get(key).is_none_or(|entry| entry.handles == 0);
+        if unused {
+            lanes.remove(key);
+        }
+        unused
+    }
+
+    /// Takes out the lane that reports to `health`, and no other that has its key by now.
+    pub(super) fn forget(&self, key: &LaneKey, health: &watch::Sender<Health>) {
+        let mut lanes = self.lock();
+        if lanes
+            .get(key)
+            .is_some_and(|entry| entry.health.same_channel(health))
+        {
+            lanes.remove(key);
+        }
+    }
+}

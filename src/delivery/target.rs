@@ -1,0 +1,216 @@
+//! What is known right now about the destinations in use.
+//!
+//! Streams and lanes watch their destination here, so that a rotated token is used by the next
+//! call, and a deleted or refused destination ends its streams at once.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::domain::{Connection, DestinationUid, Revision};
+
+/// Whether and how a destination can be called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetState {
+    /// With this connection.
+    Active(Arc<Connection>),
+    /// The vendor refused its credentials.
+    Rejected,
+    /// It is gone.
+    Deleted,
+}
+
+/// A destination whose credentials the vendor refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Condemned {
+    /// Which.
+    pub uid: DestinationUid,
+    /// The revision whose credentials were refused.
+    pub revision: Revision,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    revision: Revision,
+    /// `None` until somebody has looked it up.
+    state: Option<TargetState>,
+}
+
+/// The directory of destinations in use.
+#[derive(Debug)]
+pub struct Targets {
+    known: Mutex<HashMap<DestinationUid, watch::Sender<Known>>>,
+    /// At most one message per destination and revision.
+    condemned: mpsc::UnboundedSender<Condemned>,
+}
+
+impl Targets {
+    /// An empty directory, and where it reports refused credentials.
+    #[must_use]
+    pub fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Condemned>) {
+        let (condemned, reports) = mpsc::unbounded_channel();
+        (
+            Arc::new(Self {
+                known: Mutex::default(),
+                condemned,
+            }),
+            reports,
+        )
+    }
+
+    /// Watches a destination. Watch first, then look it up and [`publish`](Self::publish): in
+    /// this order no change in between can be missed.
+    pub fn watch(self: &Arc<Self>, uid: DestinationUid) -> Target {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, sender| sender.receiver_count() > 0);
+        let unknown = || {
+            watch::Sender::new(Known {
+                revision: Revision(0),
+                state: None,
+            })
+        };
+        let seen = known.entry(uid).or_insert_with(unknown).subscribe();
+        Target {
+            uid,
+            seen,
+            targets: Arc::clone(self),
+        }
+    }
+
+    /// Makes a destination's state known, unless a later revision is known already.
+    pub fn publish(&self, uid: DestinationUid, revision: Revision, state: TargetState) {
+        self.update(uid, |known| {
+            let newer = revision > known.revision;
+            if newer {
+                *known = Known {
+                    revision,
+                    state: Some(state),
+                };
+            }
+            newer
+        });
+    }
+
+    /// Makes known that a destination is gone for ever.
+    pub fn publish_deleted(&self, uid: DestinationUid) {
+        self.publish(uid, Revision(i64::MAX), TargetState::Deleted);
+    }
+
+    fn update(&self, uid: DestinationUid, change: impl FnOnce(&mut Known) -> bool) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .get(&uid)
+            .is_some_and(|sender| sender.send_if_modified(change))
+    }
+}
+
+/// One destination, watched.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Which.
+    pub uid: DestinationUid,
+    seen: watch::Receiver<Known>,
+    targets: Arc<Targets>,
+}
+
+impl Target {
+    /// What is known now, and of which revision.
+    ///
+    /// # Panics
+    /// If nobody has published the destination since it is watched.
+    #[must_use]
+    pub fn current(&mut self) -> (Revision, TargetState) {
+        let known = self.seen.borrow_and_update().clone();
+        (
+            known.revision,
+            known
+                .state
+                .expect("a target is published before it is used"),
+        )
+    }
+
+    /// Waits for the next change. Cancel safe.
+    pub async fn changed(&mut self) {
+        // The directory outlives its targets, and keeps each watched sender.
+        if self.seen.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Says that the vendor refused the credentials of `revision`; returns whether these are
+    /// still the ones in force. Refusing old credentials must not condemn rotated ones.
+    pub fn condemn(&self, revision: Revision) -> bool {
+        let condemned = self.targets.update(self.uid, |known| {
+            let current = known.revision == revision;
+            if current {
+                known.state = Some(TargetState::Rejected);
+            }
+            current
+        });
+        if condemned {
+            // Without a listener the refusal still ends the streams that saw it.
+            self.targets
+                .condemned
+                .send(Condemned {
+                    uid: self.uid,
+                    revision,
+                })
+                .ok();
+        }
+        condemned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{ClientSideId, Instance},
+        secret::AccessToken,
+    };
+
+    fn active(token: &str) -> TargetState {
+        TargetState::Active(Arc::new(Connection {
+            access_token: AccessToken::new(token.into()),
+            client_side_id: ClientSideId::new("env".into()),
+            instance: Instance::Commercial,
+        }))
+    }
+
+    #[test]
+    fn an_older_revision_never_replaces_a_newer_one() {
+        let (targets, _reports) = Targets::new();
+        let mut target = targets.watch(DestinationUid::generate());
+        targets.publish(target.uid, Revision(2), active("new"));
+        targets.publish(target.uid, Revision(1), active("old"));
+        assert_eq!(target.current(), (Revision(2), active("new")));
+        targets.publish_deleted(target.uid);
+        targets.publish(target.uid, Revision(3), active("late"));
+        assert_eq!(target.current().1, TargetState::Deleted);
+    }
+
+    #[test]
+    fn refusing_old_credentials_does_not_condemn_rotated_ones() {
+        let (targets, mut reports) = Targets::new();
+        let mut target = targets.watch(DestinationUid::generate());
+        targets.publish(target.uid, Revision(2), active("new"));
+        assert!(!target.condemn(Revision(1)));
+        assert_eq!(target.current().1, active("new"));
+        assert!(target.condemn(Revision(2)));
+        assert_eq!(target.current().1, TargetState::Rejected);
+        let report = reports.try_recv().unwrap();
+        assert_eq!(
+            report,
+            Condemned {
+                uid: target.uid,
+                revision: Revision(2)
+            }
+        );
+        // Looking the same revision up again must not revive it.
+        targets.publish(target.uid, Revision(2), active("new"));
+        assert_eq!(target.current().1, TargetState::Rejected);
+    }
+}
