@@ -6,4 +6,5 @@ pub mod delivery;
 pub mod domain;
 pub mod pb;
 pub mod secret;
+pub mod server;
 pub mod store;

@@ -1,0 +1,458 @@
+//! The only maker of `tonic::Status` and of `google.rpc.Status`.
+//!
+//! The rest of the edge says *what happened* with a [`Failure`]; code, message and details are
+//! decided here alone. Every status carries exactly one `ErrorInfo`, whose reason is one of
+//! [`Reason`] (or, for a credential check, the vendor's). No message holds a token, an
+//! identifier's value, or anything that LaunchDarkly answered.
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use prost::Message;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt, pb};
+
+use crate::domain::{
+    CheckOutcome, CredentialsUnavailable, DestinationName, RecordError, SegmentId, Trouble,
+};
+
+mod reason;
+pub use reason::Reason;
+
+/// Domain of every reason.
+pub const DOMAIN: &str = "destinations.cdp";
+
+/// Type of the resource that `ResourceInfo` names.
+const RESOURCE_TYPE: &str = "destinations.cdp/Destination";
+
+/// Most violations in one answer. They travel in a trailer, and gRPC clients refuse trailers
+/// beyond some 8 KiB: at about 200 bytes each (in base64) this many stay well below.
+const MAX_VIOLATIONS: usize = 25;
+
+/// When to come back to a store that does not answer. Our choice: a lock or a restart is short.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// When to come back after losing a race of updates. Our choice: the other one is done already.
+const RACE_PAUSE: Duration = Duration::from_millis(100);
+/// When to ask for a stream again at the limit. Our choice: streams last long.
+const STREAMS_PAUSE: Duration = Duration::from_secs(5);
+/// When to come back to a vendor that limits the rate: LaunchDarkly counts over ten seconds.
+const RATE_PAUSE: Duration = Duration::from_secs(10);
+/// When to come back to a vendor that fails and did not say. Our choice.
+const OUTAGE_PAUSE: Duration = Duration::from_secs(5);
+
+/// One field of a request, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its path in the request, such as `destination.field_mappings[1].sources`.
+    pub field: String,
+    /// What is wrong and what would be right; never the value itself, which may be a secret.
+    pub description: String,
+}
+
+impl Violation {
+    /// Names a field and what is wrong with it.
+    pub fn new(field: impl Into<String>, description: impl fmt::Display) -> Self {
+        Self {
+            field: field.into(),
+            description: description.to_string(),
+        }
+    }
+}
+
+/// Whether a refusal is known to be the record's own fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// LaunchDarkly accepts other records for this segment.
+    Record,
+    /// LaunchDarkly has accepted none yet, so the request itself may be at fault.
+    Unproven,
+}
+
+/// Which of its limits a stream reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// It was open for as long as a stream may be.
+    Age,
+    /// Nothing came for as long as a stream may be silent.
+    Idle,
+}
+
+/// What happened, for a call, a stream, or one record. `Display` is the message that callers see.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Fields are malformed; all of them.
+    #[error("{}", summary(.0))]
+    InvalidFields(Vec<Violation>),
+    /// A stream rule was broken; says which.
+    #[error("{0}")]
+    StreamProtocol(String),
+    /// A batch does not begin where it must.
+    #[error("the batch begins at sequence {got}, but the next one is {expected}")]
+    SequenceMismatch {
+        /// The next sequence.
+        expected: i64,
+        /// What came.
+        got: i64,
+    },
+    /// No such destination, or a hidden one: the answer is the same.
+    #[error("there is no destination {0}")]
+    DestinationNotFound(DestinationName),
+    /// The destination that a repeated request once made or changed is gone.
+    #[error("this request was carried out before, and its destination {0} was deleted since")]
+    DestinationDeletedSince(DestinationName),
+    /// The name is taken.
+    #[error("there is a destination {0} already")]
+    DestinationExists(DestinationName),
+    /// Deleted under a stream.
+    #[error("the destination {0} was deleted")]
+    DestinationDeleted(DestinationName),
+    /// The same request id with another body.
+    #[error("this request_id was used for another request; use a new UUID for each request")]
+    RequestIdReused,
+    /// The caller's etag is stale.
+    #[error("the destination {0} has changed; read it again and send its new etag")]
+    EtagMismatch(DestinationName),
+    /// Other updates were always faster.
+    #[error("the destination {0} is being changed by others at the same time; try again")]
+    Contended(DestinationName),
+    /// Fenced by a newer stream.
+    #[error("a newer stream with the stream_id {0} took over")]
+    StreamSuperseded(String),
+    /// Old or silent.
+    #[error("{}; open a new stream and resend what follows the last committed_sequence",
+        match .0 { Expiry::Age => "the stream was open for its longest time",
+                   Expiry::Idle => "the stream was idle for too long" })]
+    StreamExpired(Expiry),
+    /// Token refused.
+    #[error(
+        "LaunchDarkly refuses the credentials of {0}; update its access token, \
+         ValidateCredentials says what is wrong"
+    )]
+    CredentialsRejected(DestinationName),
+    /// Segment refused.
+    #[error(
+        "LaunchDarkly refuses to change the segment {0}, whatever its members; check that its \
+         plan has synced segments, and the segment's state in LaunchDarkly"
+    )]
+    SegmentRejected(SegmentId),
+    /// The vendor could not be asked.
+    #[error("{0}; try again later")]
+    DestinationUnavailable(#[from] CredentialsUnavailable),
+    /// Caller unknown.
+    #[error("the caller could not be identified")]
+    CallerUnauthenticated,
+    /// Caller not allowed.
+    #[error("the caller may not do this")]
+    PermissionDenied,
+    /// Our limit.
+    #[error("{limit} streams are open, which is the limit; close one or try again later")]
+    TooManyStreams {
+        /// The limit.
+        limit: usize,
+    },
+    /// This server goes away.
+    #[error("the server is going away; open a new stream, another server will take it")]
+    Draining {
+        /// When another try makes sense.
+        retry_after: Duration,
+    },
+    /// The store does not answer.
+    #[error("destinations cannot be read or written at the moment; try again later")]
+    StoreUnavailable,
+    /// Our fault.
+    #[error("an internal error; the server's log says more")]
+    Internal,
+    /// One record could not be mapped.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// One record was refused.
+    #[error("LaunchDarkly refused {}", match .0 {
+        Blame::Record => "this record, and accepts others for the same segment",
+        Blame::Unproven => "the call with this record, and has accepted none for this segment \
+                            yet: the record may be innocent",
+    })]
+    RejectedByDestination(Blame),
+    /// One record ran out of time.
+    #[error("not delivered within {} s and {attempts} attempts: {trouble}", .tried_for.as_secs())]
+    DeliveryTimeout {
+        /// What stood in the way last.
+        trouble: Trouble,
+        /// How long it was tried.
+        tried_for: Duration,
+        /// How often.
+        attempts: u32,
+    },
+}
+
+impl Failure {
+    /// One malformed field.
+    pub fn invalid(field: impl Into<String>, description: impl fmt::Display) -> Self {
+        Self::InvalidFields(vec![Violation::new(field, description)])
+    }
+
+    /// The stable reason.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::InvalidFields(_) => Reason::InvalidField,
+            Self::StreamProtocol(_) => Reason::StreamProtocol,
+            Self::SequenceMismatch { .. } => Reason::SequenceMismatch,
+            Self::DestinationNotFound(_) | Self::DestinationDeletedSince(_) => {
+                Reason::DestinationNotFound
+            }
+            Self::DestinationExists(_) => Reason::DestinationExists,
+            Self::DestinationDeleted(_) => Reason::DestinationDeleted,
+            Self::RequestIdReused => Reason::RequestIdReused,
+            Self::EtagMismatch(_) | Self::Contended(_) => Reason::EtagMismatch,
+            Self::StreamSuperseded(_) => Reason::StreamSuperseded,
+            Self::StreamExpired(_) => Reason::StreamExpired,
+            Self::CredentialsRejected(_) => Reason::CredentialsRejected,
+            Self::SegmentRejected(_) => Reason::SegmentRejected,
+            Self::DestinationUnavailable(_) => Reason::DestinationUnavailable,
+            Self::CallerUnauthenticated => Reason::CallerUnauthenticated,
+            Self::PermissionDenied => Reason::PermissionDenied,
+            Self::TooManyStreams { .. } => Reason::TooManyStreams,
+            Self::Draining { .. } => Reason::ServerDraining,
+            Self::StoreUnavailable => Reason::StoreUnavailable,
+            Self::Internal => Reason::Internal,
+            Self::Record(RecordError::IdentifierMissing { .. }) => Reason::IdentifierMissing,
+            Self::Record(RecordError::IdentifierInvalid { .. }) => Reason::IdentifierInvalid,
+            Self::RejectedByDestination(_) => Reason::RejectedByDestination,
+            Self::DeliveryTimeout { .. } => Reason::DeliveryTimeout,
+        }
+    }
+
+    /// The gRPC code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self.reason() {
+            Reason::InvalidField
+            | Reason::StreamProtocol
+            | Reason::RequestIdReused
+            | Reason::IdentifierMissing
+            | Reason::IdentifierInvalid
+            | Reason::RejectedByDestination => Code::InvalidArgument,
+            Reason::SequenceMismatch => Code::OutOfRange,
+            Reason::DestinationNotFound => Code::NotFound,
+            Reason::DestinationExists => Code::AlreadyExists,
+            Reason::EtagMismatch | Reason::StreamSuperseded => Code::Aborted,
+            Reason::DestinationDeleted | Reason::CredentialsRejected | Reason::SegmentRejected => {
+                Code::FailedPrecondition
+            }
+            Reason::CallerUnauthenticated => Code::Unauthenticated,
+            Reason::PermissionDenied => Code::PermissionDenied,
+            Reason::TooManyStreams => Code::ResourceExhausted,
+            Reason::StreamExpired
+            | Reason::DestinationUnavailable
+            | Reason::ServerDraining
+            | Reason::StoreUnavailable => Code::Unavailable,
+            Reason::Internal => Code::Internal,
+            Reason::DeliveryTimeout => self.timeout_code(),
+        }
+    }
+
+    fn timeout_code(&self) -> Code {
+        match self {
+            Self::DeliveryTimeout {
+                trouble: Trouble::RateLimited,
+                ..
+            } => Code::ResourceExhausted,
+            _ => Code::Unavailable,
+        }
+    }
+
+    /// The status that ends a call or a stream.
+    #[must_use]
+    pub fn into_status(self) -> Status {
+        Status::with_error_details(self.code(), self.to_string(), self.details())
+    }
+
+    /// The same as a message, for one record's result.
+    #[must_use]
+    pub fn to_rpc(&self) -> pb::Status {
+        embed(self.clone().into_status())
+    }
+
+    fn details(&self) -> ErrorDetails {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(self.reason().as_str(), DOMAIN, self.metadata());
+        if let Self::InvalidFields(violations) = self {
+            details.set_bad_request(field_violations(violations));
+        }
+        if let Some(delay) = self.retry_after() {
+            details.set_retry_info(Some(delay));
+        }
+        self.name_resource(&mut details);
+        self.name_obstacle(&mut details);
+        details
+    }
+
+    /// The parts of the message that vary.
+    fn metadata(&self) -> HashMap<String, String> {
+        let parts = match self {
+            Self::SequenceMismatch { expected, got } => vec![
+                ("expected_sequence", expected.to_string()),
+                ("received_sequence", got.to_string()),
+            ],
+            Self::StreamSuperseded(stream_id) => vec![("stream_id", stream_id.clone())],
+            Self::SegmentRejected(segment) => vec![("segment_id", segment.to_string())],
+            Self::TooManyStreams { limit } => vec![("limit", limit.to_string())],
+            Self::Record(RecordError::IdentifierMissing { sources }) => {
+                vec![("sources", sources.join(","))]
+            }
+            Self::Record(RecordError::IdentifierInvalid { source_name, .. }) => {
+                vec![("source", source_name.clone())]
+            }
+            Self::RejectedByDestination(blame) => vec![("proven", blame.proven().to_owned())],
+            Self::DeliveryTimeout {
+                trouble,
+                tried_for,
+                attempts,
+            } => vec![
+                ("trouble", trouble.to_string()),
+                ("tried_for_seconds", tried_for.as_secs().to_string()),
+                ("attempts", attempts.to_string()),
+            ],
+            _ => self
+                .destination()
+                .map(|name| ("destination", name.to_string()))
+                .into_iter()
+                .collect(),
+        };
+        parts
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect()
+    }
+
+    fn destination(&self) -> Option<&DestinationName> {
+        match self {
+            Self::DestinationNotFound(name)
+            | Self::DestinationDeletedSince(name)
+            | Self::DestinationExists(name)
+            | Self::DestinationDeleted(name)
+            | Self::EtagMismatch(name)
+            | Self::Contended(name)
+            | Self::CredentialsRejected(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// When trying the same again makes sense, where waiting helps at all.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::DestinationUnavailable(unavailable) => Some(
+                unavailable
+                    .retry_after
+                    .unwrap_or_else(|| pause_after(unavailable.trouble)),
+            ),
+            Self::DeliveryTimeout { trouble, .. } => Some(pause_after(*trouble)),
+            Self::Draining { retry_after } => Some(*retry_after),
+            Self::StreamExpired(_) => Some(Duration::ZERO),
+            Self::TooManyStreams { .. } => Some(STREAMS_PAUSE),
+            Self::StoreUnavailable => Some(STORE_PAUSE),
+            Self::Contended(_) => Some(RACE_PAUSE),
+            _ => None,
+        }
+    }
+
+    fn name_resource(&self, details: &mut ErrorDetails) {
+        if let Some(name) = self.destination() {
+            details.set_resource_info(RESOURCE_TYPE, name.to_string(), "", self.to_string());
+        }
+    }
+
+    /// What must change first (`PreconditionFailure`), or which limit was met (`QuotaFailure`).
+    fn name_obstacle(&self, details: &mut ErrorDetails) {
+        let kind = self.reason().as_str();
+        match self {
+            Self::DestinationDeleted(name) | Self::CredentialsRejected(name) => {
+                details.add_precondition_failure_violation(
+                    kind,
+                    name.to_string(),
+                    self.to_string(),
+                );
+            }
+            Self::SegmentRejected(segment) => {
+                details.add_precondition_failure_violation(
+                    kind,
+                    segment.to_string(),
+                    self.to_string(),
+                );
+            }
+            Self::TooManyStreams { .. } => {
+                details.add_quota_failure_violation("streams", self.to_string());
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Blame {
+    const fn proven(self) -> &'static str {
+        match self {
+            Self::Record => "true",
+            Self::Unproven => "false",
+        }
+    }
+}
+
+/// Why a credential check failed or cannot be decided, marked at its form field; none for a check
+/// that passed or was not run.
+#[must_use]
+pub fn check_status(outcome: &CheckOutcome, field: &str) -> Option<pb::Status> {
+    let (code, finding) = match outcome {
+        CheckOutcome::Failed(finding) => (Code::InvalidArgument, finding),
+        CheckOutcome::Unknown(finding) => (Code::Unknown, finding),
+        CheckOutcome::Passed | CheckOutcome::Skipped => return None,
+    };
+    let mut details = ErrorDetails::new();
+    details.set_error_info(
+        finding.reason,
+        DOMAIN,
+        [("field".to_owned(), field.to_owned())],
+    );
+    details.add_bad_request_violation(field, &finding.message);
+    let status = Status::with_error_details(code, &finding.message, details);
+    Some(embed(status))
+}
+
+fn embed(status: Status) -> pb::Status {
+    pb::Status::decode(status.details()).expect("with_error_details encodes such a message")
+}
+
+fn summary(violations: &[Violation]) -> String {
+    match violations {
+        [] => "the request is invalid".to_owned(),
+        [one] => format!("{}: {}", one.field, one.description),
+        [first, rest @ ..] => format!(
+            "{}: {} (and {} more)",
+            first.field,
+            first.description,
+            rest.len()
+        ),
+    }
+}
+
+fn field_violations(violations: &[Violation]) -> Vec<FieldViolation> {
+    let mut shown: Vec<_> = violations
+        .iter()
+        .take(MAX_VIOLATIONS)
+        .map(|v| FieldViolation::new(&v.field, &v.description))
+        .collect();
+    if let Some(next) = violations.get(MAX_VIOLATIONS) {
+        let hidden = violations.len() - MAX_VIOLATIONS;
+        let note = format!("{hidden} problems from here on are not shown; mend the others first");
+        shown.push(FieldViolation::new(&next.field, note));
+    }
+    shown
+}
+
+fn pause_after(trouble: Trouble) -> Duration {
+    match trouble {
+        Trouble::RateLimited => RATE_PAUSE,
+        _ => OUTAGE_PAUSE,
+    }
+}
+
+#[cfg(test)]
+mod tests;
