@@ -97,10 +97,13 @@ impl Ack {
     fn send(&mut self, verdict: Verdict) {
         self.settled = true;
         // A receiver that is gone has no one left to tell.
-        drop(self.stream.verdicts.send(Settled {
-            sequence: self.sequence,
-            verdict,
-        }));
+        self.stream
+            .verdicts
+            .send(Settled {
+                sequence: self.sequence,
+                verdict,
+            })
+            .ok();
     }
 }
 

@@ -93,8 +93,8 @@ pub(super) enum Command {
         operation: Operation,
         ack: Ack,
     },
-    /// A stream has opened, with this name for the segment.
-    Open(SegmentRef),
+    /// Use this name for the segment.
+    Rename(SegmentRef),
     /// A stream waits for its results: do not linger.
     Flush,
     /// A stream is gone: forget its changes.
@@ -216,7 +216,7 @@ impl Lane {
             } => {
                 self.batch.push(key, operation, ack, Instant::now());
             }
-            Command::Open(segment) => self.segment = segment,
+            Command::Rename(segment) => self.segment = segment,
             Command::Flush => self.batch.flush(),
             Command::Sweep => self.batch.sweep(),
             Command::Close => self.closing = true,
@@ -405,3 +405,6 @@ async fn resolve(ready: &mut Option<BoxFuture<'static, Slot>>) -> Slot {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,15 +44,13 @@ impl Dispatcher {
     /// Joins the lane of this destination and segment, and starts it if there is none.
     ///
     /// The target must have been published.
-    pub fn open(&self, target: Target, segment: SegmentRef) -> LaneHandle {
+    pub fn open(&self, target: Target, segment: &SegmentRef) -> LaneHandle {
         let key = (target.uid, segment.id.clone());
         let mut lanes = self.directory.lock();
         let entry = lanes
             .entry(key.clone())
-            .or_insert_with(|| self.start(&key, target, &segment));
+            .or_insert_with(|| self.start(&key, target, segment));
         entry.handles += 1;
-        // A lane is only ever forgotten under this lock, so it is there to listen.
-        drop(entry.commands.send(Command::Open(segment)));
         LaneHandle {
             commands: entry.commands.clone(),
             health: entry.health.subscribe(),
@@ -111,6 +109,11 @@ impl LaneHandle {
         });
     }
 
+    /// Makes calls from now on use this name for the segment.
+    pub fn rename(&self, segment: SegmentRef) {
+        self.send(Command::Rename(segment));
+    }
+
     /// Makes what was submitted leave without lingering.
     pub fn flush(&self) {
         self.send(Command::Flush);
@@ -129,7 +132,7 @@ impl LaneHandle {
 
     fn send(&self, command: Command) {
         // A lane that panicked is gone; dropping the command defers its ack.
-        drop(self.commands.send(command));
+        self.commands.send(command).ok();
     }
 }
 

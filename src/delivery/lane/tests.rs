@@ -1,0 +1,387 @@
+//! Lanes against a scripted vendor, in paused time.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Mutex,
+};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::*;
+use crate::{
+    delivery::{Dispatcher, LaneHandle, Settled, Targets, Tickets, Verdict},
+    domain::{
+        ClientSideId, Connection, Delivery, DestinationUid, Instance, Outcome, Revision, SegmentId,
+    },
+    secret::AccessToken,
+};
+
+const CALL_TIME: Duration = Duration::from_millis(20);
+
+/// A vendor that answers from a script, then always accepts; it refuses poison members.
+#[derive(Debug)]
+struct Vendor {
+    started: Instant,
+    script: Mutex<VecDeque<Outcome>>,
+    poison: BTreeSet<String>,
+    calls: Mutex<Vec<Call>>,
+    overlapping: Mutex<BTreeSet<String>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Call {
+    at: Duration,
+    operation: Operation,
+    keys: Vec<String>,
+    token: String,
+}
+
+#[async_trait]
+impl SegmentClient for Vendor {
+    async fn ready(&self, _: &Arc<Connection>) -> Slot {
+        Slot::free()
+    }
+
+    fn held_until(&self, _: &Connection) -> Option<(Instant, Trouble)> {
+        None
+    }
+
+    async fn apply(&self, _: Slot, delivery: &Delivery) -> Outcome {
+        let keys: Vec<_> = delivery
+            .keys
+            .iter()
+            .map(|key| key.as_str().to_owned())
+            .collect();
+        for key in &keys {
+            let alone = self.overlapping.lock().unwrap().insert(key.clone());
+            assert!(alone, "{key} is in two calls");
+        }
+        self.calls.lock().unwrap().push(Call {
+            at: self.started.elapsed(),
+            operation: delivery.operation,
+            keys: keys.clone(),
+            token: delivery.connection.access_token.expose().to_owned(),
+        });
+        tokio::time::sleep(CALL_TIME).await;
+        self.overlapping
+            .lock()
+            .unwrap()
+            .retain(|key| !keys.contains(key));
+        if keys.iter().any(|key| self.poison.contains(key)) {
+            return Outcome::Refused(Refusal::Payload);
+        }
+        self.script
+            .lock()
+            .unwrap()
+            .pop_front()
+            .unwrap_or(Outcome::Applied)
+    }
+}
+
+struct Bench {
+    vendor: Arc<Vendor>,
+    targets: Arc<Targets>,
+    dispatcher: Dispatcher,
+    uid: DestinationUid,
+    _condemned: UnboundedReceiver<crate::delivery::Condemned>,
+}
+
+struct Stream {
+    lane: LaneHandle,
+    tickets: Tickets,
+    settled: UnboundedReceiver<Settled>,
+    next: i64,
+}
+
+fn active(token: &str) -> TargetState {
+    TargetState::Active(Arc::new(Connection {
+        access_token: AccessToken::new(token.into()),
+        client_side_id: ClientSideId::new("env".into()),
+        instance: Instance::Commercial,
+    }))
+}
+
+impl Bench {
+    fn new(script: impl IntoIterator<Item = Outcome>, poison: &[&str]) -> Self {
+        let vendor = Arc::new(Vendor {
+            started: Instant::now(),
+            script: Mutex::new(script.into_iter().collect()),
+            poison: poison.iter().map(ToString::to_string).collect(),
+            calls: Mutex::default(),
+            overlapping: Mutex::default(),
+        });
+        let (targets, _condemned) = Targets::new();
+        let settings = Settings {
+            linger: Duration::from_millis(50),
+            max_members_per_call: 1000,
+        };
+        let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _);
+        Self {
+            vendor,
+            targets,
+            dispatcher,
+            uid: DestinationUid::generate(),
+            _condemned,
+        }
+    }
+
+    fn open(&self, timeout: Duration) -> Stream {
+        let target = self.targets.watch(self.uid);
+        self.targets.publish(self.uid, Revision(1), active("first"));
+        let segment = SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP").unwrap();
+        let (tickets, settled) = Tickets::new(timeout);
+        let lane = self.dispatcher.open(target, &segment);
+        Stream {
+            lane,
+            tickets,
+            settled,
+            next: 1,
+        }
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        self.vendor.calls.lock().unwrap().clone()
+    }
+}
+
+impl Stream {
+    fn submit(&mut self, key: &str, operation: Operation) {
+        let key = ContextKey::new(key).unwrap();
+        self.lane
+            .submit(key, operation, self.tickets.issue(self.next));
+        self.next += 1;
+    }
+
+    async fn verdict(&mut self) -> (i64, Verdict) {
+        let settled = self.settled.recv().await.unwrap();
+        (settled.sequence, settled.verdict)
+    }
+
+    async fn verdicts(&mut self, count: usize) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        while verdicts.len() < count {
+            verdicts.push(self.verdict().await.1);
+        }
+        verdicts
+    }
+}
+
+const LONG: Duration = Duration::from_secs(300);
+
+fn retry(trouble: Trouble, retry_after: Option<Duration>) -> Outcome {
+    Outcome::Retry {
+        trouble,
+        retry_after,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_of_all_streams_of_a_segment_share_calls() {
+    let bench = Bench::new([], &[]);
+    let (mut one, mut two) = (bench.open(LONG), bench.open(LONG));
+    one.submit("a", Operation::Add);
+    two.submit("b", Operation::Add);
+    assert_eq!(one.verdict().await, (1, Verdict::Delivered));
+    assert_eq!(two.verdict().await, (1, Verdict::Delivered));
+    let calls = bench.calls();
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].keys, ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_one_key_leave_in_order_and_never_together() {
+    let bench = Bench::new([], &[]);
+    let mut stream = bench.open(LONG);
+    stream.submit("a", Operation::Add);
+    stream.lane.flush();
+    tokio::time::sleep(CALL_TIME / 2).await;
+    stream.submit("a", Operation::Remove);
+    stream.submit("b", Operation::Remove);
+    stream.lane.flush();
+    assert_eq!(stream.verdicts(3).await, [Verdict::Delivered; 3]);
+    let operations: Vec<_> = bench
+        .calls()
+        .into_iter()
+        .filter(|call| call.keys.contains(&"a".to_owned()))
+        .map(|call| call.operation)
+        .collect();
+    assert_eq!(operations, [Operation::Add, Operation::Remove]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_vendor_is_given_the_time_it_asks_for() {
+    let wait = Duration::from_secs(7);
+    let bench = Bench::new([retry(Trouble::RateLimited, Some(wait))], &[]);
+    let mut stream = bench.open(LONG);
+    let mut health = stream.lane.health();
+    stream.submit("a", Operation::Add);
+    health.changed().await.unwrap();
+    assert!(matches!(
+        *health.borrow_and_update(),
+        Health::Throttled { .. }
+    ));
+    assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
+    assert_eq!(*health.borrow_and_update(), Health::Delivering);
+    let calls = bench.calls();
+    assert!(calls[1].at >= calls[0].at + CALL_TIME + wait, "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn newer_changes_coalesce_with_a_batch_that_waits_for_its_next_attempt() {
+    let wait = Some(Duration::from_secs(5));
+    let bench = Bench::new([retry(Trouble::Status(503), wait)], &[]);
+    let mut stream = bench.open(LONG);
+    stream.submit("a", Operation::Add);
+    stream.lane.flush();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stream.submit("a", Operation::Remove);
+    stream.submit("b", Operation::Remove);
+    assert_eq!(stream.verdicts(3).await, [Verdict::Delivered; 3]);
+    let calls = bench.calls();
+    assert_eq!(calls.len(), 2);
+    assert_eq!(
+        (calls[1].operation, calls[1].keys.len()),
+        (Operation::Remove, 2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_times_out_with_what_was_tried_and_its_stream_goes_on() {
+    let down = std::iter::repeat_n(retry(Trouble::Connection, None), 6);
+    let bench = Bench::new(down, &[]);
+    let mut stream = bench.open(Duration::from_secs(3));
+    stream.submit("a", Operation::Add);
+    let (_, verdict) = stream.verdict().await;
+    let Verdict::TimedOut(tried) = verdict else {
+        panic!("{verdict:?}")
+    };
+    assert!(
+        tried.calls >= 2 && tried.trouble == Some(Trouble::Connection),
+        "{tried:?}"
+    );
+    bench.vendor.script.lock().unwrap().clear();
+    stream.submit("b", Operation::Add);
+    assert_eq!(stream.verdict().await, (2, Verdict::Delivered));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_poison_record_among_a_thousand_fails_alone_within_21_calls() {
+    let bench = Bench::new([], &["k617"]);
+    let mut stream = bench.open(LONG);
+    for n in 0..1000 {
+        stream.submit(&format!("k{n}"), Operation::Add);
+    }
+    let mut rejected = Vec::new();
+    for _ in 0..1000 {
+        match stream.verdict().await {
+            (_, Verdict::Delivered) => {}
+            other => rejected.push(other),
+        }
+    }
+    assert_eq!(rejected, [(618, Verdict::Rejected { proven: true })]);
+    assert!(bench.calls().len() <= 21, "{} calls", bench.calls().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_too_large_is_halved_and_the_limit_remembered() {
+    let bench = Bench::new([Outcome::Refused(Refusal::TooLarge)], &[]);
+    let mut stream = bench.open(LONG);
+    let send = |stream: &mut Stream, from: i32| {
+        (from..from + 1000).for_each(|n| stream.submit(&format!("k{n}"), Operation::Add));
+    };
+    send(&mut stream, 0);
+    assert_eq!(stream.verdicts(1000).await, vec![Verdict::Delivered; 1000]);
+    send(&mut stream, 1000);
+    assert_eq!(stream.verdicts(1000).await, vec![Verdict::Delivered; 1000]);
+    let sizes: Vec<_> = bench.calls().iter().map(|call| call.keys.len()).collect();
+    assert_eq!(sizes, [1000, 500, 500, 500, 500]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_credentials_condemn_the_destination_and_defer_its_records() {
+    let bench = Bench::new([Outcome::Refused(Refusal::Credentials)], &[]);
+    let mut stream = bench.open(LONG);
+    stream.submit("a", Operation::Add);
+    assert_eq!(
+        stream.verdict().await,
+        (1, Verdict::Deferred(Cause::Credentials))
+    );
+    stream.submit("b", Operation::Add);
+    assert_eq!(
+        stream.verdict().await,
+        (2, Verdict::Deferred(Cause::Credentials))
+    );
+    assert_eq!(bench.calls().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_rotated_during_a_refused_call_is_used_for_the_next() {
+    let bench = Bench::new([Outcome::Refused(Refusal::Credentials)], &[]);
+    let mut stream = bench.open(LONG);
+    stream.submit("a", Operation::Add);
+    stream.lane.flush();
+    tokio::time::sleep(CALL_TIME / 2).await;
+    bench
+        .targets
+        .publish(bench.uid, Revision(2), active("second"));
+    assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
+    let tokens: Vec<_> = bench.calls().into_iter().map(|call| call.token).collect();
+    assert_eq!(tokens, ["first", "second"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_segment_defers_and_a_later_record_tries_again() {
+    let bench = Bench::new([Outcome::Refused(Refusal::Segment)], &[]);
+    let mut stream = bench.open(LONG);
+    stream.submit("a", Operation::Add);
+    assert_eq!(
+        stream.verdict().await,
+        (1, Verdict::Deferred(Cause::Segment))
+    );
+    stream.submit("b", Operation::Add);
+    assert_eq!(stream.verdict().await, (2, Verdict::Delivered));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_stream_starts_no_call_and_its_channel_ends_with_its_last_call() {
+    let bench = Bench::new([], &[]);
+    let mut gone = bench.open(LONG);
+    gone.submit("a", Operation::Add);
+    gone.lane.flush();
+    tokio::time::sleep(CALL_TIME / 2).await;
+    gone.submit("b", Operation::Add);
+    gone.tickets.abandon();
+    gone.lane.sweep();
+    let Stream {
+        lane,
+        tickets,
+        mut settled,
+        ..
+    } = gone;
+    drop((lane, tickets));
+    let left_at = Instant::now();
+    let mut verdicts = Vec::new();
+    while let Some(settled) = settled.recv().await {
+        verdicts.push((settled.sequence, settled.verdict));
+    }
+    assert_eq!(left_at.elapsed(), CALL_TIME / 2);
+    verdicts.sort_by_key(|(sequence, _)| *sequence);
+    let abandoned = Verdict::Deferred(Cause::Abandoned);
+    assert_eq!(verdicts, [(1, Verdict::Delivered), (2, abandoned)]);
+    assert_eq!(bench.calls().len(), 1);
+    bench.dispatcher.ended().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_retires_with_its_last_handle_and_starts_anew_for_the_next() {
+    let bench = Bench::new([], &[]);
+    for _ in 0..2 {
+        let mut stream = bench.open(LONG);
+        stream.submit("a", Operation::Add);
+        assert_eq!(stream.verdict().await.1, Verdict::Delivered);
+        drop(stream);
+        bench.dispatcher.ended().await;
+    }
+    assert_eq!(bench.calls().len(), 2);
+}
