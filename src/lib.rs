@@ -5,6 +5,7 @@ pub mod clock;
 pub mod delivery;
 pub mod domain;
 pub mod pb;
+pub mod sandbox;
 pub mod secret;
 pub mod server;
 pub mod store;

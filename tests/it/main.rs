@@ -1,1 +1,4 @@
-fn main() {}
+//! One binary for all integration tests: a file per promise.
+
+mod sandbox_http;
+mod sandbox_sdk;

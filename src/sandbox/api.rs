@@ -1,0 +1,277 @@
+//! LaunchDarkly's REST API, as far as the connector needs it.
+
+use axum::{
+    Extension, Json, Router,
+    body::Bytes,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Sandbox,
+    door::CallNumber,
+    faults::Objection,
+    refusal::Refusal,
+    segments::Order,
+    world::{Account, Caller, Denial, Environment, Owner, Project, Role, Token},
+};
+
+/// LaunchDarkly documents that lists are paged by 20 unless asked otherwise.
+const PAGE: usize = 20;
+/// Assumption: no page is longer than this, however long it was asked for.
+const MOST_PER_PAGE: usize = 100;
+
+/// Assumption: an environment that is unknown, or another account's, is answered like one that the
+/// token may not write, so that answers do not tell which client-side IDs exist.
+const UNKNOWN_ENVIRONMENT: StatusCode = StatusCode::FORBIDDEN;
+
+type Answer = Result<Json<Value>, Refusal>;
+
+pub(super) fn routes() -> Router<Sandbox> {
+    Router::new()
+        .route(
+            "/api/v2/segment-targets/{integration}",
+            post(segment_targets),
+        )
+        .route("/api/v2/caller-identity", get(caller_identity))
+        .route("/api/v2/tokens/{id}", get(token))
+        .route("/api/v2/projects", get(projects))
+        .route("/api/v2/projects/{key}/environments", get(environments))
+        .route("/api/v2/versions", get(versions))
+}
+
+pub(super) async fn not_found() -> Refusal {
+    Refusal::not_found()
+}
+
+pub(super) async fn method_not_allowed() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
+}
+
+async fn segment_targets(
+    State(sandbox): State<Sandbox>,
+    Path(integration): Path<String>,
+    Extension(CallNumber(number)): Extension<CallNumber>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Refusal> {
+    let caller = sandbox.caller(&headers)?;
+    if !sandbox.settings().integrations.contains(&integration) {
+        return Err(Refusal::not_found());
+    }
+    if !caller.token.role.writes() {
+        return Err(Refusal::forbidden());
+    }
+    let order = Order::read(&body).map_err(Refusal::invalid)?;
+    let segment = order.segment_key(&integration);
+    sandbox.lock().calls.describe(number, segment, &order);
+    if !caller.account.owns(&order.environment) {
+        return Err(Refusal::new(UNKNOWN_ENVIRONMENT, "Unknown environment"));
+    }
+    sandbox.apply(number, &integration, &order)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Sandbox {
+    /// All members or none.
+    fn apply(&self, number: u64, integration: &str, order: &Order) -> Result<(), Refusal> {
+        let path = format!("/api/v2/segment-targets/{integration}");
+        let mut state = self.lock();
+        state
+            .deck
+            .weigh_members(&path, &order.keys)
+            .map_err(|objection| match objection {
+                Objection::RefusedKey => Refusal::invalid("a member was refused"),
+                Objection::TooLarge => Refusal::too_large(),
+            })?;
+        state.segments.apply(integration, order);
+        state.calls.apply(number, order.keys.len());
+        drop(state);
+        self.announce();
+        Ok(())
+    }
+}
+
+async fn caller_identity(State(sandbox): State<Sandbox>, headers: HeaderMap) -> Answer {
+    let Caller { account, token } = sandbox.caller(&headers)?;
+    Ok(Json(json!({
+        "accountId": account.id,
+        "authKind": "token",
+        "tokenKind": "auth",
+        "tokenName": token.name,
+        "tokenId": token.id,
+        "memberId": member_id(token),
+        "serviceToken": token.owner == Owner::Service,
+    })))
+}
+
+async fn token(
+    State(sandbox): State<Sandbox>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Answer {
+    let caller = sandbox.caller(&headers)?;
+    let mut tokens = caller.account.tokens.iter();
+    let asked = tokens
+        .find(|token| token.id == id)
+        .ok_or_else(Refusal::not_found)?;
+    let may_read = if asked.id == caller.token.id {
+        !caller.is_denied(Denial::OwnEntry)
+    } else {
+        caller.token.role == Role::Admin
+    };
+    if may_read {
+        Ok(Json(token_entry(asked)))
+    } else {
+        Err(Refusal::forbidden())
+    }
+}
+
+fn token_entry(token: &Token) -> Value {
+    let last_four = token.secret.len().saturating_sub(4);
+    let mut entry = json!({
+        "_id": token.id,
+        "_links": {"self": link(&format!("/api/v2/tokens/{}", token.id))},
+        "ownerId": "0a0000000000000000000001",
+        "memberId": member_id(token),
+        "name": token.name,
+        "customRoleIds": [],
+        "inlineRole": [],
+        "token": token.secret.get(last_four..),
+        "serviceToken": token.owner == Owner::Service,
+        "defaultApiVersion": 20_240_415,
+    });
+    match token.role.name() {
+        Some(role) => entry["role"] = role.into(),
+        None => entry["customRoleIds"] = json!(["0c0000000000000000000001"]),
+    }
+    entry
+}
+
+fn member_id(token: &Token) -> Option<&'static str> {
+    (token.owner == Owner::Member).then_some("0e0000000000000000000001")
+}
+
+async fn versions(State(sandbox): State<Sandbox>, headers: HeaderMap) -> Answer {
+    sandbox.caller(&headers)?;
+    Ok(Json(json!({
+        "validVersions": [20_191_212, 20_210_729, 20_220_603, 20_240_415],
+        "latestVersion": 20_240_415,
+        "currentVersion": 20_240_415,
+    })))
+}
+
+/// What lists are asked with.
+#[derive(Debug, Default, Deserialize)]
+struct Asked {
+    limit: Option<usize>,
+    offset: Option<usize>,
+    expand: Option<String>,
+}
+
+impl Asked {
+    fn limit(&self) -> usize {
+        self.limit.unwrap_or(PAGE).clamp(1, MOST_PER_PAGE)
+    }
+
+    fn expands(&self, part: &str) -> bool {
+        let parts = self.expand.as_deref().unwrap_or_default();
+        parts.split(',').any(|each| each.trim() == part)
+    }
+}
+
+async fn projects(
+    State(sandbox): State<Sandbox>,
+    headers: HeaderMap,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Answer {
+    let account = listing_account(&sandbox, &headers)?;
+    let Query(asked) = asked.map_err(|_| Refusal::invalid("invalid query"))?;
+    let list = page(&account.projects, "/api/v2/projects", &asked, |project| {
+        let mut item = project_item(project);
+        if asked.expands("environments") {
+            item["environments"] = environment_page(project, &Asked::default());
+        }
+        item
+    });
+    Ok(Json(list))
+}
+
+async fn environments(
+    State(sandbox): State<Sandbox>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Answer {
+    let account = listing_account(&sandbox, &headers)?;
+    let Query(asked) = asked.map_err(|_| Refusal::invalid("invalid query"))?;
+    let mut projects = account.projects.iter();
+    let project = projects
+        .find(|project| project.key == key)
+        .ok_or_else(Refusal::not_found)?;
+    Ok(Json(environment_page(project, &asked)))
+}
+
+fn listing_account<'a>(sandbox: &'a Sandbox, headers: &HeaderMap) -> Result<&'a Account, Refusal> {
+    let caller = sandbox.caller(headers)?;
+    if caller.is_denied(Denial::Projects) {
+        return Err(Refusal::forbidden());
+    }
+    Ok(caller.account)
+}
+
+fn environment_page(project: &Project, asked: &Asked) -> Value {
+    let path = format!("/api/v2/projects/{}/environments", project.key);
+    page(&project.environments, &path, asked, environment_item)
+}
+
+fn project_item(project: &Project) -> Value {
+    json!({
+        "_id": format!("project-{}", project.key),
+        "_links": {"self": link(&format!("/api/v2/projects/{}", project.key))},
+        "key": project.key,
+        "name": project.name,
+        "includeInSnippetByDefault": true,
+        "tags": [],
+    })
+}
+
+/// Holds the SDK key, as LaunchDarkly's does: one more reason never to log such an answer.
+fn environment_item(environment: &Environment) -> Value {
+    json!({
+        "_id": environment.client_side_id,
+        "key": environment.key,
+        "name": environment.name,
+        "apiKey": environment.sdk_key,
+        "mobileKey": format!("mob-{}", environment.client_side_id),
+        "color": "417505",
+        "defaultTtl": 0,
+        "secureMode": false,
+        "tags": [],
+    })
+}
+
+/// One page of a list, with the links to its neighbours that exist.
+fn page<T>(all: &[T], path: &str, asked: &Asked, show: impl Fn(&T) -> Value) -> Value {
+    let limit = asked.limit();
+    let offset = asked.offset.unwrap_or(0);
+    let at = |offset: usize| link(&format!("{path}?limit={limit}&offset={offset}"));
+    let mut links = json!({"self": at(offset)});
+    if offset.saturating_add(limit) < all.len() {
+        links["next"] = at(offset + limit);
+        links["last"] = at((all.len() - 1) / limit * limit);
+    }
+    if offset > 0 {
+        links["prev"] = at(offset.saturating_sub(limit));
+        links["first"] = at(0);
+    }
+    let items: Vec<_> = all.iter().skip(offset).take(limit).map(show).collect();
+    json!({"_links": links, "items": items, "totalCount": all.len()})
+}
+
+fn link(href: &str) -> Value {
+    json!({"href": href, "type": "application/json"})
+}

@@ -1,0 +1,156 @@
+//! The way in for people and tests: `/_sandbox/` shows and changes what the sandbox does.
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    routing::{get, post, put},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::{Faults, Flag, Limits, Sandbox, refusal::Refusal};
+
+/// Calls shown at once unless asked otherwise: what a terminal takes.
+const CALLS_SHOWN: usize = 100;
+
+const INDEX: &str = "\
+A look-alike of LaunchDarkly for development and tests. Not LaunchDarkly, and nothing here is real.
+
+REST API (Authorization: <access token>)
+  POST /api/v2/segment-targets/{integration}
+  GET  /api/v2/caller-identity
+  GET  /api/v2/tokens/{id}
+  GET  /api/v2/projects?expand=environments&limit=20&offset=0
+  GET  /api/v2/projects/{key}/environments?limit=20&offset=0
+  GET  /api/v2/versions
+
+SDKs (Authorization: <SDK key> for the first two)
+  GET  /all
+  GET  /sdk/latest-all
+  GET  /sdk/goals/{clientSideId}
+  GET  /sdk/evalx/{clientSideId}/contexts/{base64 context}
+  GET  /eval/{clientSideId}/{base64 context}
+  POST /bulk, /diagnostic, /events/...
+
+The sandbox itself
+  GET                 /_sandbox/segments
+  GET                 /_sandbox/segments/{clientSideId}/{segment}
+  GET                 /_sandbox/calls?after=0&limit=100
+  PUT                 /_sandbox/flags/{clientSideId}/{flag}    {\"segment\":\"zeotap-vip\"}
+  GET, PUT, DELETE    /_sandbox/faults                         {\"latency_ms\":50,\"mishaps\":[{\"how\":{\"status\":503},\"rate\":0.2}]}
+  GET, PUT, DELETE    /_sandbox/limits                         {\"global\":50,\"route\":20}
+  POST                /_sandbox/reset
+";
+
+pub(super) fn routes() -> Router<Sandbox> {
+    Router::new()
+        .route("/", get(async || INDEX))
+        .route("/_sandbox/segments", get(segments))
+        .route("/_sandbox/segments/{environment}/{key}", get(segment))
+        .route("/_sandbox/calls", get(calls))
+        .route("/_sandbox/flags/{environment}/{flag}", put(put_flag))
+        .route(
+            "/_sandbox/faults",
+            get(faults).put(put_faults).delete(delete_faults),
+        )
+        .route(
+            "/_sandbox/limits",
+            get(limits).put(put_limits).delete(delete_limits),
+        )
+        .route("/_sandbox/reset", post(reset))
+}
+
+async fn segments(State(sandbox): State<Sandbox>) -> Json<Value> {
+    let state = sandbox.lock();
+    let segments: Vec<_> = state
+        .segments
+        .by_environment()
+        .map(|(environment, segment)| {
+            json!({"environment": environment, "key": segment.key, "name": segment.name,
+                "version": segment.version, "members": segment.members.len()})
+        })
+        .collect();
+    Json(json!({ "segments": segments }))
+}
+
+async fn segment(
+    State(sandbox): State<Sandbox>,
+    Path((environment, key)): Path<(String, String)>,
+) -> Result<Json<super::Segment>, Refusal> {
+    sandbox
+        .segment(&environment, &key)
+        .map(Json)
+        .ok_or_else(Refusal::not_found)
+}
+
+#[derive(Deserialize)]
+struct Window {
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+async fn calls(State(sandbox): State<Sandbox>, Query(window): Query<Window>) -> Json<Value> {
+    let state = sandbox.lock();
+    let log = state.calls.after(window.after.unwrap_or(0));
+    let calls: Vec<_> = log.take(window.limit.unwrap_or(CALLS_SHOWN)).collect();
+    Json(json!({"totals": state.calls.totals(), "calls": calls}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FlagTarget {
+    segment: String,
+}
+
+async fn put_flag(
+    State(sandbox): State<Sandbox>,
+    Path((environment, key)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<StatusCode, Refusal> {
+    let FlagTarget { segment } = read(&body)?;
+    if sandbox.settings().world.environment(&environment).is_none() {
+        return Err(Refusal::not_found());
+    }
+    sandbox.put_flag(&environment, Flag { key, segment });
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn faults(State(sandbox): State<Sandbox>) -> Json<Faults> {
+    Json(sandbox.faults())
+}
+
+async fn put_faults(State(sandbox): State<Sandbox>, body: Bytes) -> Result<Json<Faults>, Refusal> {
+    sandbox.set_faults(read(&body)?);
+    Ok(Json(sandbox.faults()))
+}
+
+async fn delete_faults(State(sandbox): State<Sandbox>) -> StatusCode {
+    sandbox.set_faults(Faults::default());
+    StatusCode::NO_CONTENT
+}
+
+async fn limits(State(sandbox): State<Sandbox>) -> Json<Limits> {
+    Json(sandbox.limits())
+}
+
+async fn put_limits(State(sandbox): State<Sandbox>, body: Bytes) -> Result<Json<Limits>, Refusal> {
+    sandbox.set_limits(read(&body)?);
+    Ok(Json(sandbox.limits()))
+}
+
+async fn delete_limits(State(sandbox): State<Sandbox>) -> StatusCode {
+    sandbox.set_limits(Limits::default());
+    StatusCode::NO_CONTENT
+}
+
+async fn reset(State(sandbox): State<Sandbox>) -> StatusCode {
+    sandbox.reset();
+    StatusCode::NO_CONTENT
+}
+
+/// JSON whatever `Content-Type` says: `curl -d` says it is a form.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(Refusal::invalid)
+}

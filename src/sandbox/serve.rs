@@ -1,0 +1,146 @@
+//! Holds the sandbox's connections, so that one of them, or all, can be dropped without an answer.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{
+    Router,
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// Serves until `shutdown` is done. All connections end with it, or when this future is dropped.
+pub(super) async fn run(
+    router: Router,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let server = CancellationToken::new();
+    let _ends_connections = server.clone().drop_guard();
+    let door = Door {
+        listener,
+        server: server.clone(),
+    };
+    // axum awaits its connections once the signal is given; they end because their reads fail.
+    axum::serve(door, router.into_make_service_with_connect_info::<Cut>())
+        .with_graceful_shutdown(async move {
+            shutdown.await;
+            server.cancel();
+        })
+        .await
+}
+
+/// Cuts the connection on which a call came.
+#[derive(Clone, Debug)]
+pub(super) struct Cut(CancellationToken);
+
+impl Cut {
+    pub(super) fn cut(&self) {
+        self.0.cancel();
+    }
+}
+
+impl Connected<IncomingStream<'_, Door>> for Cut {
+    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+        Cut(stream.io().connection.clone())
+    }
+}
+
+/// A listener whose connections can be cut.
+struct Door {
+    listener: TcpListener,
+    server: CancellationToken,
+}
+
+impl Listener for Door {
+    type Io = Line;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Line, SocketAddr) {
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        (Line::new(stream, &self.server), address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that fails to read and write once it is cut.
+struct Line {
+    stream: TcpStream,
+    server: CancellationToken,
+    connection: CancellationToken,
+    is_cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Line {
+    fn new(stream: TcpStream, server: &CancellationToken) -> Self {
+        let connection = server.child_token();
+        // Only latency is lost where it cannot be set.
+        stream.set_nodelay(true).ok();
+        Self {
+            stream,
+            server: server.clone(),
+            is_cut: Box::pin(connection.clone().cancelled_owned()),
+            connection,
+        }
+    }
+
+    /// hyper reads while it waits for a handler, to hear of a caller who hangs up: that read is
+    /// what ends a connection whose call never ends.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.is_cut.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionReset.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl Drop for Line {
+    /// A cut is heard as a reset; the end of the server is an orderly close.
+    fn drop(&mut self) {
+        if self.connection.is_cancelled() && !self.server.is_cancelled() {
+            self.stream.set_zero_linger().ok();
+        }
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

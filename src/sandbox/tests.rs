@@ -1,0 +1,464 @@
+//! The sandbox as a caller meets it, without a socket.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request, StatusCode, header},
+};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::{fixtures::*, *};
+
+const TARGETS: &str = "/api/v2/segment-targets/zeotap";
+/// A window that has not ended since the epoch, so that no test straddles two.
+const ENDLESS_MS: u64 = u64::MAX;
+
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Reply {
+    fn header(&self, name: &str) -> u64 {
+        self.headers[name].to_str().unwrap().parse().unwrap()
+    }
+}
+
+async fn call(sandbox: &Sandbox, line: &str, token: &str, body: Value) -> Reply {
+    let (method, path) = line.split_once(' ').unwrap();
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::AUTHORIZATION, token)
+        .body(match body {
+            Value::Null => Body::empty(),
+            body => Body::from(body.to_string()),
+        })
+        .unwrap();
+    let response = sandbox.router().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = to_bytes(body, 1024 * 1024).await.unwrap();
+    Reply {
+        status: parts.status,
+        headers: parts.headers,
+        body: serde_json::from_slice(&bytes).unwrap_or_default(),
+    }
+}
+
+async fn get(sandbox: &Sandbox, path: &str, token: &str) -> Reply {
+    call(sandbox, &format!("GET {path}"), token, Value::Null).await
+}
+
+fn order(action: &str, environment: &str, keys: &[&str]) -> Value {
+    let members: Vec<_> = keys
+        .iter()
+        .map(|key| json!({ "integration_distinct_id": key }))
+        .collect();
+    json!({"action": action, "parameters": {
+        "integration_project_id": environment, "integration_cohort_id": "vip",
+        "integration_cohort_name": "VIP", "members": members}})
+}
+
+async fn send(sandbox: &Sandbox, action: &str, keys: &[&str]) -> Reply {
+    let body = order(action, CLIENT_SIDE_ID, keys);
+    call(sandbox, &format!("POST {TARGETS}"), WRITER_TOKEN, body).await
+}
+
+fn members(sandbox: &Sandbox) -> Vec<String> {
+    sandbox
+        .members(CLIENT_SIDE_ID, SEGMENT)
+        .into_iter()
+        .collect()
+}
+
+#[tokio::test]
+async fn each_token_may_do_what_its_role_allows() {
+    // token, role shown, status of: its own entry, projects, a write
+    let table = [
+        (WRITER_TOKEN, Some("writer"), [200, 200, 204]),
+        (READER_TOKEN, Some("reader"), [200, 200, 403]),
+        (ADMIN_TOKEN, Some("admin"), [200, 200, 204]),
+        (SERVICE_TOKEN, Some("writer"), [200, 200, 204]),
+        (CUSTOM_WRITER_TOKEN, None, [200, 200, 204]),
+        (CUSTOM_READER_TOKEN, None, [200, 200, 403]),
+        (UNREADABLE_TOKEN, None, [403, 200, 204]),
+        (NO_PROJECTS_TOKEN, Some("writer"), [200, 403, 204]),
+        (OTHER_ACCOUNT_TOKEN, Some("writer"), [200, 200, 403]),
+    ];
+    let sandbox = Sandbox::default();
+    for (token, role, statuses) in table {
+        let identity = get(&sandbox, "/api/v2/caller-identity", token).await.body;
+        let id = identity["tokenId"].as_str().unwrap();
+        let entry = get(&sandbox, &format!("/api/v2/tokens/{id}"), token).await;
+        let projects = get(&sandbox, "/api/v2/projects", token).await;
+        let body = order("add_members", CLIENT_SIDE_ID, &["a"]);
+        let write = call(&sandbox, &format!("POST {TARGETS}"), token, body).await;
+        let seen = [&entry, &projects, &write].map(|reply| reply.status.as_u16());
+        assert_eq!(
+            (seen, entry.body["role"].as_str()),
+            (statuses, role),
+            "{id}"
+        );
+        assert_eq!(identity["serviceToken"], token == SERVICE_TOKEN);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_refused_names_its_reason_and_changes_nothing() {
+    let good = || order("add_members", CLIENT_SIDE_ID, &["a"]);
+    let bearer = format!("Bearer {WRITER_TOKEN}");
+    let singular = "POST /api/v2/segment-target/zeotap";
+    let unregistered = "POST /api/v2/segment-targets/acme";
+    let get_targets = format!("GET {TARGETS}");
+    let targets = format!("POST {TARGETS}");
+    let elsewhere = |id| order("add_members", id, &["a"]);
+    let nameless = json!({"action": "add_members"});
+    let table = [
+        (targets.as_str(), "", good(), 401, "unauthorized"),
+        (&targets, "api-unknown", good(), 401, "unauthorized"),
+        (&targets, &bearer, good(), 401, "unauthorized"),
+        (&targets, READER_TOKEN, good(), 403, "forbidden"),
+        (singular, WRITER_TOKEN, good(), 404, "not_found"),
+        (unregistered, WRITER_TOKEN, good(), 404, "not_found"),
+        (
+            &get_targets,
+            WRITER_TOKEN,
+            good(),
+            405,
+            "method_not_allowed",
+        ),
+        (&targets, WRITER_TOKEN, nameless, 400, "invalid_request"),
+        (
+            &targets,
+            WRITER_TOKEN,
+            elsewhere(UNKNOWN_CLIENT_SIDE_ID),
+            403,
+            "forbidden",
+        ),
+        (
+            &targets,
+            WRITER_TOKEN,
+            elsewhere(OTHER_ACCOUNT_CLIENT_SIDE_ID),
+            403,
+            "forbidden",
+        ),
+    ];
+    let sandbox = Sandbox::default();
+    for (line, token, body, status, code) in table {
+        let reply = call(&sandbox, line, token, body).await;
+        assert_eq!(reply.status, status, "{line}");
+        assert_eq!(reply.body["code"], code, "{line}");
+    }
+    let segments = get(&sandbox, "/_sandbox/segments", "").await.body;
+    assert_eq!(segments, json!({"segments": []}));
+    assert!(sandbox.calls().iter().all(|call| call.applied.is_none()));
+}
+
+#[tokio::test]
+async fn an_environment_on_the_last_page_of_both_lists_is_found_by_following_links() {
+    let sandbox = Sandbox::default();
+    let mut ids = vec![];
+    let mut projects = Some("/api/v2/projects?expand=environments".to_owned());
+    while let Some(page) = projects {
+        let list = get(&sandbox, &page, READER_TOKEN).await.body;
+        assert_eq!(list["totalCount"], 24);
+        for project in list["items"].as_array().unwrap() {
+            let mut environments = project["environments"].clone();
+            loop {
+                let items = environments["items"].as_array().unwrap();
+                ids.extend(
+                    items
+                        .iter()
+                        .map(|item| item["_id"].as_str().unwrap().to_owned()),
+                );
+                let Some(next) = next_page(&environments) else {
+                    break;
+                };
+                environments = get(&sandbox, &next, READER_TOKEN).await.body;
+            }
+        }
+        // The next page is asked for as a client would: with its own expansion.
+        projects = next_page(&list).map(|next| format!("{next}&expand=environments"));
+    }
+    let known: Vec<_> = fixtures::world().accounts[0]
+        .projects
+        .iter()
+        .flat_map(|project| &project.environments)
+        .map(|environment| environment.client_side_id.clone())
+        .collect();
+    assert_eq!(ids, known);
+    let refused = get(&sandbox, "/api/v2/projects?limit=x", READER_TOKEN).await;
+    assert_eq!(refused.status, 400);
+}
+
+fn next_page(list: &Value) -> Option<String> {
+    Some(list["_links"]["next"]["href"].as_str()?.to_owned())
+}
+
+#[tokio::test]
+async fn anyone_may_ask_whether_a_client_side_id_exists() {
+    let sandbox = Sandbox::default();
+    for (id, status) in [
+        (CLIENT_SIDE_ID, 200),
+        (OTHER_ACCOUNT_CLIENT_SIDE_ID, 200),
+        (UNKNOWN_CLIENT_SIDE_ID, 404),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let reply = call(
+                &sandbox,
+                &format!("{method} /sdk/goals/{id}"),
+                "",
+                Value::Null,
+            )
+            .await;
+            assert_eq!(reply.status, status);
+            assert_eq!(reply.headers["access-control-allow-origin"], "*");
+        }
+    }
+    assert_eq!(
+        get(&sandbox, &format!("/sdk/goals/{CLIENT_SIDE_ID}"), "")
+            .await
+            .body,
+        json!([])
+    );
+}
+
+#[tokio::test]
+async fn the_account_hears_what_is_left_of_its_window_until_429() {
+    let sandbox = Sandbox::new(Settings {
+        limits: Limits {
+            global: 3,
+            route: 2,
+            window_ms: ENDLESS_MS,
+            ..Limits::default()
+        },
+        ..Settings::default()
+    });
+    let before = now_ms();
+    let mut seen = vec![];
+    for path in [
+        "versions",
+        "versions",
+        "versions",
+        "caller-identity",
+        "caller-identity",
+    ] {
+        let reply = get(&sandbox, &format!("/api/v2/{path}"), READER_TOKEN).await;
+        assert!(reply.header("x-ratelimit-reset") > before);
+        let left = reply.header("x-ratelimit-global-remaining");
+        seen.push((
+            reply.status.as_u16(),
+            left,
+            reply.header("x-ratelimit-route-remaining"),
+        ));
+    }
+    assert_eq!(
+        seen,
+        [
+            (200, 2, 1),
+            (200, 1, 0),
+            (429, 0, 0),
+            (429, 0, 1),
+            (429, 0, 0)
+        ]
+    );
+    let other = get(&sandbox, "/api/v2/versions", OTHER_ACCOUNT_TOKEN).await;
+    assert_eq!(other.status, 200);
+    let raised = call(&sandbox, "PUT /_sandbox/limits", "", json!({"global": 50})).await;
+    assert_eq!(raised.body["window_ms"], 10_000);
+    assert_eq!(
+        get(&sandbox, "/api/v2/versions", READER_TOKEN).await.status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn an_address_over_its_limit_is_told_how_many_seconds_to_wait() {
+    let sandbox = Sandbox::default();
+    let limits = json!({"window_ms": ENDLESS_MS, "ip": {"calls": 1, "retry_after_s": 7}});
+    call(&sandbox, "PUT /_sandbox/limits", "", limits).await;
+    assert_eq!(
+        get(&sandbox, "/api/v2/versions", READER_TOKEN).await.status,
+        200
+    );
+    let refused = get(&sandbox, "/api/v2/versions", READER_TOKEN).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.header("retry-after")),
+        (429, 7)
+    );
+    assert!(!refused.headers.contains_key("x-ratelimit-reset"));
+}
+
+#[tokio::test]
+async fn one_refused_key_leaves_its_neighbours_out_too() {
+    let sandbox = Sandbox::default();
+    let faults = json!({"refused_keys": ["bad"], "max_members": 3});
+    call(&sandbox, "PUT /_sandbox/faults", "", faults).await;
+    assert_eq!(
+        send(&sandbox, "add_members", &["a", "bad"]).await.status,
+        400
+    );
+    assert_eq!(
+        send(&sandbox, "add_members", &["a", "b", "c", "d"])
+            .await
+            .status,
+        413
+    );
+    assert!(members(&sandbox).is_empty());
+    assert_eq!(send(&sandbox, "add_members", &["a", "b"]).await.status, 204);
+    assert_eq!(members(&sandbox), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn an_ambiguous_failure_was_applied_and_a_plain_one_was_not() {
+    let sandbox = Sandbox::default();
+    let status = How::Status(StatusCode::INTERNAL_SERVER_ERROR);
+    sandbox.set_faults(Faults {
+        mishaps: vec![
+            Mishap::new(status.clone()).for_calls(1),
+            Mishap::new(status).for_calls(1).after_applying(),
+        ],
+        ..Faults::default()
+    });
+    assert_eq!(send(&sandbox, "add_members", &["a"]).await.status, 500);
+    assert!(members(&sandbox).is_empty());
+    assert_eq!(send(&sandbox, "add_members", &["b"]).await.status, 500);
+    assert_eq!(members(&sandbox), ["b"]);
+    assert_eq!(send(&sandbox, "remove_members", &["b"]).await.status, 204);
+    let log = sandbox.calls();
+    let noted: Vec<_> = log
+        .iter()
+        .map(|call| (call.status, call.fault, call.applied))
+        .collect();
+    assert_eq!(
+        noted,
+        [
+            (Some(500), Some("status"), None),
+            (Some(500), Some("status"), Some(1)),
+            (Some(204), None, Some(2)),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_may_be_late_foul_endless_or_lead_astray() {
+    let sandbox = Sandbox::default();
+    let mishap = |how: Value| json!({"latency_ms": 400, "mishaps": [{"how": how, "calls": 1}]});
+    let started = tokio::time::Instant::now();
+    for (how, status, location, least, most) in [
+        (json!({"garbage": 200}), 200, None, 1, 100),
+        (json!({"huge": 500}), 500, None, 100 << 20, 100 << 20),
+        (json!({"drip": 200}), 200, None, 3_600, 3_600),
+        (
+            json!({"redirect": "http://127.0.0.1:9/"}),
+            307,
+            Some("http://127.0.0.1:9/"),
+            0,
+            0,
+        ),
+    ] {
+        call(&sandbox, "PUT /_sandbox/faults", "", mishap(how)).await;
+        let request = Request::post(TARGETS)
+            .header(header::AUTHORIZATION, WRITER_TOKEN)
+            .body(Body::from(
+                order("add_members", CLIENT_SIDE_ID, &["a"]).to_string(),
+            ))
+            .unwrap();
+        let response = sandbox.router().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status);
+        let to = response
+            .headers()
+            .get(header::LOCATION)
+            .map(|to| to.to_str().unwrap());
+        assert_eq!(to, location);
+        let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        assert!((least..=most).contains(&bytes.len()), "{}", bytes.len());
+    }
+    let waited = Duration::from_millis(4 * 400) + Duration::from_secs(3_599);
+    assert_eq!(started.elapsed().as_secs(), waited.as_secs());
+    assert!(members(&sandbox).is_empty());
+}
+
+#[tokio::test]
+async fn the_log_says_who_came_when_and_where_to_but_shows_no_token() {
+    let sandbox = Sandbox::default();
+    send(&sandbox, "add_members", &["ann"]).await;
+    let context = "eyJrZXkiOiJhbm4ifQ";
+    let path = format!("/sdk/evalx/{CLIENT_SIDE_ID}/contexts/{context}");
+    assert_eq!(get(&sandbox, &path, "").await.body[FLAG]["value"], true);
+    let log = get(&sandbox, "/_sandbox/calls", "").await.body;
+    let first = &log["calls"][0];
+    assert_eq!(first["path"], TARGETS);
+    assert_eq!(first["action"], "add_members");
+    assert_eq!(first["segment"], SEGMENT);
+    assert_eq!(first["keys"], json!(["ann"]));
+    assert_eq!(log["totals"]["statuses"], json!({"200": 1, "204": 1}));
+    assert!(!log.to_string().contains("api-0") && !log.to_string().contains(context));
+    assert!(!format!("{:?}", sandbox.calls()).contains("ann"));
+    let later = get(&sandbox, "/_sandbox/calls?after=1", "").await.body;
+    assert_eq!(later["calls"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_flag_for_another_segment_can_be_added_while_it_runs() {
+    let sandbox = Sandbox::default();
+    send(&sandbox, "add_members", &["ann"]).await;
+    let put = |id| format!("PUT /_sandbox/flags/{id}/new-menu");
+    let target = json!({"segment": SEGMENT});
+    assert_eq!(
+        call(&sandbox, &put(CLIENT_SIDE_ID), "", target.clone())
+            .await
+            .status,
+        204
+    );
+    assert_eq!(
+        call(&sandbox, &put(UNKNOWN_CLIENT_SIDE_ID), "", target)
+            .await
+            .status,
+        404
+    );
+    let poll = get(&sandbox, "/sdk/latest-all", SDK_KEY).await.body;
+    assert!(poll["flags"]["new-menu"].is_object() && poll["flags"][FLAG].is_object());
+    assert_eq!(poll["segments"][SEGMENT]["included"], json!(["ann"]));
+    let other = get(&sandbox, "/sdk/latest-all", TEST_SDK_KEY).await.body;
+    assert!(other["flags"]["new-menu"].is_null() && other["segments"] == json!({}));
+    assert_eq!(
+        get(&sandbox, "/sdk/latest-all", WRITER_TOKEN).await.status,
+        401
+    );
+}
+
+#[tokio::test]
+async fn a_reset_returns_to_the_settings() {
+    let sandbox = Sandbox::default();
+    send(&sandbox, "add_members", &["ann"]).await;
+    sandbox.set_limits(Limits {
+        global: 0,
+        ..Limits::default()
+    });
+    sandbox.set_faults(Faults {
+        latency_ms: 1,
+        ..Faults::default()
+    });
+    call(&sandbox, "POST /_sandbox/reset", "", Value::Null).await;
+    assert!(members(&sandbox).is_empty());
+    assert_eq!(sandbox.totals(), Totals::default());
+    assert_eq!(
+        (sandbox.limits(), sandbox.faults()),
+        (Limits::default(), Faults::default())
+    );
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_too_large() {
+    let sandbox = Sandbox::new(Settings {
+        max_body_bytes: 300,
+        ..Settings::default()
+    });
+    assert_eq!(send(&sandbox, "add_members", &["a"]).await.status, 204);
+    let reply = send(&sandbox, "add_members", &["x".repeat(300).as_str()]).await;
+    assert_eq!(reply.status, 413);
+}

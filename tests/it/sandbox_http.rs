@@ -1,0 +1,132 @@
+//! The sandbox over real sockets: what only a connection can show.
+
+use std::{future::Future, net::SocketAddr, time::Duration};
+
+use launchdarkly_connector::sandbox::{
+    Faults, How, Mishap, Sandbox,
+    fixtures::{CLIENT_SIDE_ID, INTEGRATION, SDK_KEY, SEGMENT, WRITER_TOKEN},
+};
+use serde_json::json;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+/// Far above what loopback needs; only a failure waits as long.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A sandbox that listens on a free port until it is stopped.
+pub(crate) struct Running {
+    pub(crate) sandbox: Sandbox,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+impl Running {
+    pub(crate) async fn start() -> Self {
+        let sandbox = Sandbox::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async { stopped.await.unwrap_or_default() };
+        // Awaited by `stop`; a failing test's runtime aborts it.
+        let server = tokio::spawn(sandbox.clone().serve(listener, shutdown));
+        Self {
+            sandbox,
+            address,
+            stop,
+            server,
+        }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Sends one member of the segment that the default flag targets.
+    pub(crate) async fn send(
+        &self,
+        action: &str,
+        key: &str,
+    ) -> Result<reqwest::StatusCode, reqwest::Error> {
+        let body = json!({"action": action, "parameters": {
+            "integration_project_id": CLIENT_SIDE_ID, "integration_cohort_id": "vip",
+            "integration_cohort_name": "VIP", "members": [{"integration_distinct_id": key}]}});
+        let path = format!("/api/v2/segment-targets/{INTEGRATION}");
+        let request = http().post(self.url(&path)).body(body.to_string());
+        let response = request.header("authorization", WRITER_TOKEN).send().await?;
+        Ok(response.status())
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.send(()).unwrap();
+        soon("the sandbox ends", self.server)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    fn set_mishap(&self, mishap: Mishap) {
+        self.sandbox.set_faults(Faults {
+            mishaps: vec![mishap],
+            ..Faults::default()
+        });
+    }
+}
+
+pub(crate) async fn soon<T>(what: &str, task: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, task).await {
+        Ok(done) => done,
+        Err(_) => panic!("not within {DEADLINE:?}: {what}"),
+    }
+}
+
+fn http() -> reqwest::Client {
+    // Loopback only: whatever proxy the environment names is not meant for it.
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+#[tokio::test]
+async fn a_reset_drops_the_connection_without_an_answer() {
+    let running = Running::start().await;
+    running.set_mishap(Mishap::new(How::Reset).for_calls(1).after_applying());
+    let error = soon("the reset is heard", running.send("add_members", "ann"))
+        .await
+        .unwrap_err();
+    assert!(error.status().is_none(), "an answer came: {error}");
+    assert!(
+        format!("{error:?}").contains("ConnectionReset"),
+        "{error:?}"
+    );
+    assert_eq!(running.sandbox.members(CLIENT_SIDE_ID, SEGMENT).len(), 1);
+    assert_eq!(running.send("remove_members", "ann").await.unwrap(), 204);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_open_streams_or_hung_calls() {
+    let running = Running::start().await;
+    running.set_mishap(Mishap::new(How::Hang));
+    let request = http()
+        .get(running.url("/all"))
+        .header("authorization", SDK_KEY);
+    let mut stream = soon("the stream opens", request.send()).await.unwrap();
+    let first = soon("the first event", stream.chunk())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(first.starts_with(b"event: put\ndata: {"), "{first:?}");
+    let is_hung = |sandbox: &Sandbox| {
+        sandbox
+            .calls()
+            .iter()
+            .any(|call| call.fault == Some("hang"))
+    };
+    let sandbox = running.sandbox.clone();
+    let url = running.url("");
+    tokio::select! {
+        answer = running.send("add_members", "ann") => panic!("{url} answered {answer:?}"),
+        () = soon("the call hangs", sandbox.until(is_hung)) => {}
+    }
+    running.stop().await;
+    let end = soon("the stream ends", stream.chunk()).await;
+    assert!(!matches!(end, Ok(Some(_))), "{end:?}");
+}
