@@ -112,6 +112,11 @@ impl CallLog {
         self.calls.iter().filter(move |call| call.number > number)
     }
 
+    /// The number of the latest call, 0 before the first.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
     pub(super) fn totals(&self) -> &Totals {
         &self.totals
     }

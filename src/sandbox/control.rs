@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{Faults, Flag, Limits, Sandbox, refusal::Refusal};
 
 /// Calls shown at once unless asked otherwise: what a terminal takes.
-const CALLS_SHOWN: usize = 100;
+const CALLS_SHOWN: u64 = 100;
 
 const INDEX: &str = "\
 A look-alike of LaunchDarkly for development and tests. Not LaunchDarkly, and nothing here is real.
@@ -37,7 +37,7 @@ SDKs (Authorization: <SDK key> for the first two)
 The sandbox itself
   GET                 /_sandbox/segments
   GET                 /_sandbox/segments/{clientSideId}/{segment}
-  GET                 /_sandbox/calls?after=0&limit=100
+  GET                 /_sandbox/calls?after=0&limit=100   (without after: the latest)
   PUT                 /_sandbox/flags/{clientSideId}/{flag}    {\"segment\":\"zeotap-vip\"}
   GET, PUT, DELETE    /_sandbox/faults                         {\"latency_ms\":50,\"mishaps\":[{\"how\":{\"status\":503},\"rate\":0.2}]}
   GET, PUT, DELETE    /_sandbox/limits                         {\"global\":50,\"route\":20}
@@ -88,13 +88,16 @@ async fn segment(
 #[derive(Deserialize)]
 struct Window {
     after: Option<u64>,
-    limit: Option<usize>,
+    limit: Option<u64>,
 }
 
+/// The calls after a number, or the latest.
 async fn calls(State(sandbox): State<Sandbox>, Query(window): Query<Window>) -> Json<Value> {
     let state = sandbox.lock();
-    let log = state.calls.after(window.after.unwrap_or(0));
-    let calls: Vec<_> = log.take(window.limit.unwrap_or(CALLS_SHOWN)).collect();
+    let limit = window.limit.unwrap_or(CALLS_SHOWN);
+    let latest = state.calls.last().saturating_sub(limit);
+    let log = state.calls.after(window.after.unwrap_or(latest));
+    let calls: Vec<_> = log.zip(0..limit).map(|(call, _)| call).collect();
     Json(json!({"totals": state.calls.totals(), "calls": calls}))
 }
 

@@ -26,12 +26,12 @@ pub(super) async fn run(
 ) -> io::Result<()> {
     let server = CancellationToken::new();
     let _ends_connections = server.clone().drop_guard();
-    let door = Door {
+    let lines = Lines {
         listener,
         server: server.clone(),
     };
     // axum awaits its connections once the signal is given; they end because their reads fail.
-    axum::serve(door, router.into_make_service_with_connect_info::<Cut>())
+    axum::serve(lines, router.into_make_service_with_connect_info::<Cut>())
         .with_graceful_shutdown(async move {
             shutdown.await;
             server.cancel();
@@ -49,19 +49,19 @@ impl Cut {
     }
 }
 
-impl Connected<IncomingStream<'_, Door>> for Cut {
-    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+impl Connected<IncomingStream<'_, Lines>> for Cut {
+    fn connect_info(stream: IncomingStream<'_, Lines>) -> Self {
         Cut(stream.io().connection.clone())
     }
 }
 
 /// A listener whose connections can be cut.
-struct Door {
+struct Lines {
     listener: TcpListener,
     server: CancellationToken,
 }
 
-impl Listener for Door {
+impl Listener for Lines {
     type Io = Line;
     type Addr = SocketAddr;
 

@@ -1,4 +1,8 @@
 //! One binary for all integration tests: a file per promise.
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy's exception for tests does not reach their helpers"
+)]
 
 mod sandbox_http;
 mod sandbox_sdk;

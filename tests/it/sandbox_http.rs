@@ -7,7 +7,11 @@ use launchdarkly_connector::sandbox::{
     fixtures::{CLIENT_SIDE_ID, INTEGRATION, SDK_KEY, SEGMENT, WRITER_TOKEN},
 };
 use serde_json::json;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+};
 
 /// Far above what loopback needs; only a failure waits as long.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -126,6 +130,8 @@ async fn stopping_does_not_wait_for_open_streams_or_hung_calls() {
         answer = running.send("add_members", "ann") => panic!("{url} answered {answer:?}"),
         () = soon("the call hangs", sandbox.until(is_hung)) => {}
     }
+    // Kept open: a caller who never says a word must not hold the end up either.
+    let _silent = TcpStream::connect(running.address).await.unwrap();
     running.stop().await;
     let end = soon("the stream ends", stream.chunk()).await;
     assert!(!matches!(end, Ok(Some(_))), "{end:?}");
