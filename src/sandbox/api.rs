@@ -28,6 +28,11 @@ const MOST_PER_PAGE: usize = 100;
 /// token may not write, so that answers do not tell which client-side IDs exist.
 const UNKNOWN_ENVIRONMENT: StatusCode = StatusCode::FORBIDDEN;
 
+/// The one member that every account has, who made all its tokens.
+const MEMBER: &str = "0e0000000000000000000001";
+/// The one custom role.
+const CUSTOM_ROLE: &str = "0c0000000000000000000001";
+
 type Answer = Result<Json<Value>, Refusal>;
 
 pub(super) fn routes() -> Router<Sandbox> {
@@ -97,15 +102,18 @@ impl Sandbox {
 
 async fn caller_identity(State(sandbox): State<Sandbox>, headers: HeaderMap) -> Answer {
     let Caller { account, token } = sandbox.caller(&headers)?;
-    Ok(Json(json!({
+    let mut identity = json!({
         "accountId": account.id,
         "authKind": "token",
         "tokenKind": "auth",
         "tokenName": token.name,
         "tokenId": token.id,
-        "memberId": member_id(token),
         "serviceToken": token.owner == Owner::Service,
-    })))
+    });
+    if token.owner == Owner::Member {
+        identity["memberId"] = MEMBER.into();
+    }
+    Ok(Json(identity))
 }
 
 async fn token(
@@ -135,8 +143,8 @@ fn token_entry(token: &Token) -> Value {
     let mut entry = json!({
         "_id": token.id,
         "_links": {"self": link(&format!("/api/v2/tokens/{}", token.id))},
-        "ownerId": "0a0000000000000000000001",
-        "memberId": member_id(token),
+        "ownerId": MEMBER,
+        "memberId": MEMBER,
         "name": token.name,
         "customRoleIds": [],
         "inlineRole": [],
@@ -146,13 +154,9 @@ fn token_entry(token: &Token) -> Value {
     });
     match token.role.name() {
         Some(role) => entry["role"] = role.into(),
-        None => entry["customRoleIds"] = json!(["0c0000000000000000000001"]),
+        None => entry["customRoleIds"] = json!([CUSTOM_ROLE]),
     }
     entry
-}
-
-fn member_id(token: &Token) -> Option<&'static str> {
-    (token.owner == Owner::Member).then_some("0e0000000000000000000001")
 }
 
 async fn versions(State(sandbox): State<Sandbox>, headers: HeaderMap) -> Answer {

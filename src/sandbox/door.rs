@@ -19,9 +19,6 @@ use super::{
     world::Caller,
 };
 
-/// The REST API, which alone is limited.
-const API: &str = "/api/";
-
 /// The number of a call in the log, for handlers that have more to note.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CallNumber(pub(super) u64);
@@ -121,7 +118,7 @@ impl Sandbox {
     /// Counts a REST call. The budget is that of the caller's account; callers without one are
     /// limited by address only.
     fn meter(&self, parts: &Parts) -> (Option<Budget>, Option<Response>) {
-        if !parts.uri.path().starts_with(API) {
+        if !is_rest(parts.uri.path()) {
             return (None, None);
         }
         let now_ms = now_ms();
@@ -151,6 +148,11 @@ impl Sandbox {
         weighed.map_err(|_| Refusal::too_large())?;
         Ok(body)
     }
+}
+
+/// The REST API, which alone is limited.
+pub(super) fn is_rest(path: &str) -> bool {
+    path.starts_with("/api/")
 }
 
 /// The value of `Authorization`, as it stands: LaunchDarkly knows no schemes.

@@ -177,6 +177,7 @@ impl Sandbox {
             .merge(sdk::routes())
             .fallback(api::not_found)
             .method_not_allowed_fallback(api::method_not_allowed)
+            .layer(middleware::from_fn(sdk::for_browsers))
             .layer(middleware::from_fn_with_state(self.clone(), door::pass));
         observed.merge(control::routes()).with_state(self.clone())
     }

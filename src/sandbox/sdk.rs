@@ -10,7 +10,7 @@ use axum::{
     Json, Router,
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
-    middleware::{Next, from_fn},
+    middleware::Next,
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Sandbox, State as SandboxState,
-    door::authorization,
+    door::{authorization, is_rest},
     flags::{segment_json, user_key},
     refusal::Refusal,
     world::Environment,
@@ -44,11 +44,14 @@ pub(super) fn routes() -> Router<Sandbox> {
         .route("/bulk", post(events))
         .route("/diagnostic", post(events))
         .route("/events/{*rest}", post(events))
-        .layer(from_fn(for_browsers))
 }
 
-/// Browser SDKs call from any page, and ask first.
-async fn for_browsers(request: Request, next: Next) -> Response {
+/// Browser SDKs call from any page, and ask first. It lies around all routes, so that refusals of
+/// the router are readable there too; the REST API is not for browsers.
+pub(super) async fn for_browsers(request: Request, next: Next) -> Response {
+    if is_rest(request.uri().path()) {
+        return next.run(request).await;
+    }
     let mut response = if request.method() == Method::OPTIONS {
         StatusCode::NO_CONTENT.into_response()
     } else {

@@ -218,12 +218,11 @@ async fn anyone_may_ask_whether_a_client_side_id_exists() {
             assert_eq!(reply.headers["access-control-allow-origin"], "*");
         }
     }
-    assert_eq!(
-        get(&sandbox, &format!("/sdk/goals/{CLIENT_SIDE_ID}"), "")
-            .await
-            .body,
-        json!([])
-    );
+    let path = format!("/sdk/goals/{CLIENT_SIDE_ID}");
+    assert_eq!(get(&sandbox, &path, "").await.body, json!([]));
+    let asked_first = call(&sandbox, &format!("OPTIONS {path}"), "", Value::Null).await;
+    assert_eq!(asked_first.status, 204);
+    assert_eq!(asked_first.headers["access-control-allow-headers"], "*");
 }
 
 #[tokio::test]
@@ -471,4 +470,7 @@ async fn a_body_over_the_limit_is_too_large() {
     assert_eq!(send(&sandbox, "add_members", &["a"]).await.status, 204);
     let reply = send(&sandbox, "add_members", &["x".repeat(300).as_str()]).await;
     assert_eq!(reply.status, 413);
+    let fault = json!({"max_body_bytes": 10});
+    call(&sandbox, "PUT /_sandbox/faults", "", fault).await;
+    assert_eq!(send(&sandbox, "add_members", &["a"]).await.status, 413);
 }
