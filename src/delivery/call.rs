@@ -81,8 +81,8 @@ impl Call {
         loop {
             let part = match work.bisect.next() {
                 Step::Probe(part) => part,
-                Step::Done | Step::Capped(_) => return End::Judged,
-                Step::Systemic(_) => return End::Refused(Refusal::Segment),
+                Step::Done | Step::Capped => return End::Judged,
+                Step::Systemic => return End::Refused(Refusal::Segment),
             };
             let members = &work.entries[part.clone()];
             if !members.iter().flatten().any(Entry::is_wanted) {
