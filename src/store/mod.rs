@@ -4,7 +4,12 @@
 //! operation happens or none of it: a failed call leaves nothing half-written.
 
 mod keys;
+mod mapping;
+mod row;
 mod seal;
+mod sqlite;
+#[cfg(test)]
+mod suite;
 
 use std::{fmt, time::SystemTime};
 
@@ -13,7 +18,10 @@ use uuid::Uuid;
 
 use crate::domain::{Destination, DestinationName, DestinationUid, Etag, OrganizationId, Revision};
 
-pub use self::keys::{KeyFileError, KeyId, KeyRing, KeyRingError, LineError, LineProblem};
+pub use self::{
+    keys::{KeyFileError, KeyId, KeyRing, KeyRingError, LineError, LineProblem},
+    sqlite::{OpenError, OpenProblem, SqliteStore},
+};
 
 /// Keeps destinations; their times lose what is finer than a microsecond.
 #[async_trait]
