@@ -13,6 +13,8 @@ const PROTO: &str = "cdp/destinations/v1/destination_connector.proto";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
+    // `sqlx::migrate!` embeds them, and cargo does not see that by itself.
+    println!("cargo::rerun-if-changed=migrations");
 
     let mut resolver = ChainFileResolver::new();
     resolver.add(IncludeFileResolver::new("proto".into()));

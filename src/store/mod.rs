@@ -3,6 +3,14 @@
 //! [`Store`] is what the rest of the house sees; each database is one implementation. All of an
 //! operation happens or none of it: a failed call leaves nothing half-written.
 
+mod keys;
+mod mapping;
+mod row;
+mod seal;
+mod sqlite;
+#[cfg(test)]
+mod suite;
+
 use std::{fmt, time::SystemTime};
 
 use async_trait::async_trait;
@@ -10,7 +18,12 @@ use uuid::Uuid;
 
 use crate::domain::{Destination, DestinationName, DestinationUid, Etag, OrganizationId, Revision};
 
-/// Keeps destinations.
+pub use self::{
+    keys::{KeyFileError, KeyId, KeyRing, KeyRingError, LineError, LineProblem},
+    sqlite::{OpenError, OpenProblem, SqliteStore},
+};
+
+/// Keeps destinations; their times lose what is finer than a microsecond.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Keeps a new destination, and remembers `once` with it.

@@ -1,0 +1,172 @@
+//! Keeps destinations in one SQLite file.
+//!
+//! Writers queue for one connection, so they never find the file locked by each other; readers
+//! have their own, and the write-ahead log lets them read beside a writer.
+
+mod destinations;
+mod fault;
+mod open;
+mod requests;
+
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use sqlx::{Row as _, Sqlite, SqlitePool, Transaction};
+use uuid::Uuid;
+
+use self::fault::unavailable;
+pub use self::open::{OpenError, OpenProblem};
+use super::{
+    Cursor, Error, KeyRing, ListQuery, Once, Page, Remembered, Store,
+    row::{Row, micros},
+};
+use crate::domain::{Destination, DestinationName, DestinationUid, Etag, OrganizationId, Revision};
+
+/// Destinations in an SQLite file, their tokens sealed.
+#[derive(Debug)]
+pub struct SqliteStore {
+    /// One connection: whoever holds it is the writer.
+    writer: SqlitePool,
+    readers: SqlitePool,
+    keys: KeyRing,
+}
+
+impl SqliteStore {
+    /// Opens `sqlite:FILE`; makes the file if there is none, and brings an older one up to date.
+    ///
+    /// # Errors
+    /// Why the file cannot be used, and the way out.
+    pub async fn open(address: &str, keys: KeyRing) -> Result<Self, OpenError> {
+        open::open(address, keys, open::BUSY_TIMEOUT).await
+    }
+
+    /// Waits for calls under way, writes the write-ahead log back, and closes the file.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, Error> {
+        // Immediate: a transaction that first reads and then finds another process writing
+        // could not be continued.
+        let begun = self.writer.begin_with("BEGIN IMMEDIATE").await;
+        begun.map_err(unavailable)
+    }
+
+    /// Removes a sealed token that was deleted or replaced from the write-ahead log too, as far
+    /// as readers let it; it leaves the file itself through `secure_delete`.
+    async fn scrub(&self) {
+        let scrubbed = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .fetch_one(&self.writer)
+            .await
+            .and_then(|row| row.try_get::<i64, _>("busy"));
+        match scrubbed {
+            Ok(0) => {}
+            Ok(_) => tracing::info!("a reader keeps a former sealed token in the database's log"),
+            // The change itself is committed: not the caller's trouble.
+            Err(error) => tracing::warn!(%error, "the database's log could not be written back"),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn create(&self, destination: &Destination, once: Option<&Once>) -> Result<(), Error> {
+        let row = Row::of(destination, &self.keys);
+        let mut tx = self.begin().await?;
+        requests::remember(&mut tx, destination, once).await?;
+        destinations::insert(&mut tx, &row).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn get(&self, name: &DestinationName) -> Result<Option<Destination>, Error> {
+        let mut reader = self.readers.acquire().await.map_err(unavailable)?;
+        let row = destinations::find(&mut reader, name).await?;
+        row.map(|row| row.destination(&self.keys)).transpose()
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Page, Error> {
+        let limit = query.limit.max(1);
+        // One more than asked for tells whether there is a next page.
+        let rows = destinations::list(&self.readers, query, i64::from(limit) + 1).await?;
+        let mut destinations = rows
+            .iter()
+            .map(|row| row.destination(&self.keys))
+            .collect::<Result<Vec<_>, _>>()?;
+        let more = destinations.len() > usize::from(limit);
+        destinations.truncate(usize::from(limit));
+        let next = destinations.last().filter(|_| more).map(cursor);
+        Ok(Page { destinations, next })
+    }
+
+    async fn replace(
+        &self,
+        destination: &Destination,
+        expected: Revision,
+        once: Option<&Once>,
+    ) -> Result<(), Error> {
+        let row = Row::of(destination, &self.keys);
+        let mut tx = self.begin().await?;
+        requests::remember(&mut tx, destination, once).await?;
+        destinations::update(&mut tx, &row, expected).await?;
+        tx.commit().await.map_err(unavailable)?;
+        self.scrub().await;
+        Ok(())
+    }
+
+    async fn delete(
+        &self,
+        name: &DestinationName,
+        etag: Option<&Etag>,
+    ) -> Result<Option<DestinationUid>, Error> {
+        let mut tx = self.begin().await?;
+        let Some(row) = destinations::find(&mut tx, name).await? else {
+            return Ok(None);
+        };
+        // Without a tag nothing but the uid need be readable: what is damaged can be deleted.
+        if let Some(etag) = etag
+            && row.destination(&self.keys)?.etag() != *etag
+        {
+            return Err(Error::Conflict);
+        }
+        let uid = row.uid()?;
+        destinations::delete(&mut tx, uid).await?;
+        tx.commit().await.map_err(unavailable)?;
+        self.scrub().await;
+        Ok(Some(uid))
+    }
+
+    async fn reject_credentials(
+        &self,
+        uid: DestinationUid,
+        seen: Revision,
+        at: SystemTime,
+    ) -> Result<bool, Error> {
+        destinations::reject_credentials(&self.writer, uid, seen, at).await
+    }
+
+    async fn recall(
+        &self,
+        organization: &OrganizationId,
+        request_id: Uuid,
+    ) -> Result<Option<Remembered>, Error> {
+        requests::find(&self.readers, organization, request_id).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        let answer = sqlx::query("SELECT 1 FROM destinations LIMIT 1")
+            .fetch_optional(&self.readers)
+            .await;
+        answer.map(|_| ()).map_err(unavailable)
+    }
+}
+
+fn cursor(destination: &Destination) -> Cursor {
+    Cursor {
+        created_micros: micros(destination.create_time),
+        uid: destination.uid,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! The statements on table `destinations`.
+
+use std::time::SystemTime;
+
+use sqlx::{Sqlite, SqliteConnection, SqlitePool, query::Query, sqlite::SqliteArguments};
+
+use super::fault::unavailable;
+use crate::{
+    domain::{DestinationName, DestinationUid, Revision},
+    store::{
+        Error, ListQuery,
+        row::{CREDENTIALS_REJECTED, Row, fold, micros},
+    },
+};
+
+pub(super) async fn find(
+    connection: &mut SqliteConnection,
+    name: &DestinationName,
+) -> Result<Option<Row>, Error> {
+    sqlx::query_as("SELECT * FROM destinations WHERE organization = ?1 AND id = ?2")
+        .bind(name.organization.as_str())
+        .bind(name.destination.as_str())
+        .fetch_optional(connection)
+        .await
+        .map_err(unavailable)
+}
+
+/// At most `limit` rows of the query's list.
+pub(super) async fn list(
+    readers: &SqlitePool,
+    query: &ListQuery,
+    limit: i64,
+) -> Result<Vec<Row>, Error> {
+    let after = query.after.as_ref();
+    sqlx::query_as(
+        "SELECT * FROM destinations
+         WHERE organization = ?1
+           AND (?2 IS NULL OR instr(display_name_folded, ?2) > 0)
+           AND (?3 IS NULL OR (create_micros, uid) < (?3, ?4))
+         ORDER BY create_micros DESC, uid DESC
+         LIMIT ?5",
+    )
+    .bind(query.organization.as_str())
+    .bind(query.display_name.as_deref().map(fold))
+    .bind(after.map(|after| after.created_micros))
+    .bind(after.map(|after| after.uid.0.as_bytes().as_slice()))
+    .bind(limit)
+    .fetch_all(readers)
+    .await
+    .map_err(unavailable)
+}
+
+/// Fails with [`Error::Exists`] if the name is taken.
+pub(super) async fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<(), Error> {
+    let query = sqlx::query(
+        "INSERT INTO destinations
+             (uid, organization, id, display_name, display_name_folded, action,
+              client_side_id, instance, mapping, state, revision, create_micros,
+              update_micros, token_key_id, token_nonce, token_ciphertext)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+         ON CONFLICT (organization, id) DO NOTHING",
+    );
+    let inserted = bind(query, row).execute(connection).await;
+    match inserted.map_err(unavailable)?.rows_affected() {
+        0 => Err(Error::Exists),
+        _ => Ok(()),
+    }
+}
+
+/// Fails with [`Error::Conflict`] unless a row has this uid, this name and revision `expected`.
+pub(super) async fn update(
+    connection: &mut SqliteConnection,
+    row: &Row,
+    expected: Revision,
+) -> Result<(), Error> {
+    // The creation time, ?12, stays: pages are found by it.
+    let query = sqlx::query(
+        "UPDATE destinations
+         SET display_name = ?4, display_name_folded = ?5, action = ?6, client_side_id = ?7,
+             instance = ?8, mapping = ?9, state = ?10, revision = ?11, update_micros = ?13,
+             token_key_id = ?14, token_nonce = ?15, token_ciphertext = ?16
+         WHERE uid = ?1 AND organization = ?2 AND id = ?3 AND revision = ?17",
+    );
+    let updated = bind(query, row).bind(expected.0).execute(connection).await;
+    match updated.map_err(unavailable)?.rows_affected() {
+        0 => Err(Error::Conflict),
+        _ => Ok(()),
+    }
+}
+
+/// Returns whether it was still at revision `seen`.
+pub(super) async fn reject_credentials(
+    writer: &SqlitePool,
+    uid: DestinationUid,
+    seen: Revision,
+    at: SystemTime,
+) -> Result<bool, Error> {
+    let rejected = sqlx::query(
+        "UPDATE destinations
+         SET state = ?1, revision = revision + 1, update_micros = ?2
+         WHERE uid = ?3 AND revision = ?4",
+    )
+    .bind(CREDENTIALS_REJECTED)
+    .bind(micros(at))
+    .bind(uid.0.as_bytes().as_slice())
+    .bind(seen.0)
+    .execute(writer)
+    .await
+    .map_err(unavailable)?;
+    Ok(rejected.rows_affected() == 1)
+}
+
+pub(super) async fn delete(
+    connection: &mut SqliteConnection,
+    uid: DestinationUid,
+) -> Result<(), Error> {
+    sqlx::query("DELETE FROM destinations WHERE uid = ?1")
+        .bind(uid.0.as_bytes().as_slice())
+        .execute(connection)
+        .await
+        .map_err(unavailable)?;
+    Ok(())
+}
+
+/// Binds ?1 to ?16, in order of the columns.
+fn bind<'q>(
+    query: Query<'q, Sqlite, SqliteArguments>,
+    row: &Row,
+) -> Query<'q, Sqlite, SqliteArguments> {
+    query
+        .bind(row.uid.as_slice())
+        .bind(&row.organization)
+        .bind(&row.id)
+        .bind(&row.display_name)
+        .bind(fold(&row.display_name))
+        .bind(&row.action)
+        .bind(&row.client_side_id)
+        .bind(&row.instance)
+        .bind(&row.mapping)
+        .bind(&row.state)
+        .bind(row.revision)
+        .bind(row.create_micros)
+        .bind(row.update_micros)
+        .bind(&row.token_key_id)
+        .bind(row.token_nonce.as_slice())
+        .bind(row.token_ciphertext.as_slice())
+}
