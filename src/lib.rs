@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod domain;
+pub mod launchdarkly;
 pub mod pb;
 pub mod secret;
 pub mod store;
