@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod clock;
 pub mod delivery;
 pub mod domain;
+pub mod launchdarkly;
 pub mod pb;
 pub mod sandbox;
 pub mod secret;

@@ -1,0 +1,195 @@
+//! The client that the rest of the house sees: the ports of the domain on LaunchDarkly.
+
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Method, Request};
+use tokio::time::Instant;
+use tracing::{Instrument, info_span};
+
+use super::{
+    actions, body, classify, credentials,
+    hosts::{Endpoint, Hosts},
+    stack::{Stack, Unwritable, authorized},
+    throttle::Throttle,
+    transport::{Http, Peer, Transport},
+    wire::{Members, SegmentTargets},
+};
+use crate::domain::{
+    Action, Connection, CredentialReport, CredentialsUnavailable, Delivery, Outcome, Refusal,
+    SegmentClient, Slot, Trouble, Vendor,
+};
+
+/// How to call LaunchDarkly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Key under which LaunchDarkly has registered the integration whose calls are sent.
+    pub integration_key: String,
+    /// Stands for every LaunchDarkly host.
+    pub endpoint: Option<Endpoint>,
+    /// Longest that one call may take.
+    pub attempt_timeout: Duration,
+    /// Most calls that one account may have under way.
+    pub calls_per_account: NonZeroU16,
+}
+
+impl Default for Settings {
+    /// The registered integration, ten seconds a call as LaunchDarkly's other integrations
+    /// allow, and eight calls at a time: enough to hide a call's latency behind others, few
+    /// enough to stop soon when a limit is met.
+    fn default() -> Self {
+        Self {
+            integration_key: "zeotap".to_owned(),
+            endpoint: None,
+            attempt_timeout: Duration::from_secs(10),
+            calls_per_account: NonZeroU16::new(8).expect("eight is not zero"),
+        }
+    }
+}
+
+/// Why a client cannot be made; the operator's to mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The integration key cannot be part of an address.
+    #[error("the integration key must be one or more of A-Z a-z 0-9 _ -")]
+    IntegrationKey,
+    /// No encrypted connection could be made.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+}
+
+/// Calls LaunchDarkly.
+#[derive(Debug)]
+pub struct Client {
+    integration_key: String,
+    hosts: Hosts,
+    stack: Stack,
+    actions: Vec<Action>,
+}
+
+impl Client {
+    /// Makes a client; nothing is called yet.
+    ///
+    /// # Errors
+    /// When the integration key cannot be sent, or the system has no root certificates and
+    /// they are needed.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let peer = match &settings.endpoint {
+            Some(endpoint) if endpoint.is_plain_text() => Peer::Loopback,
+            _ => Peer::Remote,
+        };
+        let transport = Http::new(peer).map_err(Error::Tls)?;
+        Self::over(Box::new(transport), settings)
+    }
+
+    /// Makes a client whose requests another transport carries.
+    pub(super) fn over(transport: Box<dyn Transport>, settings: Settings) -> Result<Self, Error> {
+        if !is_path_word(&settings.integration_key) {
+            return Err(Error::IntegrationKey);
+        }
+        Ok(Self {
+            integration_key: settings.integration_key,
+            hosts: Hosts::new(settings.endpoint),
+            stack: Stack {
+                throttle: Throttle::new(settings.calls_per_account),
+                attempt_timeout: settings.attempt_timeout,
+                transport,
+            },
+            actions: actions::all(),
+        })
+    }
+
+    async fn attempt(&self, delivery: &Delivery) -> Outcome {
+        // Another call's answer may have come between `ready` and this.
+        if let Some(hold) = self.stack.throttle.hold(&delivery.connection) {
+            return Outcome::Retry {
+                trouble: hold.trouble,
+                retry_after: Some(hold.until.saturating_duration_since(Instant::now())),
+            };
+        }
+        let Some(members) = Members::new(&delivery.keys) else {
+            tracing::error!("a delivery without members was not sent: the caller has a defect");
+            return Outcome::Refused(Refusal::Payload);
+        };
+        // All that stands in the request but the token has been checked before.
+        let Ok(request) = self.request(delivery, members) else {
+            return Outcome::Refused(Refusal::Credentials);
+        };
+        match self.stack.attempt(&delivery.connection, request).await {
+            Ok(answer) => {
+                let outcome = classify::outcome(answer.status, &answer.hints);
+                body::drain(answer.body, answer.deadline).await;
+                outcome
+            }
+            Err(trouble) => Outcome::Retry {
+                trouble,
+                retry_after: None,
+            },
+        }
+    }
+
+    fn request(
+        &self,
+        delivery: &Delivery,
+        members: Members<'_>,
+    ) -> Result<Request<Bytes>, Unwritable> {
+        let connection = &*delivery.connection;
+        let uri = format!(
+            "{}/api/v2/segment-targets/{}",
+            self.hosts.rest(connection.instance),
+            self.integration_key
+        );
+        let body = SegmentTargets::new(
+            &connection.client_side_id,
+            &delivery.segment,
+            delivery.operation,
+            members,
+        );
+        authorized(Method::POST, &uri, &connection.access_token, body.encode())
+    }
+}
+
+/// Whether a text can be one word of a path without any escaping.
+fn is_path_word(text: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    !text.is_empty() && text.bytes().all(legal)
+}
+
+#[async_trait]
+impl SegmentClient for Client {
+    async fn ready(&self, connection: &Arc<Connection>) -> Slot {
+        self.stack.throttle.ready(connection).await
+    }
+
+    fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)> {
+        let hold = self.stack.throttle.hold(connection)?;
+        Some((hold.until, hold.trouble))
+    }
+
+    async fn apply(&self, slot: Slot, delivery: &Delivery) -> Outcome {
+        let span = info_span!(
+            "attempt",
+            segment.id = %delivery.segment.id,
+            segment.operation = ?delivery.operation,
+            attempt.members = delivery.keys.len(),
+        );
+        let outcome = self.attempt(delivery).instrument(span).await;
+        drop(slot);
+        outcome
+    }
+}
+
+#[async_trait]
+impl Vendor for Client {
+    fn actions(&self) -> &[Action] {
+        &self.actions
+    }
+
+    async fn check_credentials(
+        &self,
+        connection: &Connection,
+    ) -> Result<CredentialReport, CredentialsUnavailable> {
+        credentials::check(&self.stack, &self.hosts, connection).await
+    }
+}

@@ -1,0 +1,175 @@
+//! The calls that tell about credentials.
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
+
+use super::judge::{Existence, Role};
+use crate::{
+    domain::{Connection, CredentialsUnavailable, Trouble},
+    launchdarkly::{
+        body::{self, Unread},
+        classify,
+        hosts::Hosts,
+        stack::{Answer, Stack, Unwritable, anonymous, authorized},
+        wire::{Identity, TokenDetails},
+    },
+};
+
+/// Asks LaunchDarkly about one set of credentials, until a deadline.
+#[derive(Debug)]
+pub(super) struct Lookup<'a> {
+    pub(super) stack: &'a Stack,
+    pub(super) hosts: &'a Hosts,
+    pub(super) connection: &'a Connection,
+    pub(super) deadline: Instant,
+}
+
+/// An answer to a question that a token may not be allowed to ask.
+#[derive(Debug)]
+pub(super) enum Told<T> {
+    /// The answer.
+    This(T),
+    /// The token may not know: 401, 403 or 404.
+    Denied(StatusCode),
+}
+
+impl Lookup<'_> {
+    /// Who the token is.
+    pub(super) async fn identity(&self) -> Result<Told<Identity>, CredentialsUnavailable> {
+        match self.get("/api/v2/caller-identity").await? {
+            // That it does not exist says something about the host, not about the token.
+            Told::Denied(status @ StatusCode::NOT_FOUND) => {
+                Err(unavailable(Trouble::Status(status.as_u16())))
+            }
+            told => Ok(told),
+        }
+    }
+
+    /// What the token may do. An id that could not stand in a path is not asked about.
+    pub(super) async fn role(&self, token: Option<&str>) -> Result<Role, CredentialsUnavailable> {
+        let Some(id) = token.filter(|id| is_key(id)) else {
+            return Ok(Role::Hidden);
+        };
+        match self
+            .get::<TokenDetails>(&format!("/api/v2/tokens/{id}"))
+            .await?
+        {
+            Told::This(details) => Ok(Role::of(details)),
+            Told::Denied(_) => Ok(Role::Hidden),
+        }
+    }
+
+    /// Whether any account has the environment; needs no token, and sends none.
+    pub(super) async fn existence(&self) -> Result<Existence, CredentialsUnavailable> {
+        let Some(host) = self.hosts.client_sdk(self.connection.instance) else {
+            return Ok(Existence::NotTold);
+        };
+        let uri = format!("{host}/sdk/goals/{}", self.connection.client_side_id);
+        let answer = self
+            .send(anonymous(Method::HEAD, &uri, Bytes::new()))
+            .await?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Ok(Existence::Nowhere),
+            status if status.is_success() => Ok(Existence::Somewhere),
+            status if classify::trouble(status).is_some() => Err(unavailable_answer(&answer)),
+            _ => Ok(Existence::NotTold),
+        }
+    }
+
+    /// Gets a reply of the REST API.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<Told<T>, CredentialsUnavailable> {
+        let uri = format!("{}{path}", self.hosts.rest(self.connection.instance));
+        let token = &self.connection.access_token;
+        let answer = self
+            .send(authorized(Method::GET, &uri, token, Bytes::new()))
+            .await?;
+        match answer.status.as_u16() {
+            200 => decode(answer, path).await.map(Told::This),
+            401 | 403 | 404 => {
+                let status = answer.status;
+                body::drain(answer.body, answer.deadline).await;
+                Ok(Told::Denied(status))
+            }
+            _ => Err(unavailable_answer(&answer)),
+        }
+    }
+
+    /// Makes one call in the account's turn. Its slot is given back with the head of the answer,
+    /// so that a slow reply holds up nobody's deliveries.
+    async fn send(
+        &self,
+        request: Result<Request<Bytes>, Unwritable>,
+    ) -> Result<Answer, CredentialsUnavailable> {
+        // The form of what stands in these requests has been checked by `hints`.
+        let request = request.map_err(|_| unavailable(Trouble::Connection))?;
+        let call = async {
+            let _slot = self.stack.throttle.ready(self.connection).await;
+            self.stack.attempt(self.connection, request).await
+        };
+        match timeout_at(self.deadline, call).await {
+            Ok(Ok(mut answer)) => {
+                answer.deadline = answer.deadline.min(self.deadline);
+                Ok(answer)
+            }
+            Ok(Err(trouble)) => Err(unavailable(trouble)),
+            Err(_) => Err(self.out_of_time()),
+        }
+    }
+
+    /// Time may have been spent waiting for LaunchDarkly, or waiting as it had asked.
+    fn out_of_time(&self) -> CredentialsUnavailable {
+        match self.stack.throttle.hold(self.connection) {
+            Some(hold) => CredentialsUnavailable {
+                trouble: hold.trouble,
+                retry_after: Some(hold.until.saturating_duration_since(Instant::now())),
+            },
+            None => unavailable(Trouble::TimedOut),
+        }
+    }
+}
+
+async fn decode<T: DeserializeOwned>(
+    answer: Answer,
+    path: &str,
+) -> Result<T, CredentialsUnavailable> {
+    // What is not the expected JSON is no answer of LaunchDarkly's API, whatever its status;
+    // neither the reply nor the decoder's words about it are repeated.
+    let garbled = |what: &str| {
+        tracing::warn!(path, what, "LaunchDarkly's answer could not be understood");
+        unavailable(Trouble::Status(StatusCode::OK.as_u16()))
+    };
+    match body::read(answer.body, answer.deadline).await {
+        Ok(reply) => serde_json::from_slice(&reply).map_err(|_| garbled("not the expected JSON")),
+        Err(Unread::TooLarge) => Err(garbled("too large")),
+        Err(Unread::Trouble(trouble)) => Err(unavailable(trouble)),
+    }
+}
+
+fn unavailable(trouble: Trouble) -> CredentialsUnavailable {
+    CredentialsUnavailable {
+        trouble,
+        retry_after: None,
+    }
+}
+
+fn unavailable_answer(answer: &Answer) -> CredentialsUnavailable {
+    let status = answer.status;
+    CredentialsUnavailable {
+        trouble: classify::trouble(status).unwrap_or(Trouble::Status(status.as_u16())),
+        retry_after: answer.hints.wait(status).filter(|wait| !wait.is_zero()),
+    }
+}
+
+/// Whether a text is of the alphabet of LaunchDarkly's keys, which is safe in a path.
+pub(super) fn is_key(text: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    text.bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric())
+        && text.bytes().all(legal)
+}

@@ -1,0 +1,183 @@
+//! Whether credentials will do: the three checks, in order, and what is learned on the way.
+//!
+//! | check | passes when |
+//! |---|---|
+//! | access token | LaunchDarkly answers `caller-identity` for it |
+//! | client-side ID | it is an environment's among those that the token may see |
+//! | write permission | the token's base role writes, in that environment, on an instance that has synced segments |
+//!
+//! A check after a failed one is skipped. What is plainly wrong by its form ([`hints`]) needs no
+//! call and is always told, so that two wrong fields are marked at once; a token that is wrong
+//! by its form is never sent.
+
+pub mod advice;
+mod hints;
+mod judge;
+mod lookup;
+mod search;
+
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use self::{
+    advice::Advice,
+    judge::{Existence, Listing, Role, failed, unknown},
+    lookup::{Lookup, Told},
+    search::{Place, search},
+};
+use super::{hosts::Hosts, stack::Stack, wire::Identity};
+use crate::domain::{
+    Check, CheckKind, CheckOutcome, Connection, CredentialFacts, CredentialReport,
+    CredentialsUnavailable,
+};
+
+/// Longest that all checks together may take: someone sits before a form and waits.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const TOKEN_FIELD: &str = "launch_darkly.access_token";
+const CLIENT_SIDE_ID_FIELD: &str = "launch_darkly.client_side_id";
+const INSTANCE_FIELD: &str = "launch_darkly.instance";
+
+/// Checks credentials.
+pub(super) async fn check(
+    stack: &Stack,
+    hosts: &Hosts,
+    connection: &Connection,
+) -> Result<CredentialReport, CredentialsUnavailable> {
+    let lookup = Lookup {
+        stack,
+        hosts,
+        connection,
+        deadline: Instant::now() + DEADLINE,
+    };
+    let malformed_id = hints::client_side_id(&connection.client_side_id);
+    if let Some(malformed) = hints::access_token(&connection.access_token) {
+        return Ok(early(failed(malformed), malformed_id));
+    }
+    let identity = match (lookup.identity().await, malformed_id) {
+        (Ok(Told::This(identity)), _) => identity,
+        (Ok(Told::Denied(status)), _) => return Ok(early(refused(status), malformed_id)),
+        // One field is known to be wrong: saying so serves better than asking to come back.
+        (Err(_), Some(_)) => return Ok(early(unknown(advice::TOKEN_NOT_CHECKED), malformed_id)),
+        (Err(error), None) => return Err(error),
+    };
+    if malformed_id.is_some() {
+        let report = early(CheckOutcome::Passed, malformed_id);
+        return Ok(CredentialReport {
+            facts: facts_of(&identity),
+            ..report
+        });
+    }
+    examine(&lookup, identity).await
+}
+
+/// The report when the checks of the environment are not reached.
+fn early(token: CheckOutcome, malformed_id: Option<Advice>) -> CredentialReport {
+    let client_side_id = malformed_id.map_or(CheckOutcome::Skipped, failed);
+    report(token, client_side_id, CheckOutcome::Skipped)
+}
+
+fn refused(status: StatusCode) -> CheckOutcome {
+    failed(match status {
+        StatusCode::FORBIDDEN => advice::TOKEN_FORBIDDEN,
+        _ => advice::TOKEN_REJECTED,
+    })
+}
+
+/// Checks the environment and the right to write in it, for a token that is accepted.
+async fn examine(
+    lookup: &Lookup<'_>,
+    identity: Identity,
+) -> Result<CredentialReport, CredentialsUnavailable> {
+    let role = lookup.role(identity.token_id.as_deref()).await?;
+    let (listing, place) = locate(lookup, &identity).await?;
+    let existence = match listing {
+        Listing::Found => Existence::NotTold,
+        _ => lookup.existence().await?,
+    };
+    let client_side_id = judge::environment(listing, existence, &role);
+    let writing = judge::writing(lookup.connection.instance, &client_side_id, &role);
+    Ok(CredentialReport {
+        facts: facts(&identity, &role, place),
+        ..report(CheckOutcome::Passed, client_side_id, writing)
+    })
+}
+
+/// A token that belongs to the very environment spares the search.
+async fn locate(
+    lookup: &Lookup<'_>,
+    identity: &Identity,
+) -> Result<(Listing, Option<Place>), CredentialsUnavailable> {
+    let wanted = lookup.connection.client_side_id.as_str();
+    if identity.environment_id.as_deref() == Some(wanted) {
+        let own = Place {
+            project_key: None,
+            project_name: identity.project_name.clone(),
+            environment_key: None,
+            environment_name: identity.environment_name.clone(),
+        };
+        Ok((Listing::Found, Some(own)))
+    } else {
+        search(lookup).await
+    }
+}
+
+fn report(
+    token: CheckOutcome,
+    client_side_id: CheckOutcome,
+    writing: CheckOutcome,
+) -> CredentialReport {
+    let check = |kind, outcome, field| Check {
+        kind,
+        outcome,
+        field,
+    };
+    let writing_field = match &writing {
+        CheckOutcome::Failed(finding)
+            if finding.reason == advice::SYNCED_SEGMENTS_UNAVAILABLE.reason =>
+        {
+            INSTANCE_FIELD
+        }
+        _ => TOKEN_FIELD,
+    };
+    CredentialReport {
+        checks: vec![
+            check(CheckKind::AccessToken, token, TOKEN_FIELD),
+            check(
+                CheckKind::ClientSideId,
+                client_side_id,
+                CLIENT_SIDE_ID_FIELD,
+            ),
+            check(CheckKind::WritePermission, writing, writing_field),
+        ],
+        facts: CredentialFacts::default(),
+    }
+}
+
+fn facts(identity: &Identity, role: &Role, place: Option<Place>) -> CredentialFacts {
+    let mut facts = CredentialFacts {
+        token_role: role.name().map(str::to_owned),
+        ..facts_of(identity)
+    };
+    if let Some(place) = place {
+        facts.project_key = place.project_key;
+        facts.project_name = place.project_name;
+        facts.environment_key = place.environment_key;
+        facts.environment_name = place.environment_name;
+    }
+    facts
+}
+
+fn facts_of(identity: &Identity) -> CredentialFacts {
+    CredentialFacts {
+        account_id: identity.account_id.clone(),
+        token_name: identity.token_name.clone(),
+        service_token: identity.service_token,
+        ..CredentialFacts::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! LaunchDarkly's HTTP side: all that the house knows of it, behind the ports of the domain.
+//!
+//! One attempt goes `throttle(account) → time-out → authorize → transport`. These are plain
+//! functions around a [`transport::Transport`], since no layer but the last is ever exchanged.
+//! Retries are not among them: the lane makes them, as it alone knows how long each record may
+//! still be tried and what has superseded it. What an answer means is decided in [`classify`],
+//! and when the next call may start in [`pace`]; both are pure.
+
+mod actions;
+mod body;
+mod classify;
+mod client;
+mod credentials;
+mod hosts;
+mod pace;
+mod stack;
+mod throttle;
+mod transport;
+mod wire;
+
+pub use client::{Client, Error, Settings};
+pub use credentials::advice;
+pub use hosts::{Endpoint, EndpointError};
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! One attempt at a call, through the layers that every call goes through.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{
+    HeaderName, HeaderValue, Method, Request, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
+};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    body::Body,
+    classify::{self, Hints},
+    pace::Feedback,
+    throttle::Throttle,
+    transport::Transport,
+};
+use crate::{
+    clock,
+    domain::{Connection, Trouble},
+    secret::AccessToken,
+};
+
+/// Selects the version of the API, whatever version a token was created for.
+const API_VERSION: HeaderName = HeaderName::from_static("ld-api-version");
+/// The version that the shapes in [`super::wire`] are of.
+const VERSION: HeaderValue = HeaderValue::from_static("20240415");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The layers, outermost first.
+#[derive(Debug)]
+pub(super) struct Stack {
+    pub(super) throttle: Throttle,
+    pub(super) attempt_timeout: Duration,
+    pub(super) transport: Box<dyn Transport>,
+}
+
+/// The head of an answer, with its body still to come.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) hints: Hints,
+    pub(super) body: Body,
+    /// When the attempt's time is over.
+    pub(super) deadline: Instant,
+}
+
+impl Stack {
+    /// Sends a request, and lets the account's pace learn from what becomes of it. The caller
+    /// holds a slot of the account. Ends within the attempt's time-out; cancel safe.
+    pub(super) async fn attempt(
+        &self,
+        connection: &Connection,
+        request: Request<Bytes>,
+    ) -> Result<Answer, Trouble> {
+        let started = Instant::now();
+        let deadline = started + self.attempt_timeout;
+        let answer = match timeout_at(deadline, self.transport.send(request)).await {
+            Ok(Ok(response)) => Ok(Answer {
+                status: response.status(),
+                hints: Hints::read(response.headers(), clock::now()),
+                body: response.into_body(),
+                deadline,
+            }),
+            Ok(Err(trouble)) => Err(trouble),
+            Err(_) => Err(Trouble::TimedOut),
+        };
+        let feedback = feedback(&answer, started.elapsed());
+        self.throttle.observe(connection, &feedback);
+        tracing::debug!(
+            status = answer.as_ref().ok().map(|answer| answer.status.as_u16()),
+            trouble = feedback.trouble.map(tracing::field::display),
+            wait = feedback.wait.map(tracing::field::debug),
+            latency = ?feedback.latency,
+            "called LaunchDarkly"
+        );
+        answer
+    }
+}
+
+fn feedback(answer: &Result<Answer, Trouble>, latency: Duration) -> Feedback {
+    match answer {
+        Ok(answer) => Feedback {
+            trouble: classify::trouble(answer.status),
+            wait: answer.hints.wait(answer.status),
+            latency,
+        },
+        Err(trouble) => Feedback {
+            trouble: Some(*trouble),
+            wait: None,
+            latency,
+        },
+    }
+}
+
+/// Something that stands in a request and cannot be written as HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("cannot be written as a header or an address")]
+pub(super) struct Unwritable;
+
+/// A call of the REST API, as the holder of a token.
+pub(super) fn authorized(
+    method: Method,
+    uri: &str,
+    token: &AccessToken,
+    body: Bytes,
+) -> Result<Request<Bytes>, Unwritable> {
+    // Bare, without a scheme: that is how LaunchDarkly reads it.
+    let mut token = HeaderValue::from_str(token.expose()).map_err(|_| Unwritable)?;
+    token.set_sensitive(true);
+    let mut request = anonymous(method, uri, body)?;
+    request.headers_mut().insert(AUTHORIZATION, token);
+    Ok(request)
+}
+
+/// A call that needs no token.
+pub(super) fn anonymous(
+    method: Method,
+    uri: &str,
+    body: Bytes,
+) -> Result<Request<Bytes>, Unwritable> {
+    Request::builder()
+        .method(method)
+        .uri(uri)
+        .header(API_VERSION, VERSION)
+        .header(CONTENT_TYPE, JSON)
+        .header(ACCEPT, JSON)
+        .body(body)
+        .map_err(|_| Unwritable)
+}

@@ -1,0 +1,253 @@
+//! Segment calls over real sockets.
+
+use std::{
+    io,
+    num::NonZeroU16,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::response::IntoResponse;
+use tokio::time::{Instant, timeout};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::{
+    Client, Error, Settings,
+    testing::{Server, connection, endless, stalling, status},
+    transport::Http,
+};
+use crate::domain::{
+    Connection, ContextKey, Delivery, Operation, Outcome, Refusal, SegmentClient, SegmentId,
+    SegmentRef, Slot, Trouble, Vendor,
+};
+
+/// Far longer than anything here takes.
+const LONG: Duration = Duration::from_secs(10);
+
+fn delivery(connection: Connection, keys: &[&str]) -> Delivery {
+    Delivery {
+        connection: Arc::new(connection),
+        segment: SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP").unwrap(),
+        operation: Operation::Add,
+        keys: keys.iter().map(|k| ContextKey::new(k).unwrap()).collect(),
+    }
+}
+
+fn to_acme() -> Delivery {
+    delivery(connection("api-acme", "5a01"), &["u-1"])
+}
+
+async fn deliver(client: &Client, delivery: &Delivery) -> Outcome {
+    let slot = client.ready(&delivery.connection).await;
+    client.apply(slot, delivery).await
+}
+
+#[tokio::test]
+async fn a_call_carries_what_launchdarkly_reads() {
+    let server = Server::start(|_| status(204));
+    let client = Client::new(server.settings()).unwrap();
+    assert_eq!(deliver(&client, &to_acme()).await, Outcome::Applied);
+
+    let [call] = server.calls().try_into().unwrap();
+    let header = |name: &str| call.headers[name].to_str().unwrap();
+    assert_eq!(call.method, http::Method::POST);
+    assert_eq!(call.path, "/api/v2/segment-targets/zeotap");
+    assert_eq!(header("authorization"), "api-acme");
+    assert_eq!(header("content-type"), "application/json");
+    assert_eq!(header("ld-api-version"), "20240415");
+    assert!(header("user-agent").starts_with("launchdarkly-connector/"));
+    let body: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
+    assert_eq!(body["action"], "add_members");
+    assert_eq!(body["parameters"]["integration_project_id"], "5a01");
+}
+
+#[tokio::test]
+async fn a_redirect_is_refused_and_its_target_never_called() {
+    let target = Server::start(|_| status(204));
+    for code in [301, 302, 303, 307, 308] {
+        let location = format!("{}/elsewhere", target.endpoint);
+        let server = Server::start(move |_| {
+            let code = http::StatusCode::from_u16(code).unwrap();
+            Some((code, [("location", location.clone())]).into_response())
+        });
+        let client = Client::new(server.settings()).unwrap();
+        let refused = Outcome::Refused(Refusal::Segment);
+        assert_eq!(deliver(&client, &to_acme()).await, refused, "{code}");
+    }
+    assert!(target.calls().is_empty());
+}
+
+#[tokio::test]
+async fn only_the_status_counts_however_long_or_slow_the_body() {
+    let cases = [
+        (endless as fn(u16) -> _, 200, Outcome::Applied),
+        (endless, 400, Outcome::Refused(Refusal::Payload)),
+        (stalling, 200, Outcome::Applied),
+    ];
+    for (answer, code, expected) in cases {
+        let server = Server::start(move |_| answer(code));
+        let client = Client::new(server.settings()).unwrap();
+        let outcome = timeout(LONG, deliver(&client, &to_acme())).await;
+        assert_eq!(outcome, Ok(expected), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn no_answer_is_a_time_out_and_no_connection_is_told_apart() {
+    let server = Server::start(|_| None);
+    let mut settings = Settings {
+        attempt_timeout: Duration::from_millis(200),
+        ..server.settings()
+    };
+    let retry = |trouble| Outcome::Retry {
+        trouble,
+        retry_after: None,
+    };
+    let client = Client::new(settings.clone()).unwrap();
+    assert_eq!(deliver(&client, &to_acme()).await, retry(Trouble::TimedOut));
+
+    drop(server);
+    settings.attempt_timeout = LONG;
+    let client = Client::new(settings).unwrap();
+    assert_eq!(
+        deliver(&client, &to_acme()).await,
+        retry(Trouble::Connection)
+    );
+}
+
+#[tokio::test]
+async fn after_a_429_the_account_is_left_alone_until_the_stated_time() {
+    let server = Server::start(|_| {
+        let headers = [("retry-after", "60")];
+        Some((http::StatusCode::TOO_MANY_REQUESTS, headers).into_response())
+    });
+    let client = Client::new(server.settings()).unwrap();
+    let (start, acme) = (Instant::now(), to_acme());
+    assert_eq!(client.held_until(&acme.connection), None);
+    let first = deliver(&client, &acme).await;
+    let limited = |wait: Duration| Outcome::Retry {
+        trouble: Trouble::RateLimited,
+        retry_after: Some(wait),
+    };
+    assert_eq!(first, limited(Duration::from_secs(60)));
+
+    let (until, trouble) = client.held_until(&acme.connection).unwrap();
+    assert!(until >= start + Duration::from_secs(60));
+    assert_eq!(trouble, Trouble::RateLimited);
+    // A slot from before does not help: nothing is sent.
+    let again = client.apply(Slot::free(), &acme).await;
+    assert!(
+        matches!(again, Outcome::Retry { trouble: Trouble::RateLimited, retry_after: Some(wait) }
+            if wait > Duration::from_secs(30)),
+        "{again:?}"
+    );
+    assert_eq!(server.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_success_with_nothing_remaining_holds_the_next_call_back() {
+    let server = Server::start(|_| {
+        let headers = [("x-ratelimit-route-remaining", "0")];
+        Some((http::StatusCode::NO_CONTENT, headers).into_response())
+    });
+    let client = Client::new(server.settings()).unwrap();
+    let acme = to_acme();
+    assert_eq!(deliver(&client, &acme).await, Outcome::Applied);
+    assert!(client.held_until(&acme.connection).is_some());
+}
+
+#[tokio::test]
+async fn a_call_gives_its_slot_back() {
+    let server = Server::start(|_| status(503));
+    let client = Client::new(Settings {
+        calls_per_account: NonZeroU16::MIN,
+        ..server.settings()
+    })
+    .unwrap();
+    for _ in 0..3 {
+        let outcome = timeout(LONG, deliver(&client, &to_acme())).await.unwrap();
+        assert!(matches!(outcome, Outcome::Retry { .. }));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_is_refused_without_a_call() {
+    let server = Server::start(|_| status(204));
+    let client = Client::new(server.settings()).unwrap();
+    let nobody = delivery(connection("api-acme", "5a01"), &[]);
+    let payload = Outcome::Refused(Refusal::Payload);
+    assert_eq!(deliver(&client, &nobody).await, payload);
+    let split = delivery(connection("api\r\nx: y", "5a01"), &["u-1"]);
+    let credentials = Outcome::Refused(Refusal::Credentials);
+    assert_eq!(deliver(&client, &split).await, credentials);
+    assert!(server.calls().is_empty());
+}
+
+#[test]
+fn an_integration_key_that_would_change_the_route_is_refused() {
+    for key in ["", "../tokens", "a/b", "a?b", "a b"] {
+        let settings = Settings {
+            integration_key: key.into(),
+            endpoint: Some("http://127.0.0.1:1".parse().unwrap()),
+            ..Settings::default()
+        };
+        assert_eq!(Client::new(settings).unwrap_err(), Error::IntegrationKey);
+    }
+}
+
+#[test]
+fn a_client_for_launchdarkly_itself_can_be_made() {
+    if let Err(error) = Client::new(Settings::default()) {
+        // The machine's to mend, not the code's.
+        assert!(error.to_string().contains("No CA certificates"), "{error}");
+    }
+}
+
+/// Everything written while a test listens.
+#[derive(Debug, Clone, Default)]
+struct Heard(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Heard {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn neither_token_nor_identifier_nor_body_is_logged_even_at_trace() {
+    let heard = Heard::default();
+    let writer = heard.clone();
+    let _listening = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .set_default();
+    for code in [200, 400, 401, 500] {
+        let server = Server::start(move |_| {
+            let code = http::StatusCode::from_u16(code).unwrap();
+            Some((code, "canary-body").into_response())
+        });
+        let canary = delivery(connection("api-canary-token", "5a01"), &["canary-key"]);
+        let over_http1 = Client::new(server.settings()).unwrap();
+        let over_http2 = Client::over(Box::new(Http::over_http2()), server.settings()).unwrap();
+        for client in [over_http1, over_http2] {
+            deliver(&client, &canary).await;
+            drop(client.check_credentials(&canary.connection).await);
+            tracing::info!(?client, ?canary, "shown");
+        }
+        drop(server.calls().pop().expect("the server was called"));
+    }
+    let log = String::from_utf8(heard.0.lock().unwrap().clone()).unwrap();
+    // What is listened to does speak: this client, the pool below it, and both protocols.
+    for source in ["called LaunchDarkly", "hyper_util", "reqwest", "h2::"] {
+        assert!(log.contains(source), "nothing heard of {source}");
+    }
+    assert!(!log.contains("canary-token"), "{log}");
+    assert!(!log.contains("canary-key"), "{log}");
+    assert!(!log.contains("canary-body"), "{log}");
+}
