@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod config;
 pub mod delivery;
 pub mod domain;
 pub mod pb;
@@ -9,3 +10,4 @@ pub mod sandbox;
 pub mod secret;
 pub mod server;
 pub mod store;
+pub mod telemetry;
