@@ -1,6 +1,7 @@
 //! launchdarkly-connector.
 
 pub mod backoff;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;

@@ -1,0 +1,3 @@
+//! `send`.
+pub mod input;
+pub mod window;
