@@ -9,9 +9,9 @@ use std::{fmt, io::BufRead};
 use super::window::Row;
 use crate::pb::{IdentifierRecord, identifier_record::Operation};
 
-pub mod csv;
+pub(crate) mod csv;
 mod lines;
-pub mod ndjson;
+pub(crate) mod ndjson;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +22,7 @@ const OPERATION: &str = "operation";
 
 /// How the input is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// Comma-separated values with a header.
     Csv,
     /// One JSON object a line.
@@ -31,7 +31,7 @@ pub enum Format {
 
 /// What there is to know about an input before it is read.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// How it is written.
     pub format: Format,
     /// What to do with records that do not say.
@@ -42,7 +42,7 @@ pub struct Settings {
 
 /// Where the input is wrong, and how.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct BadInput {
+pub(crate) struct BadInput {
     /// Line, from 1.
     pub line: u64,
     /// Character in that line, from 1, where it can be told.
@@ -66,7 +66,7 @@ impl fmt::Display for BadInput {
 ///
 /// # Errors
 /// The first thing that is wrong; the rows before it have been given.
-pub fn read(
+pub(crate) fn read(
     input: impl BufRead,
     settings: &Settings,
     mut take: impl FnMut(Row) -> bool,

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use prost::Message;
 use tonic_types::RpcStatusExt;
 
-use crate::pb;
+use crate::{cli::remote::code_name, pb};
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ const MAX_BATCH_BYTES: usize = 512 * 1024;
 
 /// A record and where in the input it was.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub(crate) struct Row {
     /// Its first line, from 1.
     pub line: u64,
     /// Bytes of the input up to its end.
@@ -33,7 +33,7 @@ pub struct Row {
 
 /// A record that has its final result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settled {
+pub(crate) struct Settled {
     /// Its number in the stream.
     pub sequence: i64,
     /// Its first line in the input.
@@ -45,11 +45,11 @@ pub struct Settled {
 }
 
 /// What became of a record.
-pub type Verdict = Result<(), Rejection>;
+pub(crate) type Verdict = Result<(), Rejection>;
 
 /// Why a record was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
+pub(crate) struct Rejection {
     /// Name of the gRPC status code.
     pub code: String,
     /// Stable reason to branch on; empty if the server gave none.
@@ -69,21 +69,12 @@ impl From<&tonic_types::pb::Status> for Rejection {
     }
 }
 
-/// The name of a code as documentation writes it, such as `INVALID_ARGUMENT`.
-pub(crate) fn code_name(code: tonic::Code) -> String {
-    let mut name = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_uppercase());
-    }
-    name
-}
-
 /// The server broke the protocol: nothing it says can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub(crate) enum Broken {
+    /// Anything else before `opened`.
+    #[error("the stream did not begin with `opened`")]
+    NotOpened,
     /// Results of records that are not on their way.
     #[error("results for records {first} to {last}, which are not waiting for any")]
     Unasked {
@@ -110,7 +101,7 @@ pub enum Broken {
 
 /// The records that are read and not committed.
 #[derive(Debug)]
-pub struct Window {
+pub(crate) struct Window {
     /// Number of the first record in `waiting`; everything before it is committed.
     base: i64,
     waiting: VecDeque<Waiting>,
@@ -143,30 +134,30 @@ impl Default for Window {
 impl Window {
     /// Whether another row should be read.
     #[must_use]
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.waiting.len() - self.sent < READ_AHEAD
     }
 
     /// Whether every row that was read is committed.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
     /// Whether every row that was read is at least sent.
     #[must_use]
-    pub fn is_sent(&self) -> bool {
+    pub(crate) fn is_sent(&self) -> bool {
         self.sent == self.waiting.len()
     }
 
     /// The last record that the server committed; 0 before the first.
     #[must_use]
-    pub fn committed(&self) -> i64 {
+    pub(crate) fn committed(&self) -> i64 {
         self.base - 1
     }
 
     /// Takes in the next row of the input.
-    pub fn push(&mut self, row: Row) {
+    pub(crate) fn push(&mut self, row: Row) {
         self.waiting.push_back(Waiting {
             // Its tag and length inside the batch take a few bytes more.
             bytes: row.record.encoded_len() + 8,
@@ -176,7 +167,7 @@ impl Window {
     }
 
     /// Starts again on a new stream, behind the last committed record.
-    pub fn reopen(&mut self, opened: &pb::StreamOpened) {
+    pub(crate) fn reopen(&mut self, opened: &pb::StreamOpened) {
         self.sent = 0;
         self.max_batch_records = at_least_one(opened.max_batch_records);
         self.max_in_flight = at_least_one(opened.max_in_flight_records);
@@ -185,14 +176,20 @@ impl Window {
         }
     }
 
+    /// Whether no batch could be larger than the next one.
+    #[must_use]
+    pub(crate) fn has_full_batch(&self) -> bool {
+        self.waiting.len() - self.sent >= self.max_batch_records.min(READ_AHEAD)
+    }
+
     /// Whether [`next_batch`](Self::next_batch) would give one.
     #[must_use]
-    pub fn may_send(&self) -> bool {
+    pub(crate) fn may_send(&self) -> bool {
         !self.is_sent() && self.sent < self.max_in_flight
     }
 
     /// The next batch that may leave; it counts as sent.
-    pub fn next_batch(&mut self) -> Option<pb::IdentifierBatch> {
+    pub(crate) fn next_batch(&mut self) -> Option<pb::IdentifierBatch> {
         let most = self
             .max_batch_records
             .min(self.max_in_flight.saturating_sub(self.sent));
@@ -223,7 +220,7 @@ impl Window {
     ///
     /// # Errors
     /// What the server says cannot be.
-    pub fn settle(&mut self, ack: &pb::Ack) -> Result<Vec<Settled>, Broken> {
+    pub(crate) fn settle(&mut self, ack: &pb::Ack) -> Result<Vec<Settled>, Broken> {
         for run in &ack.results {
             self.note(run)?;
         }
@@ -237,7 +234,7 @@ impl Window {
     ///
     /// # Errors
     /// Some of it is not.
-    pub fn end(&self) -> Result<(), Broken> {
+    pub(crate) fn end(&self) -> Result<(), Broken> {
         match self.sent {
             0 => Ok(()),
             unanswered => Err(Broken::Unanswered(unanswered)),
