@@ -1,7 +1,9 @@
 //! launchdarkly-connector.
 
 pub mod backoff;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod delivery;
 pub mod domain;
 pub mod launchdarkly;
@@ -10,3 +12,4 @@ pub mod sandbox;
 pub mod secret;
 pub mod server;
 pub mod store;
+pub mod telemetry;

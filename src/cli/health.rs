@@ -1,0 +1,66 @@
+//! `health`: asks whether a server serves, within a bounded time.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use super::{Exit, remote, remote::ServerArgs, say};
+use crate::config::duration;
+
+/// Flags of `health`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Exit code: 0 it serves, 1 it does not or gives no answer.")]
+pub struct HealthArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+
+    /// Service to ask about, such as cdp.destinations.v1.DestinationConnector
+    /// [default: the server as a whole]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    service: String,
+
+    /// How long to wait for the answer
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration::parse)]
+    timeout: Duration,
+}
+
+/// Runs the command.
+pub(super) async fn run(args: HealthArgs) -> Exit {
+    let answer = tokio::time::timeout(args.timeout, ask(&args)).await;
+    let answer = answer
+        .context("no answer in time")
+        .and_then(|answer| answer);
+    match answer {
+        Ok(ServingStatus::Serving) => {
+            say("SERVING");
+            Exit::Done
+        }
+        Ok(other) => {
+            say(other.as_str_name());
+            Exit::Negative
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Exit::Negative
+        }
+    }
+}
+
+async fn ask(args: &HealthArgs) -> anyhow::Result<ServingStatus> {
+    let channel = args.server.server.connect().await;
+    let channel = channel.with_context(|| format!("cannot reach {}", args.server.server.uri()))?;
+    let service = args.service.clone();
+    let answer = HealthClient::new(channel)
+        .check(HealthCheckRequest { service })
+        .await;
+    let answer = answer.map_err(|status| anyhow::anyhow!(remote::describe(&status)))?;
+    Ok(answer.into_inner().status())
+}

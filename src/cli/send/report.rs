@@ -1,0 +1,272 @@
+//! What a sender tells people while it runs and when it ends.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    io::{self, BufWriter, IsTerminal, Write},
+    path::Path,
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{
+    stream::Event,
+    window::{Rejection, Settled},
+};
+use crate::{config::duration, pb};
+
+/// How often a line says how far it is, where there is no terminal. Our choice: often enough to
+/// see that it lives, and some hundred lines an hour.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Counts of records with a result.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Accepted by LaunchDarkly.
+    pub delivered: u64,
+    /// The others, by reason.
+    pub failed: BTreeMap<String, u64>,
+    /// The input up to this line has results; 0 before the first.
+    pub line: u64,
+    /// The input up to this byte has results.
+    pub bytes: u64,
+}
+
+impl Tally {
+    /// Counts one record.
+    pub(crate) fn count(&mut self, settled: &Settled) {
+        self.line = settled.line;
+        self.bytes = settled.end;
+        match &settled.verdict {
+            Ok(()) => self.delivered += 1,
+            Err(rejection) => *self.failed.entry(label(rejection)).or_default() += 1,
+        }
+    }
+
+    /// Records that were not delivered.
+    #[must_use]
+    pub(crate) fn failures(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    /// Records with a result.
+    #[must_use]
+    pub(crate) fn records(&self) -> u64 {
+        self.delivered + self.failures()
+    }
+}
+
+fn label(rejection: &Rejection) -> String {
+    if rejection.reason.is_empty() {
+        rejection.code.clone()
+    } else {
+        rejection.reason.clone()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (records, failures) = (self.records(), self.failures());
+        write!(
+            f,
+            "{records} records: {} delivered, {failures} failed",
+            self.delivered
+        )?;
+        for (reason, count) in &self.failed {
+            write!(f, "\n  {count:>8}  {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes failed records as NDJSON. Holds line numbers and reasons, and no identifier.
+#[derive(Debug)]
+pub(crate) struct FailureFile {
+    file: BufWriter<File>,
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    line: u64,
+    sequence: i64,
+    code: &'a str,
+    reason: &'a str,
+    message: &'a str,
+}
+
+impl FailureFile {
+    /// Creates the file, or empties it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let file = BufWriter::new(File::create(path)?);
+        Ok(Self { file })
+    }
+
+    /// Writes a record, if it failed.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn write(&mut self, settled: &Settled) -> io::Result<()> {
+        let Err(Rejection {
+            code,
+            reason,
+            message,
+        }) = &settled.verdict
+        else {
+            return Ok(());
+        };
+        let failure = Failure {
+            line: settled.line,
+            sequence: settled.sequence,
+            code,
+            reason,
+            message,
+        };
+        serde_json::to_writer(&mut self.file, &failure)?;
+        self.file.write_all(b"\n")
+    }
+
+    /// Makes sure that everything is in the file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// A progress bar on a terminal, a line now and then elsewhere; on standard error.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    last_line: Instant,
+}
+
+impl Progress {
+    /// Progress through an input of so many bytes, or of unknown length.
+    #[must_use]
+    pub(crate) fn new(bytes: Option<u64>) -> Self {
+        Self {
+            bar: io::stderr().is_terminal().then(|| bar(bytes)),
+            last_line: Instant::now(),
+        }
+    }
+
+    /// Shows how far it is.
+    pub(crate) fn show(&mut self, tally: &Tally) {
+        let (records, failures) = (tally.records(), tally.failures());
+        let text = format!("{records} records have a result, {failures} of them failed");
+        if let Some(bar) = &self.bar {
+            bar.set_position(tally.bytes);
+            bar.set_message(text);
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            eprintln!("{text}");
+        }
+    }
+
+    /// Says what a person should know.
+    pub(crate) fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Says what happens to the stream; results are [`show`](Self::show)n by whoever counts them.
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        match event {
+            Event::Settled(_) => {}
+            Event::Notice(notice) => self.say(&describe(notice)),
+            Event::Drain => self.say("the server asks to move; opening a new stream"),
+            Event::Lost { why, pause } => {
+                let pause = Duration::from_millis(u64::try_from(pause.as_millis()).unwrap_or(0));
+                self.say(&format!(
+                    "{why}\n  trying again in {}",
+                    duration::format(pause)
+                ));
+            }
+        }
+    }
+
+    /// Leaves the terminal as it was.
+    pub(crate) fn end(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(bytes: Option<u64>) -> ProgressBar {
+    let (bar, template) = match bytes {
+        Some(bytes) => (
+            ProgressBar::new(bytes),
+            "{bar:30} {percent:>3}%  {msg}  {elapsed}",
+        ),
+        None => (ProgressBar::new_spinner(), "{spinner} {msg}  {elapsed}"),
+    };
+    bar.with_style(ProgressStyle::with_template(template).expect("the template is a constant"))
+}
+
+fn describe(notice: &pb::Notice) -> String {
+    let state = match notice.state() {
+        pb::notice::State::Throttled => "throttled",
+        pb::notice::State::Unreachable => "unreachable",
+        pb::notice::State::Delivering => "delivering",
+        pb::notice::State::Unspecified => "notice",
+    };
+    format!("{state}: {}", notice.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(line: u64, reason: Option<&str>) -> Settled {
+        let rejection = |reason: &str| Rejection {
+            code: "INVALID_ARGUMENT".into(),
+            reason: reason.into(),
+            message: "why".into(),
+        };
+        Settled {
+            sequence: 7,
+            line,
+            end: line * 10,
+            verdict: reason.map_or(Ok(()), |reason| Err(rejection(reason))),
+        }
+    }
+
+    #[test]
+    fn a_tally_counts_by_reason_and_says_so() {
+        let mut tally = Tally::default();
+        for (line, reason) in [(2, None), (3, Some("A")), (4, Some("")), (5, Some("A"))] {
+            tally.count(&settled(line, reason));
+        }
+        assert_eq!((tally.records(), tally.line, tally.bytes), (4, 5, 50));
+        assert_eq!(
+            tally.to_string(),
+            "4 records: 1 delivered, 3 failed\n         2  A\n         1  INVALID_ARGUMENT"
+        );
+    }
+
+    #[test]
+    fn failures_are_written_one_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("failures.ndjson");
+        let mut file = FailureFile::create(&path).unwrap();
+        file.write(&settled(2, None)).unwrap();
+        file.write(&settled(3, Some("IDENTIFIER_MISSING"))).unwrap();
+        file.finish().unwrap();
+        assert_eq!(
+            std::fs::read_to_string(path).unwrap(),
+            "{\"line\":3,\"sequence\":7,\"code\":\"INVALID_ARGUMENT\",\
+             \"reason\":\"IDENTIFIER_MISSING\",\"message\":\"why\"}\n"
+        );
+    }
+}

@@ -1,0 +1,459 @@
+//! Sends one log of records, over as many streams as it takes.
+//!
+//! A stream that is lost, refused for now, or asked to move is followed by another, on a new
+//! connection (a server that goes away keeps the old one), which resumes as [`Window`] says.
+//!
+//! | the stream ends with | what follows |
+//! |---|---|
+//! | OK, all rows read | done |
+//! | OK after `drain` | the next stream, at once |
+//! | UNAVAILABLE; RESOURCE_EXHAUSTED with a delay; a broken connection | the next stream, after a pause |
+//! | any other status | the end: trying again cannot help |
+//! | no result in time, or no stream in time | the end |
+
+use std::time::Duration;
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming, transport::Endpoint};
+use tonic_types::StatusExt;
+
+use super::window::{Broken, Row, Settled, Window};
+use crate::{
+    backoff::Backoff,
+    cli::remote,
+    config::duration,
+    pb::{
+        self, SendIdentifiersRequest, SendIdentifiersResponse,
+        send_identifiers_request::Message as Request,
+        send_identifiers_response::Message as Response,
+    },
+};
+
+#[cfg(test)]
+mod tests;
+
+/// What a record is tried for when nobody says (the contract's default).
+const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a batch that is not full waits for more rows. Our choice: nobody notices it, and a file
+/// is read much faster.
+const LINGER: Duration = Duration::from_millis(5);
+/// Messages on their way to the socket: one that is written, and one behind it.
+const MESSAGES_AHEAD: usize = 2;
+
+/// What to send where.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The server.
+    pub endpoint: Endpoint,
+    /// What the stream is for.
+    pub open: pb::OpenStream,
+    /// How long to go on without an open stream; and, beyond the delivery time-out, without a
+    /// result while records wait for one.
+    pub give_up_after: Duration,
+    /// Pauses between streams.
+    pub backoff: Backoff,
+}
+
+/// What happens on the way, for who watches.
+#[derive(Debug)]
+pub(crate) enum Event<'a> {
+    /// These records have their final results; each record comes once.
+    Settled(&'a [Settled]),
+    /// The server says how delivery is going.
+    Notice(&'a pb::Notice),
+    /// The server asks to move; another stream follows.
+    Drain,
+    /// There is no stream; another is tried after a pause.
+    Lost {
+        /// What happened.
+        why: &'a str,
+        /// The pause.
+        pause: Duration,
+    },
+}
+
+/// Why not every record has a result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The server refuses the stream; what it says must be mended first.
+    #[error("{}", remote::describe(.0))]
+    Refused(Box<Status>),
+    /// It took too long.
+    #[error("gave up after {} without progress: {last}", duration::format(*.after))]
+    GaveUp {
+        /// The setting of that name.
+        after: Duration,
+        /// What stood in the way last.
+        last: String,
+    },
+    /// The server cannot be believed.
+    #[error("the server broke the protocol: {0}")]
+    Broken(#[from] Broken),
+}
+
+/// Sends every row that comes, and ends when each has a result and no more come.
+///
+/// # Errors
+/// Why some have none. Rows that were settled before stay settled.
+pub(crate) async fn run(
+    settings: &Settings,
+    rows: mpsc::Receiver<Row>,
+    watch: impl FnMut(Event<'_>),
+) -> Result<(), Error> {
+    let sender = Sender {
+        settings,
+        window: Window::default(),
+        rows: Some(rows),
+        unsent_since: Instant::now(),
+        patience: Patience::new(settings),
+        watch,
+    };
+    sender.run().await
+}
+
+struct Sender<'a, F> {
+    settings: &'a Settings,
+    window: Window,
+    /// None once the last row is read.
+    rows: Option<mpsc::Receiver<Row>>,
+    /// When the oldest row that is not sent was read.
+    unsent_since: Instant,
+    patience: Patience,
+    watch: F,
+}
+
+/// Both directions of a stream.
+struct Line {
+    /// None once it is half-closed.
+    outbound: Option<mpsc::Sender<SendIdentifiersRequest>>,
+    inbound: Streaming<SendIdentifiersResponse>,
+}
+
+/// What an open stream has to do next.
+enum Next {
+    Message(Result<Option<SendIdentifiersResponse>, Status>),
+    Row(Option<Row>),
+    MaySend(mpsc::OwnedPermit<SendIdentifiersRequest>),
+    TooLate,
+}
+
+/// Why a stream ended before its time.
+enum Trouble {
+    Passing { why: String, not_before: Duration },
+    Final(Error),
+}
+
+impl<F: FnMut(Event<'_>)> Sender<'_, F> {
+    async fn run(mut self) -> Result<(), Error> {
+        let mut failures = 0;
+        loop {
+            let committed = self.window.committed();
+            let ended = self.one_stream().await;
+            if ended.is_ok() || self.window.committed() > committed {
+                failures = 0;
+            }
+            if !self.has_more() {
+                return ended.or_else(Trouble::unless_passing);
+            }
+            match ended {
+                Ok(()) => {}
+                Err(Trouble::Final(error)) => return Err(error),
+                Err(Trouble::Passing { why, not_before }) => {
+                    self.pause(&why, not_before, failures).await?;
+                    failures += 1;
+                }
+            }
+            self.wait_for_a_row().await;
+            if !self.has_more() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn has_more(&self) -> bool {
+        self.rows.is_some() || !self.window.is_empty()
+    }
+
+    /// Keeps no stream open for a source that is silent: the server would only ask to move it.
+    async fn wait_for_a_row(&mut self) {
+        if self.window.is_empty()
+            && let Some(rows) = &mut self.rows
+        {
+            let row = rows.recv().await;
+            self.read(row);
+            self.patience.closed();
+        }
+    }
+
+    async fn pause(&mut self, why: &str, not_before: Duration, failures: u32) -> Result<(), Error> {
+        let drawn = self.settings.backoff.delay(failures, fastrand::f64());
+        let pause = drawn.max(not_before);
+        let next = Instant::now() + pause;
+        self.patience.trouble = Some(why.to_owned());
+        if next >= self.patience.deadline_closed(&self.window) {
+            return Err(self.patience.exhausted());
+        }
+        (self.watch)(Event::Lost { why, pause });
+        sleep_until(next).await;
+        Ok(())
+    }
+
+    /// Runs one stream until the server ends it.
+    async fn one_stream(&mut self) -> Result<(), Trouble> {
+        let deadline = self.patience.deadline_closed(&self.window);
+        let opened = timeout_at(deadline, open(self.settings)).await;
+        let (line, opened) = opened.map_err(|_| Trouble::Final(self.patience.exhausted()))??;
+        self.patience.trouble = None;
+        self.window.reopen(&opened);
+        let ended = self.exchange(line).await;
+        self.patience.closed();
+        ended
+    }
+
+    async fn exchange(&mut self, mut line: Line) -> Result<(), Trouble> {
+        loop {
+            if self.rows.is_none() && self.window.is_sent() {
+                line.outbound = None;
+            }
+            match self.next(&mut line).await {
+                Next::Message(Ok(Some(message))) => self.take(message, &mut line)?,
+                Next::Message(Ok(None)) => return self.end(&line),
+                Next::Message(Err(status)) => return Err(judge(status)),
+                Next::Row(row) => self.read(row),
+                Next::MaySend(permit) => {
+                    if let Some(batch) = self.window.next_batch() {
+                        permit.send(request(Request::Batch(batch)));
+                    }
+                }
+                Next::TooLate => return Err(Trouble::Final(self.patience.exhausted())),
+            }
+        }
+    }
+
+    async fn next(&mut self, line: &mut Line) -> Next {
+        let has_room = line.outbound.is_some() && self.window.has_room();
+        let may_send = self.window.may_send();
+        let send_at = self.send_at();
+        let deadline = self.patience.deadline_open();
+        tokio::select! {
+            // Results first: they make room, and a drain must not wait behind what we send. Rows
+            // before sending, so that batches are as full as the input allows.
+            biased;
+            message = line.inbound.message() => Next::Message(message),
+            row = receive(&mut self.rows), if has_room => Next::Row(row),
+            Some(permit) = reserve(line.outbound.clone(), send_at), if may_send => Next::MaySend(permit),
+            () = sleep_until(deadline), if !self.window.is_empty() => Next::TooLate,
+        }
+    }
+
+    /// A full batch leaves at once, another when no more rows came for a moment.
+    fn send_at(&self) -> Instant {
+        if self.window.has_full_batch() || self.rows.is_none() {
+            self.unsent_since
+        } else {
+            self.unsent_since + LINGER
+        }
+    }
+
+    fn take(&mut self, message: SendIdentifiersResponse, line: &mut Line) -> Result<(), Trouble> {
+        match message.message {
+            Some(Response::Ack(ack)) => self.settle(&ack)?,
+            Some(Response::Notice(notice)) => (self.watch)(Event::Notice(&notice)),
+            Some(Response::Drain(_)) => {
+                line.outbound = None;
+                (self.watch)(Event::Drain);
+            }
+            // A message of a later contract, or a second `opened`, which changes nothing.
+            Some(Response::Opened(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, ack: &pb::Ack) -> Result<(), Broken> {
+        let settled = self.window.settle(ack)?;
+        if !settled.is_empty() {
+            self.patience.progress();
+            (self.watch)(Event::Settled(&settled));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, row: Option<Row>) {
+        if self.window.is_sent() {
+            self.unsent_since = Instant::now();
+        }
+        if self.window.is_empty() {
+            self.patience.progress();
+        }
+        match row {
+            Some(row) => self.window.push(row),
+            None => self.rows = None,
+        }
+    }
+
+    /// Status OK: after a half-close it means that every record sent has its result.
+    fn end(&self, line: &Line) -> Result<(), Trouble> {
+        if line.outbound.is_some() {
+            return Err(Trouble::passing("the server ended the stream early"));
+        }
+        Ok(self.window.end()?)
+    }
+}
+
+async fn open(settings: &Settings) -> Result<(Line, pb::StreamOpened), Trouble> {
+    let mut client = remote::connect(&settings.endpoint).await.map_err(judge)?;
+    let (outbound, messages) = mpsc::channel(MESSAGES_AHEAD);
+    let first = request(Request::Open(settings.open.clone()));
+    outbound
+        .try_send(first)
+        .expect("the channel is new, and has room");
+    let response = client
+        .send_identifiers(ReceiverStream::new(messages))
+        .await
+        .map_err(judge)?;
+    let mut inbound = response.into_inner();
+    let message = inbound
+        .message()
+        .await
+        .map_err(judge)?
+        .and_then(|first| first.message);
+    let Some(Response::Opened(opened)) = message else {
+        return Err(Broken::NotOpened.into());
+    };
+    let outbound = Some(outbound);
+    Ok((Line { outbound, inbound }, opened))
+}
+
+fn request(message: Request) -> SendIdentifiersRequest {
+    SendIdentifiersRequest {
+        message: Some(message),
+    }
+}
+
+/// The next row; the end once, and after it nothing any more. Cancel safe.
+async fn receive(rows: &mut Option<mpsc::Receiver<Row>>) -> Option<Row> {
+    match rows {
+        Some(rows) => rows.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Room for one message, not before `at`; nothing when half-closed, or when the stream is over,
+/// which is then told by the other direction. Cancel safe.
+async fn reserve(
+    outbound: Option<mpsc::Sender<SendIdentifiersRequest>>,
+    at: Instant,
+) -> Option<mpsc::OwnedPermit<SendIdentifiersRequest>> {
+    let outbound = outbound?;
+    sleep_until(at).await;
+    outbound.reserve_owned().await.ok()
+}
+
+/// Tells what passes by itself from what must be mended.
+fn judge(status: Status) -> Trouble {
+    let delay = status
+        .get_details_retry_info()
+        .and_then(|info| info.retry_delay);
+    let from_server = status.get_details_error_info().is_some();
+    let passing = match status.code() {
+        Code::Unavailable => true,
+        Code::ResourceExhausted => delay.is_some(),
+        // Without an ErrorInfo it is not the server that speaks, but a proxy, or our own HTTP
+        // library, which has no better code for a connection that breaks.
+        Code::Unknown | Code::Internal | Code::Cancelled => !from_server,
+        _ => false,
+    };
+    if passing {
+        Trouble::Passing {
+            why: remote::describe(&status),
+            not_before: delay.unwrap_or_default(),
+        }
+    } else {
+        Trouble::Final(Error::Refused(Box::new(status)))
+    }
+}
+
+impl Trouble {
+    fn passing(why: &str) -> Self {
+        Self::Passing {
+            why: why.into(),
+            not_before: Duration::ZERO,
+        }
+    }
+
+    /// When every record has its result, a connection that broke afterwards is no failure.
+    fn unless_passing(self) -> Result<(), Error> {
+        match self {
+            Self::Passing { .. } => Ok(()),
+            Self::Final(error) => Err(error),
+        }
+    }
+}
+
+impl From<Broken> for Trouble {
+    fn from(broken: Broken) -> Self {
+        Self::Final(broken.into())
+    }
+}
+
+/// How long to go on.
+struct Patience {
+    give_up_after: Duration,
+    delivery_timeout: Duration,
+    /// Since when there is no stream.
+    closed_since: Instant,
+    /// The last commit, or when the oldest waiting row was read.
+    last_progress: Instant,
+    /// What stood in the way of a stream last; none while there is one.
+    trouble: Option<String>,
+}
+
+impl Patience {
+    fn new(settings: &Settings) -> Self {
+        let delivery_timeout = settings.open.delivery_timeout;
+        Self {
+            give_up_after: settings.give_up_after,
+            delivery_timeout: delivery_timeout
+                .and_then(|timeout| timeout.try_into().ok())
+                .unwrap_or(DEFAULT_DELIVERY_TIMEOUT),
+            closed_since: Instant::now(),
+            last_progress: Instant::now(),
+            trouble: None,
+        }
+    }
+
+    fn progress(&mut self) {
+        self.last_progress = Instant::now();
+    }
+
+    fn closed(&mut self) {
+        self.closed_since = Instant::now();
+    }
+
+    /// A server may try a record for its whole delivery time-out: waiting so long is no trouble.
+    fn deadline_open(&self) -> Instant {
+        self.last_progress + self.delivery_timeout + self.give_up_after
+    }
+
+    fn deadline_closed(&self, window: &Window) -> Instant {
+        let deadline = self.closed_since + self.give_up_after;
+        if window.is_empty() {
+            deadline
+        } else {
+            // A server that takes streams and loses them, for ever, makes no progress either.
+            deadline.min(self.deadline_open())
+        }
+    }
+
+    fn exhausted(&self) -> Error {
+        let silent = "the server does not answer";
+        Error::GaveUp {
+            after: self.give_up_after,
+            last: self.trouble.clone().unwrap_or_else(|| silent.into()),
+        }
+    }
+}

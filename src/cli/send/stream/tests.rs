@@ -1,0 +1,368 @@
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+
+use tokio::net::TcpListener;
+use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tonic::{Request as Call, Response as Answer, transport::Server};
+use tonic_types::ErrorDetails;
+
+use super::*;
+use crate::pb::destination_connector_server::{DestinationConnector, DestinationConnectorServer};
+
+/// What a stream of the scripted server does.
+#[derive(Debug, Clone)]
+enum Act {
+    /// Refuses at once.
+    Refuse(Status),
+    /// Commits this many records and ends with a status.
+    Lose(i64, Status),
+    /// Commits this many records and asks to move; answers what came before the half-close.
+    Drain(i64),
+    /// Answers everything until the half-close.
+    Serve,
+    /// Takes everything and answers nothing.
+    Hold,
+    /// Opens nothing.
+    Mute,
+    /// Answers records that nobody sent.
+    Invent,
+}
+
+/// A server that follows a script, one act a stream, and notes each stream's batches.
+#[derive(Debug, Clone)]
+struct Scripted {
+    acts: Arc<Mutex<std::collections::VecDeque<Act>>>,
+    batches: Arc<Mutex<Vec<Vec<(i64, usize)>>>>,
+}
+
+type Replies = mpsc::Sender<Result<SendIdentifiersResponse, Status>>;
+
+impl Scripted {
+    async fn start(acts: &[Act]) -> (Self, Endpoint) {
+        let scripted = Self {
+            acts: Arc::new(Mutex::new(acts.iter().cloned().collect())),
+            batches: Arc::default(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let service = DestinationConnectorServer::new(scripted.clone());
+        // Ends with the test's runtime.
+        tokio::spawn(
+            Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        (scripted, remote::endpoint(&url).unwrap())
+    }
+
+    fn batches(&self) -> Vec<Vec<(i64, usize)>> {
+        self.batches.lock().unwrap().clone()
+    }
+
+    async fn play(
+        self,
+        act: Act,
+        mut inbound: Streaming<SendIdentifiersRequest>,
+        replies: Replies,
+    ) {
+        let reply = async |message| replies.send(Ok(response(message))).await.is_ok();
+        if matches!(act, Act::Mute) {
+            return std::future::pending().await;
+        }
+        let stream = {
+            let mut batches = self.batches.lock().unwrap();
+            batches.push(vec![]);
+            batches.len() - 1
+        };
+        let opened = pb::StreamOpened {
+            max_batch_records: 3,
+            max_in_flight_records: 7,
+        };
+        reply(Response::Opened(opened)).await;
+        let mut taken = 0;
+        while let Ok(Some(message)) = inbound.message().await {
+            let Some(Request::Batch(batch)) = message.message else {
+                continue;
+            };
+            let (first, count) = (batch.first_sequence.unwrap(), batch.records.len());
+            self.batches.lock().unwrap()[stream].push((first, count));
+            let last = first + i64::try_from(count).unwrap() - 1;
+            let before = taken;
+            taken += last - first + 1;
+            match &act {
+                Act::Lose(limit, status) if taken > *limit => {
+                    replies.send(Err(status.clone())).await.ok();
+                    return;
+                }
+                Act::Hold => std::future::pending().await,
+                Act::Invent => reply(ack(last + 1, last + 1)).await,
+                Act::Drain(limit) if before < *limit && taken >= *limit => {
+                    reply(Response::Drain(pb::Drain::default())).await;
+                    reply(ack(first, last)).await
+                }
+                _ => reply(ack(first, last)).await,
+            };
+        }
+    }
+}
+
+fn response(message: Response) -> SendIdentifiersResponse {
+    SendIdentifiersResponse {
+        message: Some(message),
+    }
+}
+
+fn ack(first_sequence: i64, last_sequence: i64) -> Response {
+    let result = pb::RecordResult {
+        first_sequence,
+        last_sequence,
+        error: None,
+    };
+    Response::Ack(pb::Ack {
+        committed_sequence: last_sequence,
+        results: vec![result],
+        max_in_flight_records: None,
+    })
+}
+
+#[tonic::async_trait]
+impl DestinationConnector for Scripted {
+    type SendIdentifiersStream =
+        Pin<Box<dyn Stream<Item = Result<SendIdentifiersResponse, Status>> + Send>>;
+
+    async fn send_identifiers(
+        &self,
+        call: Call<Streaming<SendIdentifiersRequest>>,
+    ) -> Result<Answer<Self::SendIdentifiersStream>, Status> {
+        let act = self
+            .acts
+            .lock()
+            .unwrap()
+            .pop_front()
+            .expect("more streams than the script has");
+        if let Act::Refuse(status) = act {
+            return Err(status);
+        }
+        let (replies, outbound) = mpsc::channel(8);
+        // Ends with its stream, or with the test's runtime.
+        tokio::spawn(self.clone().play(act, call.into_inner(), replies));
+        Ok(Answer::new(Box::pin(ReceiverStream::new(outbound))))
+    }
+
+    async fn describe_actions(
+        &self,
+        _: Call<pb::DescribeActionsRequest>,
+    ) -> Result<Answer<pb::DescribeActionsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn validate_credentials(
+        &self,
+        _: Call<pb::ValidateCredentialsRequest>,
+    ) -> Result<Answer<pb::ValidateCredentialsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn create_destination(
+        &self,
+        _: Call<pb::CreateDestinationRequest>,
+    ) -> Result<Answer<pb::Destination>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_destination(
+        &self,
+        _: Call<pb::GetDestinationRequest>,
+    ) -> Result<Answer<pb::Destination>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_destinations(
+        &self,
+        _: Call<pb::ListDestinationsRequest>,
+    ) -> Result<Answer<pb::ListDestinationsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn update_destination(
+        &self,
+        _: Call<pb::UpdateDestinationRequest>,
+    ) -> Result<Answer<pb::Destination>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn delete_destination(
+        &self,
+        _: Call<pb::DeleteDestinationRequest>,
+    ) -> Result<Answer<()>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// What a run left behind.
+struct Run {
+    ended: Result<(), Error>,
+    lines: Vec<u64>,
+    happened: Vec<&'static str>,
+    batches: Vec<Vec<(i64, usize)>>,
+}
+
+async fn play(acts: &[Act], rows: u64) -> Run {
+    let (scripted, endpoint) = Scripted::start(acts).await;
+    let settings = Settings {
+        endpoint,
+        open: pb::OpenStream {
+            delivery_timeout: Some(Duration::from_millis(50).try_into().unwrap()),
+            ..pb::OpenStream::default()
+        },
+        give_up_after: Duration::from_millis(200),
+        backoff: Backoff {
+            first: Duration::from_millis(1),
+            longest: Duration::from_millis(10),
+        },
+    };
+    let (sender, receiver) = mpsc::channel(usize::try_from(rows).unwrap().max(1));
+    for line in 1..=rows {
+        sender
+            .try_send(Row {
+                line,
+                end: line,
+                record: pb::IdentifierRecord::default(),
+            })
+            .unwrap();
+    }
+    drop(sender);
+    let (mut lines, mut happened) = (vec![], vec![]);
+    let ended = run(&settings, receiver, |event| match event {
+        Event::Settled(settled) => lines.extend(settled.iter().map(|settled| settled.line)),
+        Event::Notice(_) => happened.push("notice"),
+        Event::Drain => happened.push("drain"),
+        Event::Lost { .. } => happened.push("lost"),
+    })
+    .await;
+    Run {
+        ended,
+        lines,
+        happened,
+        batches: scripted.batches(),
+    }
+}
+
+fn all(rows: u64) -> Vec<u64> {
+    (1..=rows).collect()
+}
+
+#[tokio::test]
+async fn every_record_is_sent_in_full_batches_within_the_window() {
+    let run = play(&[Act::Serve], 10).await;
+    assert!(run.ended.is_ok());
+    assert_eq!(run.lines, all(10));
+    let sizes: Vec<_> = run.batches[0].iter().map(|(_, count)| *count).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 10);
+    assert!(sizes.iter().all(|size| *size <= 3), "{sizes:?}");
+    assert_eq!(run.batches[0][..2], [(1, 3), (4, 3)]);
+}
+
+#[tokio::test]
+async fn an_empty_input_opens_a_stream_so_that_a_wrong_destination_is_found() {
+    let run = play(&[Act::Refuse(Status::not_found("no such destination"))], 0).await;
+    assert!(matches!(run.ended, Err(Error::Refused(status)) if status.code() == Code::NotFound));
+    assert!(play(&[Act::Serve], 0).await.ended.is_ok());
+}
+
+#[tokio::test]
+async fn a_lost_stream_is_resumed_behind_the_last_commit() {
+    let gone = Status::unavailable("gone");
+    let acts = [Act::Lose(6, gone.clone()), Act::Refuse(gone), Act::Serve];
+    let run = play(&acts, 20).await;
+    assert!(run.ended.is_ok());
+    assert_eq!(run.lines, all(20));
+    assert_eq!(run.happened, ["lost", "lost"]);
+    assert_eq!(run.batches[1][0].0, 7);
+}
+
+#[tokio::test]
+async fn a_stream_that_must_move_is_half_closed_and_followed_by_another() {
+    let run = play(&[Act::Drain(4), Act::Serve], 20).await;
+    assert!(run.ended.is_ok());
+    assert_eq!(run.lines, all(20));
+    assert_eq!(run.happened, ["drain"]);
+}
+
+#[tokio::test]
+async fn what_must_be_mended_ends_the_run_and_keeps_what_was_settled() {
+    let refused = Status::failed_precondition("token refused");
+    let run = play(&[Act::Lose(3, refused)], 10).await;
+    assert!(matches!(run.ended, Err(Error::Refused(_))));
+    assert_eq!(run.lines, all(3));
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_after_the_last_result_is_no_failure() {
+    let run = play(
+        &[Act::Drain(3), Act::Refuse(Status::unavailable("gone"))],
+        3,
+    )
+    .await;
+    assert!(run.ended.is_ok());
+    assert_eq!(run.lines, all(3));
+}
+
+#[tokio::test]
+async fn nothing_is_waited_for_without_end() {
+    for act in [Act::Mute, Act::Hold] {
+        let run = play(std::slice::from_ref(&act), 3).await;
+        assert!(matches!(run.ended, Err(Error::GaveUp { .. })), "{act:?}");
+    }
+    let unavailable = Act::Refuse(Status::unavailable("starting"));
+    let run = play(&vec![unavailable; 1_000], 3).await;
+    let Err(Error::GaveUp { last, .. }) = run.ended else {
+        panic!("{:?}", run.ended)
+    };
+    assert_eq!(last, "UNAVAILABLE: starting");
+}
+
+#[tokio::test]
+async fn a_server_that_invents_results_is_not_believed() {
+    let run = play(&[Act::Invent], 3).await;
+    assert!(matches!(
+        run.ended,
+        Err(Error::Broken(Broken::Unasked { .. }))
+    ));
+}
+
+#[test]
+fn only_what_passes_by_itself_is_tried_again() {
+    let spoken = |code, delay| {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(
+            "REASON",
+            "destinations.cdp",
+            std::collections::HashMap::new(),
+        );
+        if delay {
+            details.set_retry_info(Some(Duration::from_secs(7)));
+        }
+        Status::with_error_details(code, "", details)
+    };
+    let pause = |status| match judge(status) {
+        Trouble::Passing { not_before, .. } => Some(not_before.as_secs()),
+        Trouble::Final(_) => None,
+    };
+    assert_eq!(pause(spoken(Code::Unavailable, true)), Some(7));
+    assert_eq!(pause(spoken(Code::ResourceExhausted, true)), Some(7));
+    assert_eq!(pause(spoken(Code::ResourceExhausted, false)), None);
+    assert_eq!(pause(spoken(Code::Internal, false)), None);
+    assert_eq!(pause(Status::internal("h2 protocol error")), Some(0));
+    assert_eq!(pause(Status::unknown("transport error")), Some(0));
+    for code in [
+        Code::Aborted,
+        Code::FailedPrecondition,
+        Code::InvalidArgument,
+        Code::NotFound,
+    ] {
+        assert_eq!(pause(Status::new(code, "")), None, "{code:?}");
+    }
+}

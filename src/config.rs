@@ -1,0 +1,500 @@
+//! The settings of `serve`: from flags and environment to checked values, or all that is wrong.
+
+use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+
+use crate::telemetry;
+
+mod args;
+pub mod duration;
+#[cfg(test)]
+mod tests;
+
+pub use args::{LogArgs, ServeArgs};
+
+/// Everything an operator can set, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the gRPC service listens.
+    pub listen: SocketAddr,
+    /// URL of the database, such as `sqlite:connector.db`.
+    pub store: String,
+    /// File of the keys that seal access tokens at rest.
+    pub keys_file: PathBuf,
+    /// How LaunchDarkly is called.
+    pub launch_darkly: LaunchDarkly,
+    /// The sandbox that runs beside the service, if one does.
+    pub sandbox: Option<Sandbox>,
+    /// How records become calls.
+    pub delivery: Delivery,
+    /// What callers may take.
+    pub limits: Limits,
+    /// What is logged.
+    pub log: telemetry::Settings,
+}
+
+/// How LaunchDarkly is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchDarkly {
+    /// Replaces the host of every LaunchDarkly instance: scheme, host and port, no path.
+    pub url: Option<http::Uri>,
+    /// Key of the registered integration, the last part of the path of segment targets.
+    pub integration_key: String,
+    /// Longest time for one attempt at a call.
+    pub attempt_timeout: Duration,
+    /// Most calls that are under way at once for one LaunchDarkly account.
+    pub max_calls_per_account: u16,
+}
+
+/// The sandbox that runs beside the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
+/// How records become calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// How long an idle lane waits for more records before it calls.
+    pub linger: Duration,
+    /// Most members in one call.
+    pub max_members_per_call: u16,
+}
+
+/// What callers may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Most streams open at once, over all callers.
+    pub max_streams: u32,
+    /// Most records in one message of a stream.
+    pub max_batch_records: u16,
+    /// Most records of one stream that wait for a result.
+    pub max_in_flight_records: u32,
+    /// How long one record is tried when its stream does not say.
+    pub default_delivery_timeout: Duration,
+    /// Age at which a stream is asked to move.
+    pub max_stream_age: Duration,
+    /// Time without a message from its sender after which a stream is asked to move.
+    pub max_stream_idle: Duration,
+    /// Time that streams get to finish after they were asked to move.
+    pub drain_timeout: Duration,
+    /// Most bytes of records that wait for a result, over all streams.
+    pub max_buffered_bytes: usize,
+}
+
+impl Settings {
+    /// The defaults, with the one thing that has none.
+    #[must_use]
+    pub fn with_keys(keys_file: PathBuf) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            store: "sqlite:connector.db".into(),
+            keys_file,
+            launch_darkly: LaunchDarkly::default(),
+            sandbox: None,
+            delivery: Delivery::default(),
+            limits: Limits::default(),
+            log: telemetry::Settings::default(),
+        }
+    }
+}
+
+impl Default for LaunchDarkly {
+    fn default() -> Self {
+        Self {
+            url: None,
+            integration_key: "zeotap".into(),
+            // What the peers allow.
+            attempt_timeout: Duration::from_secs(10),
+            max_calls_per_account: 8,
+        }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            linger: Duration::from_millis(50),
+            // What the peers send; LaunchDarkly publishes no limit.
+            max_members_per_call: 1_000,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_streams: 1_000,
+            max_batch_records: 1_000,
+            max_in_flight_records: 10_000,
+            default_delivery_timeout: Duration::from_secs(300),
+            max_stream_age: Duration::from_secs(3_600),
+            max_stream_idle: Duration::from_secs(600),
+            drain_timeout: Duration::from_secs(20),
+            max_buffered_bytes: 128 * MIB,
+        }
+    }
+}
+
+const MIB: usize = 1024 * 1024;
+/// The contract's bounds of a delivery time-out.
+const DELIVERY_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3_600);
+/// A week: longer than any stream should live, short enough to catch a slip of the unit.
+const STREAM_TIME: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3_600);
+
+impl ServeArgs {
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// Every problem there is, in the order of the flags.
+    pub fn check(&self) -> Result<Settings, Problems> {
+        let mut check = Check::default();
+        let mut settings = Settings::with_keys(self.keys_file.clone().unwrap_or_default());
+        self.check_doors(&mut settings, &mut check);
+        self.check_launch_darkly(&mut settings, &mut check);
+        self.check_delivery(&mut settings.delivery, &mut check);
+        self.check_limits(&mut settings.limits, &mut check);
+        self.log.check_into(&mut settings.log, &mut check);
+        check.end(settings)
+    }
+
+    fn check_doors(&self, to: &mut Settings, check: &mut Check) {
+        let mut insecure = false;
+        check.set(&mut insecure, "insecure", &self.insecure, switch);
+        check.set(&mut to.listen, "listen", &self.listen, parsed);
+        if !to.listen.ip().is_loopback() && !insecure {
+            check.problem(
+                "listen",
+                "this address can be reached from other machines, and callers are not identified: \
+                 whoever reaches it may use every stored access token. Use a loopback address, or \
+                 add --insecure if something in front of the service lets only the right ones in",
+            );
+        }
+        check.set(&mut to.store, "store", &self.store, store_url);
+        if self.keys_file.is_none() {
+            check.problem(
+                "keys-file",
+                "access tokens are sealed with keys from a file, and there is none. Make one: \
+                 `launchdarkly-connector keygen > connector.keys`, keep it away from the database's \
+                 backups, and start with `--keys-file connector.keys`",
+            );
+        }
+    }
+
+    fn check_launch_darkly(&self, settings: &mut Settings, check: &mut Check) {
+        let to = &mut settings.launch_darkly;
+        if let Some(url) = &self.launchdarkly_url {
+            check.set(&mut to.url, "launchdarkly-url", url, |text| {
+                base_url(text).map(Some)
+            });
+        }
+        let key = &self.integration_key;
+        check.set(
+            &mut to.integration_key,
+            "integration-key",
+            key,
+            integration_key,
+        );
+        let attempt = Duration::from_millis(100)..=Duration::from_secs(300);
+        let timeout = &self.attempt_timeout;
+        check.set(
+            &mut to.attempt_timeout,
+            "attempt-timeout",
+            timeout,
+            time(attempt),
+        );
+        let calls = &self.max_calls_per_account;
+        check.set(
+            &mut to.max_calls_per_account,
+            "max-calls-per-account",
+            calls,
+            count(1..=1_000),
+        );
+        self.check_sandbox(settings, check);
+    }
+
+    fn check_sandbox(&self, settings: &mut Settings, check: &mut Check) {
+        let mut wanted = false;
+        check.set(&mut wanted, "sandbox", &self.sandbox, switch);
+        let mut listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        check.set(&mut listen, "sandbox-listen", &self.sandbox_listen, parsed);
+        if !wanted {
+            return;
+        }
+        if self.launchdarkly_url.is_some() {
+            check.problem(
+                "sandbox",
+                "says to call the sandbox, and --launchdarkly-url says to call another address; \
+                 use one of them",
+            );
+        }
+        settings.sandbox = Some(Sandbox { listen });
+    }
+
+    fn check_delivery(&self, to: &mut Delivery, check: &mut Check) {
+        let linger = Duration::ZERO..=Duration::from_secs(60);
+        check.set(&mut to.linger, "linger", &self.linger, time(linger));
+        let members = &self.max_members_per_call;
+        check.set(
+            &mut to.max_members_per_call,
+            "max-members-per-call",
+            members,
+            count(1..=1_000),
+        );
+    }
+
+    fn check_limits(&self, to: &mut Limits, check: &mut Check) {
+        check.set(
+            &mut to.max_streams,
+            "max-streams",
+            &self.max_streams,
+            count(1..=100_000),
+        );
+        let batch = &self.max_batch_records;
+        check.set(
+            &mut to.max_batch_records,
+            "max-batch-records",
+            batch,
+            count(1..=1_000),
+        );
+        let window = &self.max_in_flight_records;
+        let at_least_a_batch = u32::from(to.max_batch_records)..=1_000_000;
+        check.set(
+            &mut to.max_in_flight_records,
+            "max-in-flight-records",
+            window,
+            count(at_least_a_batch),
+        );
+        let times = [
+            (
+                &mut to.default_delivery_timeout,
+                "default-delivery-timeout",
+                &self.default_delivery_timeout,
+                DELIVERY_TIMEOUT,
+            ),
+            (
+                &mut to.max_stream_age,
+                "max-stream-age",
+                &self.max_stream_age,
+                STREAM_TIME,
+            ),
+            (
+                &mut to.max_stream_idle,
+                "max-stream-idle",
+                &self.max_stream_idle,
+                STREAM_TIME,
+            ),
+            (
+                &mut to.drain_timeout,
+                "drain-timeout",
+                &self.drain_timeout,
+                Duration::ZERO..=Duration::from_secs(3_600),
+            ),
+        ];
+        for (to, flag, text, range) in times {
+            check.set(to, flag, text, time(range));
+        }
+        // Below 4 MiB, two senders' largest messages would already wait for each other.
+        let mebibytes = |text: &str| count(4..=65_536)(text).map(|mib: usize| mib * MIB);
+        check.set(
+            &mut to.max_buffered_bytes,
+            "max-buffered-mib",
+            &self.max_buffered_mib,
+            mebibytes,
+        );
+    }
+}
+
+impl LogArgs {
+    /// Checks what `sandbox` and `demo` share with `serve`.
+    ///
+    /// # Errors
+    /// Every problem there is.
+    pub fn check(&self) -> Result<telemetry::Settings, Problems> {
+        let mut check = Check::default();
+        let mut settings = telemetry::Settings::default();
+        self.check_into(&mut settings, &mut check);
+        check.end(settings)
+    }
+
+    fn check_into(&self, to: &mut telemetry::Settings, check: &mut Check) {
+        check.set(
+            &mut to.format,
+            "log-format",
+            &self.log_format,
+            telemetry::Format::from_str,
+        );
+        check.set(&mut to.filter, "log", &self.log, |text| {
+            telemetry::parse_filter(text).map(|_| text.to_owned())
+        });
+    }
+}
+
+/// Collects problems while values are set.
+#[derive(Debug, Default)]
+struct Check(Vec<Problem>);
+
+impl Check {
+    /// Sets a value, or notes why its text cannot be one.
+    fn set<T>(
+        &mut self,
+        to: &mut T,
+        flag: &'static str,
+        text: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) {
+        match parse(text) {
+            Ok(value) => *to = value,
+            Err(reason) => self.problem(flag, reason),
+        }
+    }
+
+    fn problem(&mut self, flag: &'static str, reason: impl Into<String>) {
+        self.0.push(Problem {
+            flag,
+            reason: reason.into(),
+        });
+    }
+
+    fn end<T>(self, value: T) -> Result<T, Problems> {
+        if self.0.is_empty() {
+            Ok(value)
+        } else {
+            Err(Problems(self.0))
+        }
+    }
+}
+
+/// Everything that is wrong with a set of settings.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("these settings cannot be used:{}", .0.iter().map(|p| format!("\n  {p}")).collect::<String>())]
+pub struct Problems(pub Vec<Problem>);
+
+/// What is wrong with one setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The flag, without its dashes.
+    pub flag: &'static str,
+    /// What is wrong, and what to write instead.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "--{} ({}): {}",
+            self.flag,
+            variable(self.flag),
+            self.reason
+        )
+    }
+}
+
+/// The environment twin of a flag.
+fn variable(flag: &str) -> String {
+    format!("CONNECTOR_{}", flag.replace('-', "_").to_uppercase())
+}
+
+fn parsed(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is not an address and port, such as 127.0.0.1:50051 or [::1]:50051")
+    })
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(format!("`{text}` is neither true nor false")),
+    }
+}
+
+fn count<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + fmt::Display,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        let (least, most) = (range.start(), range.end());
+        number.ok_or_else(|| format!("`{text}` is not a whole number from {least} to {most}"))
+    }
+}
+
+fn time(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        let time = duration::parse(text)?;
+        if range.contains(&time) {
+            return Ok(time);
+        }
+        let (least, most) = (
+            duration::format(*range.start()),
+            duration::format(*range.end()),
+        );
+        Err(format!("`{text}` is not from {least} to {most}"))
+    }
+}
+
+fn store_url(text: &str) -> Result<String, String> {
+    let path = text.strip_prefix("sqlite:");
+    if path.is_some_and(|path| !path.is_empty()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "`{text}` is not sqlite: and the path of a file, such as sqlite:connector.db"
+        ))
+    }
+}
+
+/// The alphabet of LaunchDarkly's keys; the key becomes part of a path.
+fn integration_key(text: &str) -> Result<String, String> {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    let starts_well = text
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric());
+    if starts_well && text.bytes().all(legal) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "`{text}` is not an integration's key: letters, digits and _ . - after a letter or digit"
+        ))
+    }
+}
+
+/// Refuses what would send access tokens over the network in the clear, or to a path nobody meant.
+fn base_url(text: &str) -> Result<http::Uri, String> {
+    let refuse = |why: &str| {
+        Err(format!(
+            "{why}; write it like https://launchdarkly.example.com"
+        ))
+    };
+    let Ok(url) = text.parse::<http::Uri>() else {
+        return refuse("this is not a URL");
+    };
+    let Some(authority) = url.authority().filter(|_| url.scheme().is_some()) else {
+        return refuse("the URL needs a scheme and a host");
+    };
+    if authority.as_str().contains('@') || !matches!(url.path(), "" | "/") || url.query().is_some()
+    {
+        return refuse("the URL may hold a scheme, a host and a port, and nothing else");
+    }
+    match url.scheme_str() {
+        Some("https") => Ok(url),
+        Some("http") if is_loopback(authority.host()) => Ok(url),
+        Some("http") => refuse(
+            "http would carry access tokens in the clear; only a loopback address may be called without TLS",
+        ),
+        _ => refuse("the scheme must be https, or http on loopback"),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let literal = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || literal
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}

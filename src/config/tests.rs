@@ -1,0 +1,211 @@
+use clap::{Args, Parser};
+
+use super::*;
+
+#[derive(Parser)]
+struct Probe {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+fn check(flags: &[&str]) -> Result<Settings, Problems> {
+    let line = ["serve"].into_iter().chain(flags.iter().copied());
+    Probe::try_parse_from(line).unwrap().serve.check()
+}
+
+fn with_keys(flags: &[&str]) -> Result<Settings, Problems> {
+    let keys = ["--keys-file", "k"];
+    check(&[&keys, flags].concat())
+}
+
+fn problems(flags: &[&str]) -> Vec<String> {
+    let Problems(problems) = with_keys(flags).unwrap_err();
+    problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn each_flag_has_its_environment_twin_and_a_help_line() {
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    let flags: Vec<_> = command.get_arguments().collect();
+    assert!(flags.len() > 20, "{}", flags.len());
+    for flag in flags {
+        let name = flag.get_long().unwrap();
+        let twin = flag.get_env().map(|twin| twin.to_str().unwrap());
+        assert_eq!(twin, Some(variable(name).as_str()), "--{name}");
+        assert!(flag.get_help().is_some(), "--{name}");
+    }
+}
+
+#[test]
+fn the_defaults_of_the_flags_are_the_defaults_of_the_settings() {
+    assert_eq!(with_keys(&[]), Ok(Settings::with_keys("k".into())));
+}
+
+#[test]
+fn each_flag_reaches_its_setting() {
+    let settings = with_keys(&[
+        "--listen=[::1]:1",
+        "--store=sqlite:a.db",
+        "--launchdarkly-url=https://ld.example:8443/",
+        "--integration-key=other.one",
+        "--attempt-timeout=3s",
+        "--max-calls-per-account=4",
+        "--linger=5ms",
+        "--max-members-per-call=7",
+        "--max-streams=8",
+        "--max-batch-records=9",
+        "--max-in-flight-records=10",
+        "--default-delivery-timeout=11s",
+        "--max-stream-age=12m",
+        "--max-stream-idle=13s",
+        "--drain-timeout=14s",
+        "--max-buffered-mib=15",
+        "--log-format=json",
+        "--log=warn",
+    ]);
+    let expected = Settings {
+        listen: "[::1]:1".parse().unwrap(),
+        store: "sqlite:a.db".into(),
+        keys_file: "k".into(),
+        launch_darkly: LaunchDarkly {
+            url: Some("https://ld.example:8443/".parse().unwrap()),
+            integration_key: "other.one".into(),
+            attempt_timeout: Duration::from_secs(3),
+            max_calls_per_account: 4,
+        },
+        sandbox: None,
+        delivery: Delivery {
+            linger: Duration::from_millis(5),
+            max_members_per_call: 7,
+        },
+        limits: Limits {
+            max_streams: 8,
+            max_batch_records: 9,
+            max_in_flight_records: 10,
+            default_delivery_timeout: Duration::from_secs(11),
+            max_stream_age: Duration::from_secs(12 * 60),
+            max_stream_idle: Duration::from_secs(13),
+            drain_timeout: Duration::from_secs(14),
+            max_buffered_bytes: 15 * 1024 * 1024,
+        },
+        log: telemetry::Settings {
+            format: telemetry::Format::Json,
+            filter: "warn".into(),
+        },
+    };
+    assert_eq!(settings, Ok(expected));
+    let beside = with_keys(&["--sandbox", "--sandbox-listen=127.0.0.1:9"]).unwrap();
+    assert_eq!(beside.sandbox.unwrap().listen.port(), 9);
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let wrong = [
+        "--insecure=perhaps",
+        "--listen=localhost",
+        "--store=mysql:x",
+        "--launchdarkly-url=http://ld.example",
+        "--integration-key=a/b",
+        "--attempt-timeout=0s",
+        "--max-calls-per-account=0",
+        "--sandbox=maybe",
+        "--sandbox-listen=nowhere",
+        "--linger=5",
+        "--max-members-per-call=1001",
+        "--max-streams=-1",
+        "--max-batch-records=1001",
+        "--max-in-flight-records=many",
+        "--default-delivery-timeout=2h",
+        "--max-stream-age=0s",
+        "--max-stream-idle=500ms",
+        "--drain-timeout=2h",
+        "--max-buffered-mib=1",
+        "--log-format=xml",
+        "--log=a=b=c",
+    ];
+    let Problems(problems) = check(&wrong).unwrap_err();
+    let mut named: Vec<_> = problems.iter().map(|problem| problem.flag).collect();
+    let flag = |given: &&'static str| given.trim_start_matches('-').split('=').next().unwrap();
+    let mut expected: Vec<_> = wrong.iter().map(flag).chain(["keys-file"]).collect();
+    named.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(named, expected);
+}
+
+#[test]
+fn a_problem_names_flag_and_variable_and_what_to_write() {
+    assert_eq!(
+        problems(&["--max-batch-records=0"]),
+        [
+            "--max-batch-records (CONNECTOR_MAX_BATCH_RECORDS): `0` is not a whole number from 1 to 1000"
+        ]
+    );
+    assert_eq!(
+        problems(&["--default-delivery-timeout=61m"]),
+        [
+            "--default-delivery-timeout (CONNECTOR_DEFAULT_DELIVERY_TIMEOUT): \
+          `61m` is not from 1s to 1h"
+        ]
+    );
+    let without_keys = check(&[]).unwrap_err().to_string();
+    assert!(
+        without_keys.contains("launchdarkly-connector keygen >"),
+        "{without_keys}"
+    );
+}
+
+#[test]
+fn other_machines_are_let_in_only_if_told() {
+    for open in [
+        "--listen=0.0.0.0:1",
+        "--listen=[::]:1",
+        "--listen=192.0.2.1:1",
+    ] {
+        let refused = problems(&[open]);
+        assert!(
+            refused.len() == 1 && refused[0].contains("--insecure"),
+            "{refused:?}"
+        );
+        assert!(with_keys(&[open, "--insecure"]).is_ok());
+        assert!(with_keys(&[open, "--insecure=false"]).is_err());
+    }
+}
+
+#[test]
+fn tokens_go_in_the_clear_to_loopback_only() {
+    let good = [
+        "https://ld.example",
+        "https://ld.example:8443/",
+        "http://localhost:1",
+        "http://127.0.0.9:1/",
+        "http://[::1]:1",
+    ];
+    for url in good {
+        assert!(base_url(url).is_ok(), "{url}");
+    }
+    let bad = [
+        "http://ld.example",
+        "http://localhost.example",
+        "http://127.0.0.1.example",
+        "ftp://ld.example",
+        "ld.example",
+        "/api",
+        "https://user:pass@ld.example",
+        "https://ld.example/api",
+        "https://ld.example?x=1",
+        "https://",
+        "",
+    ];
+    for url in bad {
+        assert!(base_url(url).is_err(), "{url}");
+    }
+}
+
+#[test]
+fn the_sandbox_and_another_address_exclude_each_other() {
+    let both = problems(&["--sandbox", "--launchdarkly-url=https://ld.example"]);
+    assert!(
+        both.len() == 1 && both[0].contains("--launchdarkly-url"),
+        "{both:?}"
+    );
+}

@@ -1,0 +1,148 @@
+//! Logs: readable on a terminal, JSON lines for machines, and never more than may be shown.
+
+use std::{io::IsTerminal, str::FromStr};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt, Targets},
+    layer::{Layered, SubscriberExt},
+    util::SubscriberInitExt,
+};
+
+/// What is logged, and in which form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Form of a line.
+    pub format: Format,
+    /// Directives of `tracing_subscriber`'s `EnvFilter`, such as `info` or
+    /// `warn,launchdarkly_connector::delivery=trace`.
+    pub filter: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            format: Format::Auto,
+            filter: "info".into(),
+        }
+    }
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Text if standard error is a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line, with the fields of the spans around it.
+    Json,
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("`{text}` is none of auto, text, json")),
+        }
+    }
+}
+
+/// Parses filter directives.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn parse_filter(directives: &str) -> Result<EnvFilter, String> {
+    EnvFilter::builder()
+        .parse(directives)
+        .map_err(|error| format!("`{directives}` is not a log filter: {error}"))
+}
+
+/// Sends this process's logs to standard error, from now on.
+///
+/// # Errors
+/// A filter that does not parse, or logs that go somewhere already.
+pub fn init(settings: &Settings) -> Result<(), String> {
+    let filter = parse_filter(&settings.filter)?.and(libraries_capped());
+    let json = match settings.format {
+        Format::Auto => !std::io::stderr().is_terminal(),
+        Format::Text => false,
+        Format::Json => true,
+    };
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = if json {
+        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true);
+        layer.with_writer(std::io::stderr).boxed()
+    } else {
+        let layer = tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal());
+        layer.with_writer(std::io::stderr).boxed()
+    };
+    capped(lines, filter)
+        .try_init()
+        .map_err(|error| error.to_string())
+}
+
+fn capped(
+    lines: Box<dyn Layer<Registry> + Send + Sync>,
+    filter: impl tracing_subscriber::layer::Filter<Registry> + Send + Sync + 'static,
+) -> Layered<impl Layer<Registry>, Registry> {
+    tracing_subscriber::registry().with(lines.with_filter(filter))
+}
+
+/// Lets no library say more than `info`, whatever the operator's filter asks for.
+///
+/// HTTP, TLS and database libraries print headers, frames and statements at `debug` and `trace`,
+/// and so access tokens and identifiers. The cap names the one crate that may say more, not the
+/// many that may not, so that a new dependency is under it from its first day.
+fn libraries_capped() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target(env!("CARGO_CRATE_NAME"), LevelFilter::TRACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{Event, Subscriber};
+    use tracing_subscriber::layer::Context;
+
+    use super::*;
+
+    struct Heard(Arc<Mutex<Vec<&'static str>>>);
+
+    impl<S: Subscriber> Layer<S> for Heard {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().unwrap().push(event.metadata().target());
+        }
+    }
+
+    #[test]
+    fn libraries_stay_at_info_even_if_the_operator_asks_for_more() {
+        let heard = Arc::default();
+        let filter = parse_filter("trace,h2=trace")
+            .unwrap()
+            .and(libraries_capped());
+        let subscriber = capped(Heard(Arc::clone(&heard)).boxed(), filter);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::trace!(target: "h2::codec", "a frame with headers");
+            tracing::debug!(target: "some_new_library", "a statement");
+            tracing::info!(target: "sqlx::query", "a slow statement");
+            tracing::trace!("our own");
+        });
+        assert_eq!(
+            *heard.lock().unwrap(),
+            ["sqlx::query", "launchdarkly_connector::telemetry::tests"]
+        );
+    }
+
+    #[test]
+    fn a_broken_filter_is_quoted() {
+        let error = parse_filter("info,lane=loud").unwrap_err();
+        assert!(error.contains("lane=loud"), "{error}");
+    }
+}
