@@ -21,8 +21,8 @@ use crate::domain::{
     SegmentRef, Slot, Trouble, Vendor,
 };
 
-/// Far longer than anything here takes.
-const LONG: Duration = Duration::from_secs(10);
+/// Far longer than anything here takes, and shorter than an attempt may.
+const LONG: Duration = Duration::from_secs(5);
 
 fn delivery(connection: Connection, keys: &[&str]) -> Delivery {
     Delivery {
