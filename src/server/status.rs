@@ -9,24 +9,24 @@ use std::{collections::HashMap, fmt, time::Duration};
 
 use prost::Message;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt, pb};
+use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use crate::domain::{
     CheckOutcome, CredentialsUnavailable, DestinationName, RecordError, SegmentId, Trouble,
 };
 
 mod reason;
+mod violation;
+
 pub use reason::Reason;
+pub use violation::Violation;
+use violation::{field_violations, summary};
 
 /// Domain of every reason.
 pub const DOMAIN: &str = "destinations.cdp";
 
 /// Type of the resource that `ResourceInfo` names.
 const RESOURCE_TYPE: &str = "destinations.cdp/Destination";
-
-/// Most violations in one answer. They travel in a trailer, and gRPC clients refuse trailers
-/// beyond some 8 KiB: at about 200 bytes each (in base64) this many stay well below.
-const MAX_VIOLATIONS: usize = 25;
 
 /// When to come back to a store that does not answer. Our choice: a lock or a restart is short.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -38,25 +38,6 @@ const STREAMS_PAUSE: Duration = Duration::from_secs(5);
 const RATE_PAUSE: Duration = Duration::from_secs(10);
 /// When to come back to a vendor that fails and did not say. Our choice.
 const OUTAGE_PAUSE: Duration = Duration::from_secs(5);
-
-/// One field of a request, and what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Its path in the request, such as `destination.field_mappings[1].sources`.
-    pub field: String,
-    /// What is wrong and what would be right; never the value itself, which may be a secret.
-    pub description: String,
-}
-
-impl Violation {
-    /// Names a field and what is wrong with it.
-    pub fn new(field: impl Into<String>, description: impl fmt::Display) -> Self {
-        Self {
-            field: field.into(),
-            description: description.to_string(),
-        }
-    }
-}
 
 /// Whether a refusal is known to be the record's own fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,10 +153,13 @@ pub enum Failure {
     })]
     RejectedByDestination(Blame),
     /// One record ran out of time.
-    #[error("not delivered within {} s and {attempts} attempts: {trouble}", .tried_for.as_secs())]
+    #[error(
+        "not delivered within {} s and {attempts} attempts: {}",
+        .tried_for.as_secs(), obstacle(*.trouble)
+    )]
     DeliveryTimeout {
-        /// What stood in the way last.
-        trouble: Trouble,
+        /// What stood in the way last; nothing if no call could even be started.
+        trouble: Option<Trouble>,
         /// How long it was tried.
         tried_for: Duration,
         /// How often.
@@ -253,7 +237,7 @@ impl Failure {
     fn timeout_code(&self) -> Code {
         match self {
             Self::DeliveryTimeout {
-                trouble: Trouble::RateLimited,
+                trouble: Some(Trouble::RateLimited),
                 ..
             } => Code::ResourceExhausted,
             _ => Code::Unavailable,
@@ -308,7 +292,7 @@ impl Failure {
                 tried_for,
                 attempts,
             } => vec![
-                ("trouble", trouble.to_string()),
+                ("trouble", obstacle(*trouble)),
                 ("tried_for_seconds", tried_for.as_secs().to_string()),
                 ("attempts", attempts.to_string()),
             ],
@@ -343,7 +327,7 @@ impl Failure {
             Self::DestinationUnavailable(unavailable) => Some(
                 unavailable
                     .retry_after
-                    .unwrap_or_else(|| pause_after(unavailable.trouble)),
+                    .unwrap_or_else(|| pause_after(Some(unavailable.trouble))),
             ),
             Self::DeliveryTimeout { trouble, .. } => Some(pause_after(*trouble)),
             Self::Draining { retry_after } => Some(*retry_after),
@@ -420,36 +404,16 @@ fn embed(status: Status) -> pb::Status {
     pb::Status::decode(status.details()).expect("with_error_details encodes such a message")
 }
 
-fn summary(violations: &[Violation]) -> String {
-    match violations {
-        [] => "the request is invalid".to_owned(),
-        [one] => format!("{}: {}", one.field, one.description),
-        [first, rest @ ..] => format!(
-            "{}: {} (and {} more)",
-            first.field,
-            first.description,
-            rest.len()
-        ),
-    }
-}
-
-fn field_violations(violations: &[Violation]) -> Vec<FieldViolation> {
-    let mut shown: Vec<_> = violations
-        .iter()
-        .take(MAX_VIOLATIONS)
-        .map(|v| FieldViolation::new(&v.field, &v.description))
-        .collect();
-    if let Some(next) = violations.get(MAX_VIOLATIONS) {
-        let hidden = violations.len() - MAX_VIOLATIONS;
-        let note = format!("{hidden} problems from here on are not shown; mend the others first");
-        shown.push(FieldViolation::new(&next.field, note));
-    }
-    shown
-}
-
-fn pause_after(trouble: Trouble) -> Duration {
+fn obstacle(trouble: Option<Trouble>) -> String {
     match trouble {
-        Trouble::RateLimited => RATE_PAUSE,
+        Some(trouble) => trouble.to_string(),
+        None => "no call could be started in this time".to_owned(),
+    }
+}
+
+fn pause_after(trouble: Option<Trouble>) -> Duration {
+    match trouble {
+        Some(Trouble::RateLimited) => RATE_PAUSE,
         _ => OUTAGE_PAUSE,
     }
 }
