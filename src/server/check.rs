@@ -1,0 +1,260 @@
+//! What callers send, checked: everything that is wrong is noted with its path.
+//!
+//! Each check takes the path of the field it looks at, notes what is wrong in [`Violations`], and
+//! returns nothing in that case. Nothing is changed silently: white space around a token is
+//! refused, not removed.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::status::{Failure, Violation};
+use crate::{
+    domain::{
+        Action, ClientSideId, Connection, DisplayName, FieldMapping, Instance, Mapping,
+        MappingError, Transform,
+    },
+    pb::{
+        self, field_mapping::Transform as PbTransform, launch_darkly_config::Instance as PbInstance,
+    },
+    secret::AccessToken,
+};
+
+/// Longest access token, in bytes. LaunchDarkly's have some 40; ours leaves room for another form.
+const MAX_ACCESS_TOKEN: usize = 512;
+/// Longest client-side ID, in bytes. LaunchDarkly's have 24.
+const MAX_CLIENT_SIDE_ID: usize = 64;
+/// Most sources, and most transforms, of one mapping. Ours: a record's failure names every source,
+/// and each record pays for every transform.
+const MAX_MAPPING_PARTS: usize = 32;
+/// Longest name of an identifier, in bytes. Ours, for the same reason.
+const MAX_SOURCE_NAME: usize = 256;
+
+/// What is wrong with a request, collected so that it is told all at once.
+#[derive(Debug, Default)]
+pub(crate) struct Violations(Vec<Violation>);
+
+impl Violations {
+    pub(crate) fn note(&mut self, field: impl Into<String>, description: impl fmt::Display) {
+        self.0.push(Violation::new(field, description));
+    }
+
+    /// What was parsed, or a note of why it could not be.
+    pub(crate) fn keep<T>(
+        &mut self,
+        field: &str,
+        parsed: Result<T, impl fmt::Display>,
+    ) -> Option<T> {
+        parsed.map_err(|error| self.note(field, error)).ok()
+    }
+
+    /// The checked request, if nothing was noted.
+    pub(crate) fn finish<T>(self, checked: Option<T>) -> Result<T, Failure> {
+        match checked {
+            Some(checked) if self.0.is_empty() => Ok(checked),
+            _ => Err(Failure::InvalidFields(self.0)),
+        }
+    }
+}
+
+/// Runs a check and fails with everything it noted.
+pub(crate) fn all<T>(check: impl FnOnce(&mut Violations) -> Option<T>) -> Result<T, Failure> {
+    let mut violations = Violations::default();
+    let checked = check(&mut violations);
+    violations.finish(checked)
+}
+
+/// The id that makes a retry safe, if the caller set one.
+pub(crate) fn request_id(id: &str, violations: &mut Violations) -> Option<Uuid> {
+    if id.is_empty() {
+        return None;
+    }
+    let parsed = Uuid::try_parse(id).ok();
+    // Clients that forget to draw one send this, and would collide with each other.
+    let drawn = parsed.filter(|id| !id.is_nil());
+    violations.keep(
+        "request_id",
+        drawn.ok_or("must be a UUID, a new one for each request"),
+    )
+}
+
+pub(crate) fn display_name(
+    name: &str,
+    path: &str,
+    violations: &mut Violations,
+) -> Option<DisplayName> {
+    let rule = "must be 1 to 63 characters, not blank, without control characters";
+    violations.keep(path, DisplayName::new(name).ok_or(rule))
+}
+
+/// The id of one of the vendor's actions.
+pub(crate) fn action(
+    id: &str,
+    known: &[Action],
+    path: &str,
+    violations: &mut Violations,
+) -> Option<String> {
+    let found = known.iter().find(|action| action.id == id);
+    let rule = || {
+        let ids: Vec<_> = known.iter().map(|action| action.id).collect();
+        format!("must be one of: {}", ids.join(", "))
+    };
+    let kept = violations.keep(path, found.ok_or_else(rule));
+    kept.map(|action| action.id.to_owned())
+}
+
+pub(crate) fn access_token(
+    token: String,
+    path: &str,
+    violations: &mut Violations,
+) -> Option<AccessToken> {
+    let checked = opaque(&token, MAX_ACCESS_TOKEN);
+    violations
+        .keep(path, checked)
+        .map(|()| AccessToken::new(token))
+}
+
+pub(crate) fn client_side_id(
+    id: String,
+    path: &str,
+    violations: &mut Violations,
+) -> Option<ClientSideId> {
+    let checked = opaque(&id, MAX_CLIENT_SIDE_ID);
+    violations
+        .keep(path, checked)
+        .map(|()| ClientSideId::new(id))
+}
+
+/// Text that people copy and that goes into headers and URLs as it is.
+fn opaque(text: &str, longest: usize) -> Result<(), String> {
+    if text.is_empty() {
+        Err("is required and must not be empty".to_owned())
+    } else if text.trim() != text {
+        Err("has white space around it; copy it again without".to_owned())
+    } else if !text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        Err("must consist of printable ASCII characters".to_owned())
+    } else {
+        bounded(text, longest)
+    }
+}
+
+fn bounded(text: &str, longest: usize) -> Result<(), String> {
+    let rule = || format!("must be at most {longest} bytes long");
+    (text.len() <= longest).then_some(()).ok_or_else(rule)
+}
+
+pub(crate) fn instance(number: i32, path: &str, violations: &mut Violations) -> Option<Instance> {
+    let instance = match PbInstance::try_from(number) {
+        Ok(PbInstance::Unspecified | PbInstance::Commercial) => Ok(Instance::Commercial),
+        Ok(PbInstance::Eu) => Ok(Instance::Eu),
+        Ok(PbInstance::Federal) => Ok(Instance::Federal),
+        Err(_) => Err("must be one of: INSTANCE_COMMERCIAL, INSTANCE_EU, INSTANCE_FEDERAL"),
+    };
+    violations.keep(path, instance)
+}
+
+/// Settings that are checked with LaunchDarkly and not stored. Only what is over-long is refused
+/// here: telling what is wrong with the rest, if only that it is missing, is what the check is for.
+pub(crate) fn unsaved_connection(
+    config: pb::LaunchDarklyConfig,
+    path: &str,
+    violations: &mut Violations,
+) -> Option<Connection> {
+    let token = bounded(&config.access_token, MAX_ACCESS_TOKEN);
+    let token = violations.keep(&format!("{path}.access_token"), token);
+    let id = bounded(&config.client_side_id, MAX_CLIENT_SIDE_ID);
+    let id = violations.keep(&format!("{path}.client_side_id"), id);
+    let instance = instance(config.instance, &format!("{path}.instance"), violations);
+    Some(Connection {
+        access_token: token.map(|()| AccessToken::new(config.access_token))?,
+        client_side_id: id.map(|()| ClientSideId::new(config.client_side_id))?,
+        instance: instance?,
+    })
+}
+
+/// A mapping, of a destination or of an activation.
+pub(crate) fn mapping(
+    mappings: Vec<pb::FieldMapping>,
+    path: &str,
+    violations: &mut Violations,
+) -> Option<Mapping> {
+    let mut fields = Vec::with_capacity(mappings.len());
+    for (index, mapping) in mappings.into_iter().enumerate() {
+        fields.push(field_mapping(
+            mapping,
+            &format!("{path}[{index}]"),
+            violations,
+        ));
+    }
+    match Mapping::check(fields) {
+        Ok(mapping) => Some(mapping),
+        Err(errors) => {
+            for error in errors {
+                violations.note(mapping_path(&error, path), error);
+            }
+            None
+        }
+    }
+}
+
+fn field_mapping(
+    mapping: pb::FieldMapping,
+    path: &str,
+    violations: &mut Violations,
+) -> FieldMapping {
+    let too_many = format!("must be at most {MAX_MAPPING_PARTS}");
+    if mapping.sources.len() > MAX_MAPPING_PARTS {
+        violations.note(format!("{path}.sources"), &too_many);
+    }
+    if mapping.transforms.len() > MAX_MAPPING_PARTS {
+        violations.note(format!("{path}.transforms"), &too_many);
+    }
+    for (index, source) in mapping.sources.iter().enumerate() {
+        if source.len() > MAX_SOURCE_NAME {
+            let rule = format!("must be at most {MAX_SOURCE_NAME} bytes long");
+            violations.note(format!("{path}.sources[{index}]"), rule);
+        }
+    }
+    let mut transforms = Vec::with_capacity(mapping.transforms.len());
+    for (index, number) in mapping.transforms.iter().enumerate() {
+        transforms.extend(transform(
+            *number,
+            &format!("{path}.transforms[{index}]"),
+            violations,
+        ));
+    }
+    FieldMapping {
+        field: mapping.field,
+        sources: mapping.sources,
+        transforms,
+    }
+}
+
+fn transform(number: i32, path: &str, violations: &mut Violations) -> Option<Transform> {
+    let transform = match PbTransform::try_from(number) {
+        Ok(PbTransform::Trim) => Ok(Transform::Trim),
+        Ok(PbTransform::Lowercase) => Ok(Transform::Lowercase),
+        Ok(PbTransform::Sha256Hex) => Ok(Transform::Sha256Hex),
+        Ok(PbTransform::Unspecified) | Err(_) => {
+            Err("must be one of: TRANSFORM_TRIM, TRANSFORM_LOWERCASE, TRANSFORM_SHA256_HEX")
+        }
+    };
+    violations.keep(path, transform)
+}
+
+fn mapping_path(error: &MappingError, path: &str) -> String {
+    match error {
+        MappingError::UnknownField { index } | MappingError::DuplicateField { index } => {
+            format!("{path}[{index}].field")
+        }
+        MappingError::NoSources { index } => format!("{path}[{index}].sources"),
+        MappingError::BlankSource {
+            index,
+            source_index,
+        } => format!("{path}[{index}].sources[{source_index}]"),
+        MappingError::MissingField => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

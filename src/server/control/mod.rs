@@ -1,0 +1,170 @@
+//! The unary calls: describing actions, checking credentials, and keeping destinations.
+//!
+//! Each method takes and returns wire messages; [`service`](super::service) wraps them for tonic.
+//! A request is checked as a whole before anything is looked up.
+
+mod create;
+mod edit;
+mod list;
+mod mask;
+mod once;
+mod page;
+mod update;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tracing::Instrument;
+
+use super::{check, convert, status::Failure};
+use crate::{
+    clock,
+    delivery::{TargetState, Targets},
+    domain::{Destination, DestinationName, DestinationState, Etag, Vendor},
+    pb,
+    store::{self, Store},
+};
+
+/// Answers the unary calls; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Control {
+    store: Arc<dyn Store>,
+    vendor: Arc<dyn Vendor>,
+    /// Where running streams learn what became of their destination.
+    targets: Arc<Targets>,
+}
+
+impl Control {
+    /// Puts the calls on a store and a vendor.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, vendor: Arc<dyn Vendor>, targets: Arc<Targets>) -> Self {
+        Self {
+            store,
+            vendor,
+            targets,
+        }
+    }
+
+    /// Gets one destination.
+    ///
+    /// # Errors
+    /// A bad name, or none of that name.
+    pub async fn get_destination(
+        &self,
+        request: pb::GetDestinationRequest,
+    ) -> Result<pb::Destination, Failure> {
+        let name = check::all(|noted| noted.keep("name", request.name.parse()))?;
+        let found = self.look_up(&name).await?;
+        Ok(convert::destination(&found))
+    }
+
+    /// Deletes a destination and its secret.
+    ///
+    /// # Errors
+    /// A bad name, another etag, or none of that name unless that is allowed.
+    pub async fn delete_destination(
+        &self,
+        request: pb::DeleteDestinationRequest,
+    ) -> Result<(), Failure> {
+        let control = self.clone();
+        to_its_end(async move { control.delete(request).await }).await
+    }
+
+    async fn delete(&self, request: pb::DeleteDestinationRequest) -> Result<(), Failure> {
+        let name: DestinationName = check::all(|noted| noted.keep("name", request.name.parse()))?;
+        let etag = etag(request.etag);
+        match self.store.delete(&name, etag.as_ref()).await {
+            Ok(Some(uid)) => self.targets.publish_deleted(uid),
+            Ok(None) if request.allow_missing => {}
+            Ok(None) => return Err(Failure::DestinationNotFound(name)),
+            Err(store::Error::Conflict) => return Err(Failure::EtagMismatch(name)),
+            Err(error) => return Err(store_failure(error)),
+        }
+        Ok(())
+    }
+
+    /// Checks credentials, stored or not; bad ones are an answer and no error.
+    ///
+    /// # Errors
+    /// Nothing to check, no such destination, or LaunchDarkly cannot be asked.
+    pub async fn validate_credentials(
+        &self,
+        request: pb::ValidateCredentialsRequest,
+    ) -> Result<pb::ValidateCredentialsResponse, Failure> {
+        use pb::validate_credentials_request::Target;
+        let connection = match request.target {
+            Some(Target::Name(name)) => {
+                let name = check::all(|noted| noted.keep("name", name.parse()))?;
+                self.look_up(&name).await?.connection
+            }
+            Some(Target::LaunchDarkly(config)) => {
+                check::all(|noted| check::unsaved_connection(config, "launch_darkly", noted))?
+            }
+            None => return Err(Failure::invalid("target", "set name or launch_darkly")),
+        };
+        let report = self.vendor.check_credentials(&connection).await?;
+        Ok(convert::report(report))
+    }
+
+    async fn look_up(&self, name: &DestinationName) -> Result<Destination, Failure> {
+        let found = self.store.get(name).await.map_err(store_failure)?;
+        found.ok_or_else(|| Failure::DestinationNotFound(name.clone()))
+    }
+}
+
+/// What streams may do with a destination as it is stored.
+pub(crate) fn target_state(destination: &Destination) -> TargetState {
+    match destination.state {
+        DestinationState::Active => TargetState::Active(Arc::new(destination.connection.clone())),
+        DestinationState::CredentialsRejected => TargetState::Rejected,
+    }
+}
+
+/// The caller's etag; none when empty.
+fn etag(etag: String) -> Option<Etag> {
+    (!etag.is_empty()).then_some(Etag(etag))
+}
+
+/// The time to stamp on a destination, in the microseconds that lists are ordered by: what a call
+/// answers is then what a later one reads back.
+fn stamp() -> SystemTime {
+    whole_micros(clock::now())
+}
+
+fn whole_micros(at: SystemTime) -> SystemTime {
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let surplus = Duration::from_nanos((since.subsec_nanos() % 1_000).into());
+    SystemTime::UNIX_EPOCH + (since - surplus)
+}
+
+/// Runs a change to its end even if the caller goes away: once it is stored, the streams must hear
+/// of it. Awaited here; without a caller it ends by itself, the store's calls being bounded.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    let task = tokio::spawn(change.in_current_span());
+    task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a change of a destination broke off");
+        Err(Failure::Internal)
+    })
+}
+
+/// What a caller hears of the store's failures, which are logged here and only here.
+pub(crate) fn store_failure(error: store::Error) -> Failure {
+    tracing::error!(%error, "the store failed");
+    match error {
+        store::Error::Unavailable(_) => Failure::StoreUnavailable,
+        // The callers handle the first three where they can come.
+        store::Error::Exists
+        | store::Error::Conflict
+        | store::Error::Remembered
+        | store::Error::Corrupt(_) => Failure::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! Requests that take effect once, however often they are sent.
+
+use aws_lc_rs::digest;
+use prost::Message;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::{Control, store_failure};
+use crate::{
+    domain::{Destination, OrganizationId},
+    server::status::Failure,
+    store::{Fingerprint, Once},
+};
+
+/// A request as it is remembered. `body` is the same for the same request: no message that is
+/// remembered holds a map, whose order would differ.
+pub(super) fn once(method: &str, request_id: Option<Uuid>, body: &impl Message) -> Option<Once> {
+    request_id.map(|request_id| Once {
+        request_id,
+        fingerprint: fingerprint(method, body),
+    })
+}
+
+fn fingerprint(method: &str, body: &impl Message) -> Fingerprint {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(method.as_bytes());
+    hash.update(&[0]);
+    // The body holds a token: wiped after use.
+    hash.update(&Zeroizing::new(body.encode_to_vec()));
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(hash.finish().as_ref());
+    Fingerprint(bytes)
+}
+
+impl Control {
+    /// The destination of a request that was carried out before, as it is now; none if this is the
+    /// first time.
+    pub(super) async fn replay(
+        &self,
+        organization: &OrganizationId,
+        once: Option<&Once>,
+    ) -> Result<Option<Destination>, Failure> {
+        let Some(once) = once else { return Ok(None) };
+        let recalled = self.store.recall(organization, once.request_id).await;
+        let Some(done) = recalled.map_err(store_failure)? else {
+            return Ok(None);
+        };
+        if done.fingerprint != once.fingerprint {
+            return Err(Failure::RequestIdReused);
+        }
+        let found = self.store.get(&done.name).await.map_err(store_failure)?;
+        match found.filter(|found| found.uid == done.uid) {
+            Some(found) => Ok(Some(found)),
+            None => Err(Failure::DestinationDeletedSince(done.name)),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tonic_types::StatusExt;
+
+use super::*;
+use crate::domain::{CredentialsUnavailable, Trouble};
+
+fn list(page_size: i32, page_token: &str, filter: &str) -> pb::ListDestinationsRequest {
+    pb::ListDestinationsRequest {
+        parent: PARENT.into(),
+        page_size,
+        page_token: page_token.into(),
+        filter: filter.into(),
+    }
+}
+
+async fn filled() -> House {
+    let house = House::new().await;
+    for (parent, name) in [
+        (PARENT, "Alpha"),
+        ("organizations/other", "Alpha 2"),
+        (PARENT, "Beta"),
+        (PARENT, "alphabet"),
+        (PARENT, "Final Alpha"),
+    ] {
+        let request = pb::CreateDestinationRequest {
+            parent: parent.into(),
+            destination_id: String::new(),
+            destination: Some(pb::Destination {
+                display_name: name.into(),
+                ..settings()
+            }),
+            ..Default::default()
+        };
+        house.control.create_destination(request).await.unwrap();
+    }
+    house
+}
+
+#[tokio::test]
+async fn pages_hold_every_match_once_and_the_newest_first() {
+    let house = filled().await;
+    let mut token = String::new();
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let request = list(2, &token, r#"display_name:"ALPHA""#);
+        let page = house.control.list_destinations(request).await.unwrap();
+        names.extend(page.destinations.into_iter().map(|d| d.display_name));
+        token = page.next_page_token;
+    }
+    assert_eq!(names, ["Final Alpha", "alphabet", "Alpha"]);
+    assert_eq!(token, "");
+    let all = house
+        .control
+        .list_destinations(list(0, "", ""))
+        .await
+        .unwrap();
+    assert_eq!(all.destinations.len(), 4);
+}
+
+#[tokio::test]
+async fn a_page_token_is_good_for_its_query_alone() {
+    let house = filled().await;
+    let first = house
+        .control
+        .list_destinations(list(1, "", ""))
+        .await
+        .unwrap();
+    let token = first.next_page_token;
+    let elsewhere = pb::ListDestinationsRequest {
+        parent: "organizations/other".into(),
+        ..list(1, &token, "")
+    };
+    for request in [
+        elsewhere,
+        list(1, &token, r#"display_name:"a""#),
+        list(1, &format!("{token}A"), ""),
+        list(1, "1", ""),
+    ] {
+        let failure = house.control.list_destinations(request).await.unwrap_err();
+        assert_eq!(paths(failure), ["page_token"]);
+    }
+    // The size may change from page to page.
+    let rest = house
+        .control
+        .list_destinations(list(9, &token, ""))
+        .await
+        .unwrap();
+    assert_eq!(rest.destinations.len(), 3);
+}
+
+#[tokio::test]
+async fn a_malformed_list_is_told_all_at_once() {
+    let house = House::new().await;
+    let wrong = pb::ListDestinationsRequest {
+        parent: String::new(),
+        ..list(-1, "", "vip")
+    };
+    let failure = house.control.list_destinations(wrong).await.unwrap_err();
+    assert_eq!(paths(failure), ["page_size", "parent", "filter"]);
+}
+
+#[tokio::test]
+async fn actions_come_in_pages_too() {
+    let house = House::with_actions(&["a", "b", "c"]).await;
+    let describe = |page_size, page_token: &str| {
+        house.control.describe_actions(&pb::DescribeActionsRequest {
+            page_size,
+            page_token: page_token.into(),
+        })
+    };
+    let ids = |page: &pb::DescribeActionsResponse| -> Vec<_> {
+        page.actions
+            .iter()
+            .map(|action| action.id.clone())
+            .collect()
+    };
+    assert_eq!(ids(&describe(0, "").unwrap()), ["a", "b", "c"]);
+    let first = describe(2, "").unwrap();
+    assert_eq!(ids(&first), ["a", "b"]);
+    let last = describe(2, &first.next_page_token).unwrap();
+    assert_eq!(ids(&last), ["c"]);
+    assert_eq!(last.next_page_token, "");
+    assert_eq!(
+        paths(describe(-1, "x").unwrap_err()),
+        ["page_size", "page_token"]
+    );
+}
+
+#[tokio::test]
+async fn a_deletion_is_guarded_announced_and_may_find_nothing() {
+    let (house, vip_then) = House::with_vip().await;
+    let mut target = house.watch().await;
+    let with_etag = |etag: &str| pb::DeleteDestinationRequest {
+        etag: etag.into(),
+        ..delete()
+    };
+    let failure = house
+        .control
+        .delete_destination(with_etag("old"))
+        .await
+        .unwrap_err();
+    assert_eq!(failure, Failure::EtagMismatch(vip()));
+    assert_ne!(target.current().1, TargetState::Deleted);
+    house
+        .control
+        .delete_destination(with_etag(&vip_then.etag))
+        .await
+        .unwrap();
+    assert_eq!(target.current().1, TargetState::Deleted);
+
+    let failure = house
+        .control
+        .delete_destination(delete())
+        .await
+        .unwrap_err();
+    assert_eq!(failure, Failure::DestinationNotFound(vip()));
+    let maybe = pb::DeleteDestinationRequest {
+        allow_missing: true,
+        ..with_etag("old")
+    };
+    assert_eq!(house.control.delete_destination(maybe).await, Ok(()));
+}
+
+#[tokio::test]
+async fn streams_hear_of_a_deletion_even_if_its_caller_went_away() {
+    let (house, _) = House::with_vip().await;
+    let mut target = house.watch().await;
+    assert_ne!(target.current().1, TargetState::Deleted);
+    house.store.answers.forget_permits(usize::MAX);
+    let control = house.control.clone();
+    let caller = tokio::spawn(async move { control.delete_destination(delete()).await });
+    while house.count().await > 0 {
+        tokio::task::yield_now().await;
+    }
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    house.store.answers.add_permits(1);
+    // Bounded, since there may be nobody left to tell.
+    let heard = tokio::time::timeout(Duration::from_secs(5), target.changed()).await;
+    assert!(heard.is_ok());
+    assert_eq!(target.current().1, TargetState::Deleted);
+}
+
+#[tokio::test]
+async fn credentials_are_checked_stored_or_not() {
+    use pb::validate_credentials_request::Target;
+    let (house, _) = House::with_vip().await;
+    let check = |target| {
+        let request = pb::ValidateCredentialsRequest { target };
+        house.control.validate_credentials(request)
+    };
+    assert!(check(Some(Target::Name(VIP.into()))).await.unwrap().valid);
+    let unsaved = config("api-canary-2", "77aa", Instance::Federal);
+    check(Some(Target::LaunchDarkly(unsaved))).await.unwrap();
+    let tokens: Vec<_> = house
+        .oracle
+        .asked
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|connection| connection.access_token.expose().to_owned())
+        .collect();
+    assert_eq!(tokens, [TOKEN, "api-canary-2"]);
+
+    assert_eq!(paths(check(None).await.unwrap_err()), ["target"]);
+    let failure = check(Some(Target::Name(format!("{VIP}-2"))))
+        .await
+        .unwrap_err();
+    assert!(matches!(failure, Failure::DestinationNotFound(_)));
+    *house.oracle.answer.lock().unwrap() = Err(CredentialsUnavailable {
+        trouble: Trouble::RateLimited,
+        retry_after: Some(Duration::from_secs(7)),
+    });
+    let status = check(Some(Target::Name(VIP.into())))
+        .await
+        .unwrap_err()
+        .into_status();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    let retry = status.get_details_retry_info().unwrap();
+    assert_eq!(retry.retry_delay, Some(Duration::from_secs(7)));
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_is_no_answer_about_destinations() {
+    let (house, _) = House::with_vip().await;
+    house.store.is_down.store(true, Ordering::Relaxed);
+    let request = pb::GetDestinationRequest { name: VIP.into() };
+    let get = house.control.get_destination(request).await;
+    assert_eq!(get, Err(Failure::StoreUnavailable));
+    let created = house.control.create_destination(create()).await;
+    assert_eq!(created, Err(Failure::StoreUnavailable));
+    let updated = house.update(settings(), &[]).await;
+    assert_eq!(updated, Err(Failure::StoreUnavailable));
+    let deleted = house.control.delete_destination(delete()).await;
+    assert_eq!(deleted, Err(Failure::StoreUnavailable));
+    let listed = house.control.list_destinations(list(0, "", "")).await;
+    assert_eq!(listed, Err(Failure::StoreUnavailable));
+}

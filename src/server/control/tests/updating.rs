@@ -1,0 +1,250 @@
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::{
+    domain::{DestinationState, Revision},
+    server::control::mask,
+};
+
+/// Other settings, different in every part.
+fn others() -> pb::Destination {
+    pb::Destination {
+        display_name: "Renamed".into(),
+        action: "send-other".into(),
+        config: Some(Config::LaunchDarkly(config(
+            "api-canary-9999",
+            "77aa",
+            Instance::Eu,
+        ))),
+        field_mappings: vec![pb::FieldMapping {
+            field: "context_key".into(),
+            sources: vec!["email".into()],
+            transforms: vec![],
+        }],
+        ..Default::default()
+    }
+}
+
+/// What `path` replaces of `before`, part by part and by hand.
+fn expected(path: &str, before: &pb::Destination) -> pb::Destination {
+    let names = |part: &str| path == "*" || part == path || part.starts_with(&format!("{path}."));
+    let mut after = before.clone();
+    let Some(Config::LaunchDarkly(config)) = &mut after.config else {
+        panic!("no config")
+    };
+    if names("launch_darkly.access_token") {
+        config.obfuscated_access_token = "9999".into();
+    }
+    if names("launch_darkly.client_side_id") {
+        config.client_side_id = "77aa".into();
+    }
+    if names("launch_darkly.instance") {
+        config.instance = Instance::Eu.into();
+    }
+    if names("display_name") {
+        after.display_name = "Renamed".into();
+    }
+    if names("action") {
+        after.action = "send-other".into();
+    }
+    if names("field_mappings") {
+        after.field_mappings = others().field_mappings;
+    }
+    if path == "*" || path.starts_with("launch_darkly") {
+        after.set_state(pb::destination::State::Active);
+    }
+    after
+}
+
+/// Without what every update changes.
+fn timeless(mut destination: pb::Destination) -> pb::Destination {
+    destination.etag.clear();
+    destination.update_time = None;
+    destination
+}
+
+async fn reject(house: &House) {
+    let vip = house.stored().await;
+    let rejected = house
+        .store
+        .reject_credentials(vip.uid, vip.revision, stamp());
+    assert!(rejected.await.unwrap());
+}
+
+#[tokio::test]
+async fn each_mask_path_replaces_its_part_and_nothing_else() {
+    for (path, _) in mask::PATHS {
+        let (house, _) = House::with_vip().await;
+        reject(&house).await;
+        let before = house.get().await;
+        let answered = house.update(others(), &[path]).await.unwrap();
+        assert_eq!(answered, house.get().await, "{path}");
+        assert_ne!(answered.etag, before.etag, "{path}");
+        assert_eq!(
+            timeless(answered),
+            timeless(expected(path, &before)),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_a_mask_what_is_populated_is_replaced_and_the_token_stays() {
+    let (house, read) = House::with_vip().await;
+    reject(&house).await;
+    // What a form sends back after reading: all but the token.
+    let mut form = pb::Destination {
+        display_name: "Renamed".into(),
+        etag: String::new(),
+        ..read
+    };
+    let answered = house.update(form.clone(), &[]).await.unwrap();
+    assert_eq!(answered.display_name, "Renamed");
+    assert_eq!(house.stored().await.connection.access_token.expose(), TOKEN);
+    assert_eq!(
+        house.stored().await.state,
+        DestinationState::CredentialsRejected
+    );
+
+    // The same token once more: its role may have been mended.
+    form.config = Some(Config::LaunchDarkly(config(
+        TOKEN,
+        "",
+        Instance::Unspecified,
+    )));
+    house.update(form, &[]).await.unwrap();
+    assert_eq!(house.stored().await.state, DestinationState::Active);
+    assert_eq!(
+        house.stored().await.connection.client_side_id.as_str(),
+        "5f0c"
+    );
+
+    let nothing = house.update(pb::Destination::default(), &[]).await.unwrap();
+    assert_eq!(nothing.display_name, "Renamed");
+}
+
+#[tokio::test]
+async fn a_mask_cannot_empty_what_is_required() {
+    let (house, before) = House::with_vip().await;
+    let token = "destination.launch_darkly.access_token";
+    let id = "destination.launch_darkly.client_side_id";
+    for (path, named) in [
+        ("launch_darkly.access_token", vec![token]),
+        ("launch_darkly.client_side_id", vec![id]),
+        ("launch_darkly", vec![token, id]),
+        ("display_name", vec!["destination.display_name"]),
+        ("action", vec!["destination.action"]),
+        ("field_mappings", vec!["destination.field_mappings"]),
+    ] {
+        let failure = house
+            .update(pb::Destination::default(), &[path])
+            .await
+            .unwrap_err();
+        assert_eq!(paths(failure), named, "{path}");
+    }
+    // The instance has a default, so naming it without a value resets it.
+    let reset = house
+        .update(pb::Destination::default(), &["launch_darkly.instance"])
+        .await;
+    assert_eq!(timeless(reset.unwrap()), timeless(before));
+    let nowhere = pb::UpdateDestinationRequest::default();
+    let failure = house.control.update_destination(nowhere).await.unwrap_err();
+    assert_eq!(paths(failure), ["destination"]);
+}
+
+#[tokio::test]
+async fn an_etag_guards_against_lost_updates() {
+    let (house, read) = House::with_vip().await;
+    let stale = pb::Destination {
+        etag: read.etag,
+        ..others()
+    };
+    let read = house.update(stale.clone(), &["action"]).await.unwrap();
+    let failure = house.update(stale, &["display_name"]).await.unwrap_err();
+    assert_eq!(failure, Failure::EtagMismatch(vip()));
+    assert_eq!(house.get().await, read);
+
+    // Even if the other update comes between reading and writing.
+    house.store.races.store(1, Ordering::Relaxed);
+    let guarded = pb::Destination {
+        etag: read.etag,
+        ..others()
+    };
+    let failure = house.update(guarded, &["display_name"]).await.unwrap_err();
+    assert_eq!(failure, Failure::EtagMismatch(vip()));
+}
+
+#[tokio::test]
+async fn without_an_etag_a_lost_race_is_run_again_a_few_times() {
+    let (house, _) = House::with_vip().await;
+    house.store.races.store(2, Ordering::Relaxed);
+    let renamed = house.update(others(), &["display_name"]).await.unwrap();
+    assert_eq!(renamed.display_name, "Renamed");
+    // What the others wrote meanwhile is kept.
+    assert_eq!(
+        house.stored().await.state,
+        DestinationState::CredentialsRejected
+    );
+
+    house.store.races.store(u32::MAX, Ordering::Relaxed);
+    let failure = house.update(others(), &["action"]).await.unwrap_err();
+    assert_eq!(failure, Failure::Contended(vip()));
+}
+
+#[tokio::test]
+async fn a_repeated_update_takes_effect_once() {
+    let (house, read) = House::with_vip().await;
+    let stale = pb::Destination {
+        etag: read.etag,
+        ..others()
+    };
+    let request = pb::UpdateDestinationRequest {
+        request_id: REQUEST_ID.into(),
+        ..update(stale, &["display_name"])
+    };
+    let repeat = || house.control.update_destination(request.clone());
+    // Two at once, and one later: although the etag is stale by then.
+    let (one, other) = tokio::join!(repeat(), repeat());
+    assert_eq!(one.as_ref().unwrap(), other.as_ref().unwrap());
+    assert_eq!(repeat().await, one);
+    assert_eq!(house.stored().await.revision, Revision(2));
+}
+
+#[tokio::test]
+async fn streams_hear_of_an_update() {
+    let (house, _) = House::with_vip().await;
+    reject(&house).await;
+    let mut target = house.watch().await;
+    assert_eq!(target.current(), (Revision(2), TargetState::Rejected));
+    house
+        .update(others(), &["launch_darkly.access_token"])
+        .await
+        .unwrap();
+    let rotated = Arc::new(house.stored().await.connection);
+    assert_eq!(rotated.access_token.expose(), "api-canary-9999");
+    assert_eq!(
+        target.current(),
+        (Revision(3), TargetState::Active(rotated))
+    );
+}
+
+#[tokio::test]
+async fn a_dry_run_of_an_update_changes_nothing() {
+    let (house, before) = House::with_vip().await;
+    let mut target = house.watch().await;
+    let dry = pb::UpdateDestinationRequest {
+        validate_only: true,
+        ..update(others(), &["*"])
+    };
+    let preview = house.control.update_destination(dry).await.unwrap();
+    assert_eq!(timeless(preview), timeless(expected("*", &before)));
+    assert_eq!(house.get().await, before);
+    assert_eq!(target.current().0, Revision::FIRST);
+}
+
+#[tokio::test]
+async fn what_is_missing_cannot_be_updated() {
+    let house = House::new().await;
+    let failure = house.update(others(), &["action"]).await.unwrap_err();
+    assert_eq!(failure, Failure::DestinationNotFound(vip()));
+}
