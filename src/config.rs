@@ -1,8 +1,11 @@
 //! The settings of `serve`: from flags and environment to checked values, or all that is wrong.
 
-use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt, net::SocketAddr, num::NonZeroU16, ops::RangeInclusive, path::PathBuf, str::FromStr,
+    time::Duration,
+};
 
-use crate::telemetry;
+use crate::{launchdarkly::Endpoint, telemetry};
 
 mod args;
 pub mod duration;
@@ -36,13 +39,13 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchDarkly {
     /// Replaces the host of every LaunchDarkly instance: scheme, host and port, no path.
-    pub url: Option<http::Uri>,
+    pub url: Option<Endpoint>,
     /// Key of the registered integration, the last part of the path of segment targets.
     pub integration_key: String,
     /// Longest time for one attempt at a call.
     pub attempt_timeout: Duration,
     /// Most calls that are under way at once for one LaunchDarkly account.
-    pub max_calls_per_account: u16,
+    pub max_calls_per_account: NonZeroU16,
 }
 
 /// The sandbox that runs beside the service.
@@ -106,7 +109,7 @@ impl Default for LaunchDarkly {
             integration_key: "zeotap".into(),
             // What the peers allow.
             attempt_timeout: Duration::from_secs(10),
-            max_calls_per_account: 8,
+            max_calls_per_account: NonZeroU16::new(8).expect("eight is not zero"),
         }
     }
 }
@@ -140,6 +143,9 @@ const MIB: usize = 1024 * 1024;
 /// The contract's bounds of a delivery time-out.
 const DELIVERY_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3_600);
+/// Beyond some hundreds, calls of one account would only wait for each other at LaunchDarkly.
+const CALLS_PER_ACCOUNT: RangeInclusive<NonZeroU16> =
+    NonZeroU16::MIN..=NonZeroU16::new(1_000).expect("a thousand is not zero");
 /// A week: longer than any stream should live, short enough to catch a slip of the unit.
 const STREAM_TIME: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3_600);
@@ -186,9 +192,7 @@ impl ServeArgs {
     fn check_launch_darkly(&self, settings: &mut Settings, check: &mut Check) {
         let to = &mut settings.launch_darkly;
         if let Some(url) = &self.launchdarkly_url {
-            check.set(&mut to.url, "launchdarkly-url", url, |text| {
-                base_url(text).map(Some)
-            });
+            check.set(&mut to.url, "launchdarkly-url", url, endpoint);
         }
         let key = &self.integration_key;
         check.set(
@@ -210,7 +214,7 @@ impl ServeArgs {
             &mut to.max_calls_per_account,
             "max-calls-per-account",
             calls,
-            count(1..=1_000),
+            count(CALLS_PER_ACCOUNT),
         );
         self.check_sandbox(settings, check);
     }
@@ -404,6 +408,11 @@ fn parsed(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+fn endpoint(text: &str) -> Result<Option<Endpoint>, String> {
+    let checked = text.parse().map(Some);
+    checked.map_err(|error| format!("{error}; write it like https://launchdarkly.example.com"))
+}
+
 fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),
@@ -462,39 +471,4 @@ fn integration_key(text: &str) -> Result<String, String> {
             "`{text}` is not an integration's key: letters, digits and _ . - after a letter or digit"
         ))
     }
-}
-
-/// Refuses what would send access tokens over the network in the clear, or to a path nobody meant.
-fn base_url(text: &str) -> Result<http::Uri, String> {
-    let refuse = |why: &str| {
-        Err(format!(
-            "{why}; write it like https://launchdarkly.example.com"
-        ))
-    };
-    let Ok(url) = text.parse::<http::Uri>() else {
-        return refuse("this is not a URL");
-    };
-    let Some(authority) = url.authority().filter(|_| url.scheme().is_some()) else {
-        return refuse("the URL needs a scheme and a host");
-    };
-    if authority.as_str().contains('@') || !matches!(url.path(), "" | "/") || url.query().is_some()
-    {
-        return refuse("the URL may hold a scheme, a host and a port, and nothing else");
-    }
-    match url.scheme_str() {
-        Some("https") => Ok(url),
-        Some("http") if is_loopback(authority.host()) => Ok(url),
-        Some("http") => refuse(
-            "http would carry access tokens in the clear; only a loopback address may be called without TLS",
-        ),
-        _ => refuse("the scheme must be https, or http on loopback"),
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let literal = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || literal
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
 }

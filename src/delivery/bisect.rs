@@ -128,7 +128,7 @@ mod tests {
                     return Found {
                         applied,
                         isolated,
-                                                end,
+                        end,
                         calls: bisect.calls,
                     };
                 }

@@ -65,7 +65,10 @@ impl Targets {
     /// this order no change in between can be missed.
     pub fn watch(self: &Arc<Self>, uid: DestinationUid) -> Target {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, sender| sender.receiver_count() > 0);
+        // A refusal is kept until the destination changes: it may not be written down yet.
+        known.retain(|_, sender| {
+            sender.receiver_count() > 0 || sender.borrow().state == Some(TargetState::Rejected)
+        });
         let unknown = || {
             watch::Sender::new(Known {
                 revision: Revision(0),
@@ -209,7 +212,11 @@ mod tests {
                 revision: Revision(2)
             }
         );
-        // Looking the same revision up again must not revive it.
+        // Looking the same revision up again must not revive it, not even when nobody watched.
+        let uid = target.uid;
+        drop(target);
+        targets.watch(DestinationUid::generate());
+        let mut target = targets.watch(uid);
         targets.publish(target.uid, Revision(2), active("new"));
         assert_eq!(target.current().1, TargetState::Rejected);
     }

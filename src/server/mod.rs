@@ -3,5 +3,11 @@
 mod check;
 pub mod control;
 mod convert;
+mod fences;
+pub(crate) mod intake;
+mod opening;
+mod protocol;
 pub mod service;
+mod session;
 pub mod status;
+pub mod streams;

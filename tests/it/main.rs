@@ -4,5 +4,10 @@
     reason = "clippy's exception for tests does not reach their helpers"
 )]
 
+mod floors;
+mod house;
+mod journey;
+mod operator;
 mod sandbox_http;
 mod sandbox_sdk;
+mod stream;

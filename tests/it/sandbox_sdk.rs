@@ -48,7 +48,11 @@ pub(crate) fn sdk(base_url: &str, mode: Mode) -> Client {
 /// has nothing else to do, those pass at once; the rest of the test, and its deadlines, stay on
 /// the real clock. The channel is bounded by the flips that the test makes; the thread ends when
 /// its receiver is dropped.
-fn watch_flag(base_url: String, mode: Mode, person: Context) -> mpsc::UnboundedReceiver<bool> {
+pub(crate) fn watch_flag(
+    base_url: String,
+    mode: Mode,
+    person: Context,
+) -> mpsc::UnboundedReceiver<bool> {
     let (values, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,0 +1,127 @@
+//! Fences: of the streams with one `stream_id`, only the newest may write.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::OrganizationId;
+
+/// Whose log, and which: ids of different organizations never meet.
+type Key = (OrganizationId, String);
+
+/// The streams of this process by their ids.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fences {
+    holders: Arc<Mutex<HashMap<Key, Holder>>>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    superseded: CancellationToken,
+    ended: CancellationToken,
+}
+
+/// One stream's place; given up when dropped, which tells the next one that it may write.
+#[derive(Debug)]
+pub(super) struct Fence {
+    fences: Fences,
+    key: Key,
+    superseded: CancellationToken,
+    ended: CancellationToken,
+    previous: Option<CancellationToken>,
+}
+
+impl Fences {
+    /// Takes the id over from whoever has it.
+    pub(super) fn enter(&self, organization: OrganizationId, stream_id: String) -> Fence {
+        let key = (organization, stream_id);
+        let (superseded, ended) = (CancellationToken::new(), CancellationToken::new());
+        let holder = Holder {
+            superseded: superseded.clone(),
+            ended: ended.clone(),
+        };
+        let mut holders = self.lock();
+        let previous = holders.insert(key.clone(), holder).map(|before| {
+            before.superseded.cancel();
+            before.ended
+        });
+        drop(holders);
+        Fence {
+            fences: self.clone(),
+            key,
+            superseded,
+            ended,
+            previous,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Holder>> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fence {
+    /// Waits until nothing of the stream before can reach the vendor any more. Also a stream
+    /// that is superseded itself must wait, since the next one waits only for it. Bounded by
+    /// the attempt time-out of the calls under way.
+    pub(super) async fn previous_ended(&self) {
+        if let Some(previous) = &self.previous {
+            previous.cancelled().await;
+        }
+    }
+
+    /// Waits until a newer stream takes over. Cancel safe.
+    pub(super) async fn superseded(&self) {
+        self.superseded.cancelled().await;
+    }
+
+    pub(super) fn is_superseded(&self) -> bool {
+        self.superseded.is_cancelled()
+    }
+
+    pub(super) fn stream_id(&self) -> &str {
+        &self.key.1
+    }
+}
+
+impl Drop for Fence {
+    fn drop(&mut self) {
+        let mut holders = self.fences.lock();
+        // Superseding happens under the same lock: the place is still this stream's, or not.
+        if !self.is_superseded() {
+            holders.remove(&self.key);
+        }
+        drop(holders);
+        self.ended.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter(fences: &Fences) -> Fence {
+        let organization = OrganizationId::parse_parent("organizations/acme").unwrap();
+        fences.enter(organization, "journey-7".into())
+    }
+
+    #[tokio::test]
+    async fn each_stream_waits_for_all_before_it() {
+        let fences = Fences::default();
+        let first = enter(&fences);
+        first.previous_ended().await;
+        let second = enter(&fences);
+        assert!(first.is_superseded());
+        let third = enter(&fences);
+        assert!(second.is_superseded() && !third.is_superseded());
+        drop(first);
+        second.previous_ended().await;
+        drop(second);
+        third.previous_ended().await;
+        drop(third);
+        assert!(fences.lock().is_empty());
+    }
+}

@@ -1,0 +1,194 @@
+//! The stream rules, as plain functions: numbering, windows, and verdicts as runs of results.
+//!
+//! | a batch's `first_sequence` | in the first batch | later |
+//! |---|---|---|
+//! | unset | 1 | the next one |
+//! | the next one | any positive value is | accepted |
+//! | anything else | refused if not positive | `OUT_OF_RANGE` |
+
+use std::collections::BTreeMap;
+
+use super::status::{Failure, Violation};
+use crate::pb;
+
+/// Most results in one ack, so that it stays far below the 4 MiB that clients accept by
+/// default even if every record fails for a reason of its own, at some 500 bytes each.
+const MAX_RESULTS_PER_ACK: usize = 1000;
+
+/// What a record got; `None` when it was accepted.
+pub(super) type Outcome = Option<Failure>;
+
+/// Numbers a stream's records, and says what has a result.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// The next sequence; `None` before the first batch.
+    next: Option<i64>,
+    /// Every record up to here has a result that was reported.
+    committed: i64,
+    /// Reported runs beyond `committed`: first → last. They never touch each other.
+    beyond: BTreeMap<i64, i64>,
+    /// Results that were not reported yet.
+    fresh: Vec<(i64, Outcome)>,
+    /// Records without a result.
+    unsettled: usize,
+    max_batch_records: usize,
+    window: usize,
+}
+
+impl Ledger {
+    pub(super) fn new(max_batch_records: usize, window: usize) -> Self {
+        Self {
+            next: None,
+            committed: 0,
+            beyond: BTreeMap::new(),
+            fresh: Vec::new(),
+            unsettled: 0,
+            max_batch_records,
+            window,
+        }
+    }
+
+    /// Numbers a batch; returns the sequence of its first record.
+    ///
+    /// # Errors
+    /// Breaking a stream rule, which ends the stream.
+    pub(super) fn admit(&mut self, batch: &pb::IdentifierBatch) -> Result<i64, Failure> {
+        let len = batch.records.len();
+        if len == 0 {
+            return Err(Failure::invalid(
+                "batch.records",
+                "must hold at least one record",
+            ));
+        }
+        if len > self.max_batch_records {
+            let limit = self.max_batch_records;
+            let what = format!("holds {len} records, but at most {limit} are accepted");
+            return Err(Failure::invalid("batch.records", what));
+        }
+        let first = self.number(batch.first_sequence)?;
+        let len = i64::try_from(len).expect("a batch is small");
+        let next = first.checked_add(len).ok_or_else(|| {
+            Failure::invalid(
+                "batch.first_sequence",
+                "leaves no room for the batch's records",
+            )
+        })?;
+        if self.next.is_none() {
+            self.committed = first - 1;
+        }
+        self.next = Some(next);
+        self.unsettled += batch.records.len();
+        Ok(first)
+    }
+
+    fn number(&self, wanted: Option<i64>) -> Result<i64, Failure> {
+        match (self.next, wanted) {
+            (Some(next), None) => Ok(next),
+            (Some(expected), Some(got)) if expected != got => {
+                Err(Failure::SequenceMismatch { expected, got })
+            }
+            (Some(_) | None, Some(first)) if first >= 1 => Ok(first),
+            (None, None) => Ok(1),
+            (_, Some(_)) => Err(Failure::invalid("batch.first_sequence", "must be positive")),
+        }
+    }
+
+    /// Whether another batch may be read: the window beyond what is committed has room.
+    pub(super) fn has_room(&self) -> bool {
+        let beyond = self.next.map_or(0, |next| next - 1 - self.committed);
+        usize::try_from(beyond).is_ok_and(|beyond| beyond < self.window)
+    }
+
+    /// Notes a record's result.
+    pub(super) fn settle(&mut self, sequence: i64, outcome: Outcome) {
+        debug_assert!(self.next.is_some_and(|next| sequence < next) && sequence > self.committed);
+        self.unsettled -= 1;
+        self.fresh.push((sequence, outcome));
+    }
+
+    /// Whether every record has a result.
+    pub(super) fn is_settled(&self) -> bool {
+        self.unsettled == 0
+    }
+
+    /// Whether there are results to report.
+    pub(super) fn has_news(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// Every record up to here has a result that was reported.
+    pub(super) fn committed(&self) -> i64 {
+        self.committed
+    }
+
+    /// Folds fresh results into runs, oldest first, and commits the prefix they complete.
+    pub(super) fn report(&mut self) -> Option<pb::Ack> {
+        self.fresh.sort_unstable_by_key(|(sequence, _)| *sequence);
+        let mut runs: Vec<(i64, i64, Outcome)> = Vec::new();
+        let mut taken = 0;
+        for (sequence, outcome) in &self.fresh {
+            let full = runs.len() == MAX_RESULTS_PER_ACK;
+            match runs.last_mut() {
+                Some((_, last, same)) if *last + 1 == *sequence && same == outcome => {
+                    *last = *sequence;
+                }
+                _ if full => break,
+                _ => runs.push((*sequence, *sequence, outcome.clone())),
+            }
+            taken += 1;
+        }
+        self.fresh.drain(..taken);
+        runs.iter()
+            .for_each(|(first, last, _)| self.commit(*first, *last));
+        (!runs.is_empty()).then(|| pb::Ack {
+            committed_sequence: self.committed,
+            results: runs.into_iter().map(result).collect(),
+            max_in_flight_records: None,
+        })
+    }
+
+    fn commit(&mut self, first: i64, mut last: i64) {
+        let first = match self.beyond.range(..first).next_back() {
+            Some((&start, &end)) if end + 1 == first => start,
+            _ => first,
+        };
+        if let Some(end) = self.beyond.remove(&(last + 1)) {
+            last = end;
+        }
+        if first == self.committed + 1 {
+            self.beyond.remove(&first);
+            self.committed = last;
+        } else {
+            self.beyond.insert(first, last);
+        }
+    }
+}
+
+fn result((first_sequence, last_sequence, outcome): (i64, i64, Outcome)) -> pb::RecordResult {
+    pb::RecordResult {
+        first_sequence,
+        last_sequence,
+        error: outcome.map(|failure| failure.to_rpc()),
+    }
+}
+
+/// The operation a record asks for.
+///
+/// # Errors
+/// A value that the contract does not have, which rejects this record alone.
+pub(super) fn operation(
+    record: &pb::IdentifierRecord,
+) -> Result<crate::domain::Operation, Failure> {
+    use pb::identifier_record::Operation as Wire;
+    match Wire::try_from(record.operation) {
+        Ok(Wire::Unspecified | Wire::Add) => Ok(crate::domain::Operation::Add),
+        Ok(Wire::Remove) => Ok(crate::domain::Operation::Remove),
+        Err(_) => Err(Failure::InvalidFields(vec![Violation::new(
+            "operation",
+            "must be OPERATION_ADD or OPERATION_REMOVE",
+        )])),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::server::status::{Blame, Reason};
+
+fn batch(first_sequence: Option<i64>, len: usize) -> pb::IdentifierBatch {
+    pb::IdentifierBatch {
+        first_sequence,
+        records: vec![pb::IdentifierRecord::default(); len],
+    }
+}
+
+fn ledger() -> Ledger {
+    Ledger::new(1000, 2000)
+}
+
+#[test]
+fn numbering_starts_where_the_sender_says_and_then_counts() {
+    let mut unset = ledger();
+    assert_eq!(unset.admit(&batch(None, 3)), Ok(1));
+    assert_eq!(unset.admit(&batch(None, 1)), Ok(4));
+    assert_eq!(unset.admit(&batch(Some(5), 1)), Ok(5));
+    let mut resumed = ledger();
+    assert_eq!(resumed.admit(&batch(Some(501), 2)), Ok(501));
+    assert_eq!(resumed.committed(), 500);
+    assert_eq!(
+        resumed.admit(&batch(Some(502), 1)),
+        Err(Failure::SequenceMismatch {
+            expected: 503,
+            got: 502
+        })
+    );
+}
+
+#[test]
+fn batches_against_the_rules_are_refused_with_the_field() {
+    for (batch, field) in [
+        (batch(None, 0), "batch.records"),
+        (batch(None, 1001), "batch.records"),
+        (batch(Some(0), 1), "batch.first_sequence"),
+        (batch(Some(-5), 1), "batch.first_sequence"),
+        (batch(Some(i64::MAX), 1), "batch.first_sequence"),
+    ] {
+        let Err(Failure::InvalidFields(violations)) = ledger().admit(&batch) else {
+            panic!("{field} was accepted");
+        };
+        assert_eq!(violations[0].field, field);
+    }
+}
+
+#[test]
+fn equal_neighbours_share_a_run_and_the_prefix_commits() {
+    let mut ledger = ledger();
+    ledger.admit(&batch(None, 6)).unwrap();
+    for sequence in [5, 1, 2, 6] {
+        ledger.settle(sequence, None);
+    }
+    let ack = ledger.report().unwrap();
+    let runs: Vec<_> = ack
+        .results
+        .iter()
+        .map(|run| (run.first_sequence, run.last_sequence))
+        .collect();
+    assert_eq!((runs, ack.committed_sequence), (vec![(1, 2), (5, 6)], 2));
+    assert_eq!(ledger.report(), None);
+
+    let refused = Failure::RejectedByDestination(Blame::Record);
+    ledger.settle(4, Some(refused.clone()));
+    ledger.settle(3, None);
+    let ack = ledger.report().unwrap();
+    assert_eq!((ack.results.len(), ack.committed_sequence), (2, 6));
+    assert_eq!(ack.results[1].error, Some(refused.to_rpc()));
+    assert!(ledger.is_settled());
+}
+
+#[test]
+fn the_window_counts_from_what_is_committed() {
+    let mut ledger = Ledger::new(1000, 2);
+    assert!(ledger.has_room());
+    ledger.admit(&batch(Some(9), 2)).unwrap();
+    assert!(!ledger.has_room());
+    ledger.settle(10, None);
+    ledger.report();
+    assert!(!ledger.has_room(), "record 9 still blocks the prefix");
+    ledger.settle(9, None);
+    ledger.report();
+    assert!(ledger.has_room());
+}
+
+#[test]
+fn an_operation_the_contract_does_not_have_rejects_the_record() {
+    let record = pb::IdentifierRecord {
+        operation: 7,
+        ..Default::default()
+    };
+    assert_eq!(
+        operation(&record).unwrap_err().reason(),
+        Reason::InvalidField
+    );
+}
+
+proptest! {
+    /// However verdicts come in and whenever they are reported: every record is covered once,
+    /// by its own outcome, and `committed_sequence` is exactly the settled prefix.
+    #[test]
+    fn every_record_is_covered_exactly_once(
+        order in Just((0..60i64).collect::<Vec<_>>()).prop_shuffle(),
+        first in 1..1000i64,
+        failing in prop::collection::btree_set(0..60i64, 0..20),
+        report_every in 1..20usize,
+    ) {
+        let mut ledger = ledger();
+        ledger.admit(&batch(Some(first), 60)).unwrap();
+        let mut seen = BTreeMap::new();
+        let mut collect = |ledger: &mut Ledger| {
+            let Some(ack) = ledger.report() else { return Ok(()) };
+            for run in ack.results {
+                for sequence in run.first_sequence..=run.last_sequence {
+                    prop_assert!(seen.insert(sequence, run.error.is_some()).is_none());
+                }
+            }
+            let prefix = (first..).take_while(|sequence| seen.contains_key(sequence)).count();
+            let prefix = i64::try_from(prefix).unwrap();
+            prop_assert_eq!(ack.committed_sequence, first - 1 + prefix);
+            Ok(())
+        };
+        for (count, offset) in order.iter().enumerate() {
+            let fails = failing.contains(offset);
+            let outcome = fails.then_some(Failure::RejectedByDestination(Blame::Record));
+            ledger.settle(first + offset, outcome);
+            if count % report_every == 0 {
+                collect(&mut ledger)?;
+            }
+        }
+        while ledger.has_news() {
+            collect(&mut ledger)?;
+        }
+        prop_assert_eq!(ledger.committed(), first + 59);
+        for offset in 0..60 {
+            prop_assert_eq!(seen.get(&(first + offset)), Some(&failing.contains(&offset)));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The door: lets streams in up to the limit, and starts a session for each.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::Instant,
+};
+use tokio_stream::Stream;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Status, Streaming, async_trait, codegen::BoxStream};
+
+use super::{fences::Fences, intake::Intake, service::Streams, session, status::Failure};
+use crate::{
+    delivery::{Dispatcher, Targets},
+    pb,
+    store::Store,
+};
+
+/// Responses under way between a session and its connection. One would do; a few let the
+/// session go on while the connection writes.
+const OUTBOUND: usize = 4;
+
+/// The limits of streams.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most streams open at once.
+    pub streams: usize,
+    /// Most records in one batch.
+    pub batch_records: usize,
+    /// Most records beyond the last committed one.
+    pub in_flight_records: usize,
+    /// How long a record may be tried, unless its stream says otherwise.
+    pub delivery_timeout: Duration,
+    /// How long a stream may live before it is drained; each gets up to 10 % more or less.
+    pub age: Duration,
+    /// How long a stream may be silent before it is drained.
+    pub idle: Duration,
+    /// How long a drained stream may still take.
+    pub drain: Duration,
+}
+
+/// What every session works with.
+#[derive(Debug)]
+pub struct House {
+    /// Where destinations are kept.
+    pub store: Arc<dyn Store>,
+    /// What is known about those in use.
+    pub targets: Arc<Targets>,
+    /// Where changes go.
+    pub dispatcher: Dispatcher,
+    /// What streams may ask for.
+    pub limits: Limits,
+    /// When the process stops taking records, once it is asked to stop.
+    pub drain: watch::Receiver<Option<Instant>>,
+    pub(super) fences: Fences,
+}
+
+impl House {
+    /// Puts the parts together.
+    pub fn new(
+        store: Arc<dyn Store>,
+        targets: Arc<Targets>,
+        dispatcher: Dispatcher,
+        limits: Limits,
+        drain: watch::Receiver<Option<Instant>>,
+    ) -> Self {
+        Self {
+            store,
+            targets,
+            dispatcher,
+            limits,
+            drain,
+            fences: Fences::default(),
+        }
+    }
+}
+
+/// The door.
+#[derive(Debug)]
+pub struct Door {
+    house: Arc<House>,
+    places: Arc<Semaphore>,
+    /// Awaited by whoever was given it to watch over the sessions.
+    sessions: TaskTracker,
+}
+
+impl Door {
+    /// A door into `house`; every session is tracked by `sessions`.
+    #[must_use]
+    pub fn new(house: House, sessions: TaskTracker) -> Self {
+        let places = Arc::new(Semaphore::new(house.limits.streams));
+        Self {
+            house: Arc::new(house),
+            places,
+            sessions,
+        }
+    }
+}
+
+#[async_trait]
+impl Streams for Door {
+    async fn serve(
+        &self,
+        request: Request<Streaming<pb::SendIdentifiersRequest>>,
+    ) -> Result<BoxStream<pb::SendIdentifiersResponse>, Failure> {
+        let limit = self.house.limits.streams;
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_| Failure::TooManyStreams { limit })?;
+        let intake = request
+            .extensions()
+            .get::<Intake>()
+            .cloned()
+            .ok_or(Failure::Internal)?;
+        let (outbound, responses) = mpsc::channel(OUTBOUND);
+        let (ending, ended) = oneshot::channel();
+        let line = session::Line {
+            inbound: request.into_inner(),
+            outbound,
+            intake,
+        };
+        let house = Arc::clone(&self.house);
+        self.sessions.spawn(async move {
+            session::run(house, line, ending).await;
+            drop(place);
+        });
+        Ok(Box::pin(Responses {
+            responses,
+            ended: Some(ended),
+        }))
+    }
+}
+
+/// A session's responses, and then how it ended.
+///
+/// The status comes by a way of its own: a client that does not read must still find it, and a
+/// session that panics must not look like one that ended well.
+struct Responses {
+    responses: mpsc::Receiver<pb::SendIdentifiersResponse>,
+    ended: Option<oneshot::Receiver<Result<(), Status>>>,
+}
+
+impl Stream for Responses {
+    type Item = Result<pb::SendIdentifiersResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(response) = ready!(self.responses.poll_recv(cx)) {
+            return Poll::Ready(Some(Ok(response)));
+        }
+        let Some(ended) = &mut self.ended else {
+            return Poll::Ready(None);
+        };
+        let ended = ready!(Pin::new(ended).poll(cx));
+        self.ended = None;
+        let ending = ended.unwrap_or_else(|_| Err(Failure::Internal.into_status()));
+        Poll::Ready(ending.err().map(Err))
+    }
+}

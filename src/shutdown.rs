@@ -1,0 +1,65 @@
+//! When and how the process is asked to stop.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Exit code of a process that was told to leave at once: 128 and SIGINT's number, as shells
+/// report it.
+const LEFT_AT_ONCE: i32 = 130;
+
+/// A request to stop, shared by everyone who must hear it.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown(CancellationToken);
+
+impl Shutdown {
+    /// One that nobody has asked for yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One that SIGTERM or SIGINT asks for. A second signal leaves at once.
+    ///
+    /// The task that listens lives as long as the process; nobody awaits it.
+    ///
+    /// # Errors
+    /// When the signals cannot be listened to.
+    pub fn on_signals() -> std::io::Result<Self> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let shutdown = Self::new();
+        let asked = shutdown.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if asked.is_triggered() {
+                    warn!("second signal: leaving at once");
+                    std::process::exit(LEFT_AT_ONCE);
+                }
+                info!("signal received: draining; another one leaves at once");
+                asked.trigger();
+            }
+        });
+        Ok(shutdown)
+    }
+
+    /// Asks to stop.
+    pub fn trigger(&self) {
+        self.0.cancel();
+    }
+
+    /// Whether somebody has asked.
+    #[must_use]
+    pub fn is_triggered(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Waits until somebody asks. Cancel safe.
+    pub async fn triggered(&self) {
+        self.0.cancelled().await;
+    }
+}

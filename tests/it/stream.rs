@@ -1,0 +1,698 @@
+//! The stream protocol, end to end: from a client's records to the sandbox's segments.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use launchdarkly_connector::{
+    pb::{
+        self, identifier_record::Operation, send_identifiers_request::Message as In,
+        send_identifiers_response::Message as Out,
+    },
+    sandbox::{
+        Faults, Hidden, How, Mishap,
+        fixtures::{CLIENT_SIDE_ID, READER_TOKEN, WRITER_TOKEN},
+    },
+};
+use tonic::Code;
+
+use crate::house::{
+    House, ORGANIZATION, SEGMENT, Stream, ack, connect, destination, open, reason, record, results,
+    soon,
+};
+
+const OK: StatusCode = StatusCode::OK;
+const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
+fn faults(mishap: Mishap) -> Faults {
+    Faults {
+        mishaps: vec![mishap],
+        ..Faults::default()
+    }
+}
+
+#[tokio::test]
+async fn members_enter_and_leave_the_segment_and_every_record_has_a_result() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let stream = house.open(&name).await;
+    stream.add(&["a", "b", "c"]).await;
+    stream.remove(&["b"]).await;
+    let (answers, ended) = stream.finish().await;
+    ended.unwrap();
+    assert_eq!(house.members(), ["a", "c"]);
+    assert_eq!(
+        answers.results().into_values().collect::<Vec<_>>(),
+        [None, None, None, None]
+    );
+    assert_eq!(answers.acks.last().unwrap().committed_sequence, 4);
+}
+
+#[tokio::test]
+async fn a_bad_record_is_rejected_alone() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let stream = house.open(&name).await;
+    let unmapped = pb::IdentifierRecord {
+        identifiers: [("phone".to_owned(), "1".to_owned())].into(),
+        operation: 0,
+    };
+    stream
+        .batch(vec![
+            record("a", Operation::Unspecified),
+            unmapped,
+            record("  ", Operation::Add),
+            record(&"x".repeat(2000), Operation::Add),
+            record("x\u{7}y", Operation::Add),
+            pb::IdentifierRecord {
+                operation: 9,
+                ..record("z", Operation::Add)
+            },
+            record("b", Operation::Add),
+        ])
+        .await;
+    let (answers, ended) = stream.finish().await;
+    ended.unwrap();
+    assert_eq!(house.members(), ["a", "b"]);
+    let reasons: Vec<_> = answers
+        .results()
+        .into_values()
+        .map(Option::unwrap_or_default)
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            "",
+            "IDENTIFIER_MISSING",
+            "IDENTIFIER_INVALID",
+            "IDENTIFIER_INVALID",
+            "IDENTIFIER_INVALID",
+            "INVALID_FIELD",
+            "",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn breaking_a_stream_rule_ends_the_stream_after_the_known_results() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let too_many = vec![record("a", Operation::Add); 1001];
+    let batch = |first_sequence, records| {
+        In::Batch(pb::IdentifierBatch {
+            first_sequence,
+            records,
+        })
+    };
+    let one = || vec![record("b", Operation::Add)];
+    let cases = [
+        (
+            "second open",
+            In::Open(open(&name)),
+            Code::InvalidArgument,
+            "STREAM_PROTOCOL",
+        ),
+        (
+            "empty batch",
+            batch(None, vec![]),
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+        (
+            "1,001 records",
+            batch(None, too_many),
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+        (
+            "a gap",
+            batch(Some(3), one()),
+            Code::OutOfRange,
+            "SEQUENCE_MISMATCH",
+        ),
+        (
+            "a repetition",
+            batch(Some(1), one()),
+            Code::OutOfRange,
+            "SEQUENCE_MISMATCH",
+        ),
+    ];
+    for (what, message, code, expected) in cases {
+        let mut stream = house.open(&name).await;
+        stream.add(&["a"]).await;
+        let known = stream.committed(1).await;
+        assert_eq!(known.last().unwrap().committed_sequence, 1);
+        stream.send(message).await;
+        let (_, got, reason) = stream.failure().await;
+        assert_eq!((got, reason.as_str()), (code, expected), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn results_known_so_far_come_before_the_status() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let mut stream = house.open(&name).await;
+    // Rejected at once, so its result is known when the broken rule is met.
+    stream.batch(vec![record(" ", Operation::Add)]).await;
+    stream.batch(vec![]).await;
+    let (answers, code, _) = stream.failure().await;
+    assert_eq!(code, Code::InvalidArgument);
+    assert_eq!(answers.results().len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_over_one_mebibyte_is_refused_by_its_size() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let mut stream = house.open(&name).await;
+    stream.add(&[&"x".repeat(1024 * 1024 + 1)]).await;
+    let (_, ended) = stream.end().await;
+    assert_eq!(ended.unwrap_err().code(), Code::OutOfRange);
+}
+
+#[tokio::test]
+async fn an_open_against_the_rules_is_refused_with_its_reason() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let missing = format!("{ORGANIZATION}/destinations/none");
+    let bad_segment = pb::OpenStream {
+        activation: Some(pb::Activation {
+            segment_id: "a b".into(),
+            segment_name: String::new(),
+            field_mappings: vec![],
+        }),
+        ..open(&name)
+    };
+    let batch = In::Batch(pb::IdentifierBatch {
+        first_sequence: None,
+        records: vec![],
+    });
+    for (what, first, code, expected) in [
+        (
+            "batch first",
+            batch,
+            Code::InvalidArgument,
+            "STREAM_PROTOCOL",
+        ),
+        (
+            "unknown",
+            In::Open(open(&missing)),
+            Code::NotFound,
+            "DESTINATION_NOT_FOUND",
+        ),
+        (
+            "segment",
+            In::Open(bad_segment),
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+    ] {
+        let mut stream = house.stream().await;
+        stream.send(first).await;
+        let (_, got, reason) = stream.failure().await;
+        assert_eq!((got, reason.as_str()), (code, expected), "{what}");
+    }
+    let (_, ended) = house.stream().await.finish().await;
+    assert_eq!(reason(&ended.unwrap_err()), "STREAM_PROTOCOL");
+}
+
+#[tokio::test]
+async fn validate_only_checks_every_record_and_calls_for_none() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let stream = house
+        .open_with(pb::OpenStream {
+            validate_only: true,
+            ..open(&name)
+        })
+        .await;
+    stream.add(&["a", " "]).await;
+    let (answers, ended) = stream.finish().await;
+    ended.unwrap();
+    let results: Vec<_> = answers.results().into_values().collect();
+    assert_eq!(results, [None, Some("IDENTIFIER_INVALID".to_owned())]);
+    assert!(house.sandbox.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_mapping_of_the_activation_replaces_the_destinations() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let mut by_email = open(&name);
+    by_email.activation.as_mut().unwrap().field_mappings = vec![pb::FieldMapping {
+        field: "context_key".into(),
+        sources: vec!["email".into()],
+        transforms: vec![1, 2],
+    }];
+    let stream = house.open_with(by_email).await;
+    let both = [("user_id", "u-1"), ("email", " Ann@X.org ")];
+    let identifiers = both
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    stream
+        .batch(vec![pb::IdentifierRecord {
+            identifiers,
+            operation: 0,
+        }])
+        .await;
+    stream.finish().await.1.unwrap();
+    assert_eq!(house.members(), ["ann@x.org"]);
+}
+
+#[tokio::test]
+async fn cancelling_is_not_half_closing() {
+    // A long linger, so that the records are still in the lane when the client goes.
+    let house = House::start_with(|s| s.delivery.linger = Duration::from_secs(2)).await;
+    let name = house.create("vip").await;
+    let opening = pb::OpenStream {
+        stream_id: "log".into(),
+        ..open(&name)
+    };
+    let cancelled = house.open_with(opening.clone()).await;
+    cancelled.add(&["cancelled"]).await;
+    let mut probe = house
+        .open_with(pb::OpenStream {
+            validate_only: true,
+            ..open(&name)
+        })
+        .await;
+    probe.add(&["seen"]).await;
+    probe.committed(1).await;
+    drop(cancelled);
+    // `opened` of the next one comes only once nothing of the first can be sent any more.
+    let next = house.open_with(opening).await;
+    next.add(&["next"]).await;
+    next.finish().await.1.unwrap();
+    assert_eq!(house.members(), ["next"]);
+}
+
+#[tokio::test]
+async fn a_newer_stream_of_the_same_id_fences_the_older() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    house.sandbox.set_faults(Faults {
+        latency_ms: 300,
+        ..Faults::default()
+    });
+    let opening = pb::OpenStream {
+        stream_id: "log".into(),
+        ..open(&name)
+    };
+    let mut older = house.open_with(opening.clone()).await;
+    older.add(&["older"]).await;
+    house
+        .until("the older stream's call arrives", |s| !s.calls().is_empty())
+        .await;
+    let newer = house.open_with(opening).await;
+    assert_eq!(
+        house.members(),
+        ["older"],
+        "opened came before the older call had ended"
+    );
+    let (_, code, reason) = older.failure().await;
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::Aborted, "STREAM_SUPERSEDED")
+    );
+    newer.add(&["newer"]).await;
+    newer.finish().await.1.unwrap();
+    assert_eq!(house.members(), ["newer", "older"]);
+}
+
+#[tokio::test]
+async fn deleting_a_destination_ends_its_streams() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let mut stream = house.open(&name).await;
+    stream.add(&["a"]).await;
+    stream.committed(1).await;
+    let request = pb::DeleteDestinationRequest {
+        name: name.clone(),
+        ..Default::default()
+    };
+    house
+        .client
+        .clone()
+        .delete_destination(request)
+        .await
+        .unwrap();
+    let (_, code, reason) = stream.failure().await;
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::FailedPrecondition, "DESTINATION_DELETED")
+    );
+    let mut next = house.stream().await;
+    next.send(In::Open(open(&name))).await;
+    assert_eq!(next.failure().await.1, Code::NotFound);
+}
+
+async fn update_token(house: &House, name: &str, token: &str) -> pb::Destination {
+    let request = pb::UpdateDestinationRequest {
+        destination: Some(pb::Destination {
+            name: name.into(),
+            ..destination(token)
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["launch_darkly.access_token".into()],
+        }),
+        ..Default::default()
+    };
+    house
+        .client
+        .clone()
+        .update_destination(request)
+        .await
+        .unwrap()
+        .into_inner()
+}
+
+#[tokio::test]
+async fn refused_credentials_end_the_stream_and_mark_the_destination_until_it_is_updated() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    update_token(&house, &name, READER_TOKEN).await;
+    let mut stream = house.open(&name).await;
+    stream.add(&["a"]).await;
+    let (answers, code, reason) = stream.failure().await;
+    let rejected = (Code::FailedPrecondition, "CREDENTIALS_REJECTED");
+    assert_eq!((code, reason.as_str()), rejected);
+    assert!(
+        answers.acks.is_empty(),
+        "a record was answered that was not delivered"
+    );
+
+    let mut again = house.stream().await;
+    again.send(In::Open(open(&name))).await;
+    let (_, code, reason) = again.failure().await;
+    assert_eq!((code, reason.as_str()), rejected);
+    let get = || async {
+        let request = pb::GetDestinationRequest { name: name.clone() };
+        house
+            .client
+            .clone()
+            .get_destination(request)
+            .await
+            .unwrap()
+            .into_inner()
+    };
+    let marked = async {
+        while get().await.state() != pb::destination::State::CredentialsRejected {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the refusal is recorded", marked).await;
+
+    let updated = update_token(&house, &name, WRITER_TOKEN).await;
+    assert_eq!(updated.state(), pb::destination::State::Active);
+    let stream = house.open(&name).await;
+    stream.add(&["a"]).await;
+    stream.finish().await.1.unwrap();
+    assert_eq!(house.members(), ["a"]);
+}
+
+#[tokio::test]
+async fn a_rotated_token_is_used_by_a_running_stream() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let mut stream = house.open(&name).await;
+    stream.add(&["a"]).await;
+    stream.committed(1).await;
+    // The reader's token is refused: only a stream that uses it can find that out.
+    update_token(&house, &name, READER_TOKEN).await;
+    stream.add(&["b"]).await;
+    let (_, _, reason) = stream.failure().await;
+    assert_eq!(reason, "CREDENTIALS_REJECTED");
+}
+
+#[tokio::test]
+async fn an_outage_is_a_notice_and_not_an_error() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let mut stream = house.open(&name).await;
+    house
+        .sandbox
+        .set_faults(faults(Mishap::new(How::Status(UNAVAILABLE)).for_calls(2)));
+    stream.add(&["a"]).await;
+    let notice = |message| match message {
+        Out::Notice(notice) => Some(notice),
+        _ => None,
+    };
+    let unreachable = stream.next_of(notice).await;
+    assert_eq!(unreachable.state(), pb::notice::State::Unreachable);
+    assert!(unreachable.retry_time.is_some() && unreachable.message.contains("503"));
+    stream.half_close();
+    let (answers, ended) = stream.end().await;
+    ended.unwrap();
+    assert_eq!(answers.results().into_values().collect::<Vec<_>>(), [None]);
+    let calls = house.sandbox.calls();
+    assert_eq!(calls.len(), 3);
+}
+
+#[tokio::test]
+async fn a_record_that_runs_out_of_time_says_what_was_tried() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    house
+        .sandbox
+        .set_faults(faults(Mishap::new(How::Status(UNAVAILABLE))));
+    let timeout = Some(prost_types::Duration {
+        seconds: 1,
+        nanos: 0,
+    });
+    let opening = pb::OpenStream {
+        delivery_timeout: timeout,
+        ..open(&name)
+    };
+    let stream = house.open_with(opening).await;
+    stream.add(&["a"]).await;
+    let (answers, ended) = stream.finish().await;
+    ended.unwrap();
+    let error = answers.acks[0].results[0].error.clone().unwrap();
+    assert_eq!(Code::from_i32(error.code), Code::Unavailable);
+    assert!(error.message.contains("503"), "{}", error.message);
+    assert_eq!(answers.results()[&1].as_deref(), Some("DELIVERY_TIMEOUT"));
+}
+
+#[tokio::test]
+async fn an_ambiguous_failure_is_tried_again_and_told_once() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    house.sandbox.set_faults(faults(
+        Mishap::new(How::Reset).for_calls(1).after_applying(),
+    ));
+    let stream = house.open(&name).await;
+    stream.add(&["a", "b"]).await;
+    let (answers, ended) = stream.finish().await;
+    ended.unwrap();
+    assert_eq!(answers.results().len(), 2);
+    assert_eq!(house.members(), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn one_refused_member_fails_alone() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let refused_keys = Hidden(["k42".to_owned()].into());
+    house.sandbox.set_faults(Faults {
+        refused_keys,
+        ..Faults::default()
+    });
+    let keys: Vec<_> = (0..200).map(|n| format!("k{n}")).collect();
+    let stream = house.open(&name).await;
+    stream
+        .add(&keys.iter().map(String::as_str).collect::<Vec<_>>())
+        .await;
+    let (answers, ended) = stream.finish().await;
+    ended.unwrap();
+    let failed: Vec<_> = answers
+        .results()
+        .into_iter()
+        .filter(|(_, reason)| reason.is_some())
+        .collect();
+    assert_eq!(failed, [(43, Some("REJECTED_BY_DESTINATION".to_owned()))]);
+    assert_eq!(house.members().len(), 199);
+}
+
+#[tokio::test]
+async fn an_untrustworthy_vendor_is_bounded_and_classified() {
+    for how in [
+        How::Garbage(OK),
+        How::Huge(OK),
+        How::Drip(OK),
+        How::Redirect("http://127.0.0.1:9/".into()),
+    ] {
+        let house =
+            House::start_with(|s| s.launch_darkly.attempt_timeout = Duration::from_secs(2)).await;
+        let name = house.create("vip").await;
+        house.sandbox.set_faults(faults(Mishap::new(how.clone())));
+        let mut stream = house.open(&name).await;
+        stream.add(&["a"]).await;
+        stream.half_close();
+        let (answers, ended) = stream.end().await;
+        match &how {
+            How::Redirect(_) => assert_eq!(reason(&ended.unwrap_err()), "SEGMENT_REJECTED"),
+            // A status of success counts, whatever body comes with it.
+            _ => {
+                ended.unwrap_or_else(|status| panic!("{how:?}: {status:?}"));
+                assert_eq!(answers.results().len(), 1, "{how:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sender_resumes_after_what_was_committed() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let opening = pb::OpenStream {
+        stream_id: "log".into(),
+        ..open(&name)
+    };
+    let mut first = house.open_with(opening.clone()).await;
+    first.add(&["a", "b"]).await;
+    first.committed(2).await;
+    drop(first);
+    let second = house.open_with(opening).await;
+    let records = vec![record("c", Operation::Add)];
+    second
+        .send(In::Batch(pb::IdentifierBatch {
+            first_sequence: Some(3),
+            records,
+        }))
+        .await;
+    let (answers, ended) = second.finish().await;
+    ended.unwrap();
+    assert_eq!(answers.results().into_keys().collect::<Vec<_>>(), [3]);
+    assert_eq!(house.members(), ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn past_the_window_the_server_stops_reading_and_loses_nothing() {
+    let house = House::start_with(|s| {
+        s.limits.max_batch_records = 10;
+        s.limits.max_in_flight_records = 20;
+    })
+    .await;
+    let name = house.create("vip").await;
+    house
+        .sandbox
+        .set_faults(faults(Mishap::new(How::Status(UNAVAILABLE)).for_calls(3)));
+    let mut stream = house.open(&name).await;
+    let keys: Vec<_> = (0..100).map(|n| format!("k{n}")).collect();
+    for chunk in keys.chunks(10) {
+        stream
+            .add(&chunk.iter().map(String::as_str).collect::<Vec<_>>())
+            .await;
+    }
+    let first = stream.next_of(ack).await;
+    assert!(first.committed_sequence <= 20, "{first:?}");
+    stream.half_close();
+    let (answers, ended) = stream.end().await;
+    ended.unwrap();
+    let mut acks = answers.acks;
+    acks.push(first);
+    assert_eq!(results(&acks).len(), 100);
+    assert_eq!(house.members().len(), 100);
+}
+
+#[tokio::test]
+async fn more_streams_than_allowed_are_refused() {
+    let house = House::start_with(|s| s.limits.max_streams = 1).await;
+    let name = house.create("vip").await;
+    let first = house.open(&name).await;
+    let refused = house
+        .client
+        .clone()
+        .send_identifiers(tokio_stream::empty())
+        .await;
+    let status = refused.err().expect("the second stream is refused");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(reason(&status), "TOO_MANY_STREAMS");
+    first.finish().await.1.unwrap();
+    let freed = async {
+        while house
+            .client
+            .clone()
+            .send_identifiers(tokio_stream::empty())
+            .await
+            .is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the place is free again", freed).await;
+}
+
+#[tokio::test]
+async fn a_stopping_server_drains_its_streams_and_ends() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let mut stream = house.open(&name).await;
+    stream.add(&["a"]).await;
+    house.shutdown.trigger();
+    let drain = |message| matches!(message, Out::Drain(_)).then_some(());
+    stream.next_of(drain).await;
+    stream.half_close();
+    let (_, ended) = stream.end().await;
+    ended.unwrap();
+    soon("the service ends", house.served).await.unwrap();
+    assert_eq!(house.sandbox.members(CLIENT_SIDE_ID, SEGMENT).len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_ignores_drain_is_cut_off_at_the_deadline() {
+    let house = House::start_with(|s| s.limits.drain_timeout = Duration::from_secs(1)).await;
+    let name = house.create("vip").await;
+    let mut ignorant = house.open(&name).await;
+    // One that has a connection and never says anything.
+    let _silent = tokio::net::TcpStream::connect(house.address).await.unwrap();
+    house.shutdown.trigger();
+    let (answers, code, reason) = ignorant.failure().await;
+    assert_eq!((answers.drains, code), (1, Code::Unavailable));
+    assert_eq!(reason, "SERVER_DRAINING");
+    soon("the service ends", house.served).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_old_or_silent_stream_is_asked_to_move() {
+    for idle in [true, false] {
+        let house = House::start_with(|s| {
+            let short = Duration::from_secs(1);
+            if idle {
+                s.limits.max_stream_idle = short;
+            } else {
+                s.limits.max_stream_age = short;
+            }
+            s.limits.drain_timeout = short;
+        })
+        .await;
+        let name = house.create("vip").await;
+        let mut stream = house.open(&name).await;
+        let (answers, code, reason) = stream.failure().await;
+        assert_eq!((answers.drains, code), (1, Code::Unavailable));
+        assert_eq!(reason, "STREAM_EXPIRED");
+    }
+}
+
+#[tokio::test]
+async fn streams_of_many_connections_share_the_calls_of_a_segment() {
+    let house = House::start_with(|s| s.delivery.linger = Duration::from_millis(500)).await;
+    let name = house.create("vip").await;
+    let mut streams = Vec::new();
+    for n in 0..5 {
+        let mut stream = Stream::start(connect(house.address).await).await;
+        stream.send(In::Open(open(&name))).await;
+        stream.next().await.unwrap();
+        stream.add(&[&format!("k{n}")]).await;
+        streams.push(stream);
+    }
+    for stream in &mut streams {
+        stream.committed(1).await;
+    }
+    assert_eq!(house.members().len(), 5);
+    assert!(
+        house.sandbox.calls().len() <= 2,
+        "{:?}",
+        house.sandbox.calls()
+    );
+}
