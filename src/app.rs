@@ -140,7 +140,7 @@ impl App {
                 .clone()
                 .run_until_cancelled_owned(record(condemned, store)),
         );
-        let watch = watch_store(reporter.clone(), self.store, shutdown.clone());
+        let watch = watch_store(reporter.clone(), Arc::clone(&self.store), shutdown.clone());
         tokio::spawn(watchers.run_until_cancelled_owned(watch));
 
         let serving = Server::builder()
@@ -188,6 +188,7 @@ impl App {
         if tokio::time::timeout(LAST_WORDS, &mut server).await.is_err() {
             server.abort();
         }
+        self.store.close().await;
         info!("stopped");
         Ok(())
     }

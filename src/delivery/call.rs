@@ -79,7 +79,7 @@ impl Call {
     async fn work_through(&self, work: &mut Work, slot: Slot, operation: Operation) -> End {
         let mut slot = Some(slot);
         loop {
-            let part = match work.bisect.next() {
+            let part = match work.bisect.step() {
                 Step::Probe(part) => part,
                 Step::Done | Step::Capped => return End::Judged,
                 Step::Systemic => return End::Refused(Refusal::Segment),

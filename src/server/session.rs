@@ -39,8 +39,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client that does not read may hold up the last results. Ours: the sender will
 /// resend what it has not been told.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// What a record costs in memory beside its key, measured as the growth of the process per
-/// record waiting in a lane, rounded up.
+/// What a record costs in memory beside its key while it waits in a lane: its entry in the open
+/// batch, its ack, its places in map and queue, and their spare room, added up and rounded up.
 const RECORD_COST: usize = 384;
 /// Verdicts taken from the channel at once.
 const VERDICT_CHUNK: usize = 1024;

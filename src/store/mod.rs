@@ -77,6 +77,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), Error>;
+
+    /// Waits for calls under way and lets the database go; later calls are unavailable.
+    async fn close(&self);
 }
 
 /// A request that must take effect once, however often it is sent.

@@ -40,12 +40,6 @@ impl SqliteStore {
         open::open(address, keys, open::BUSY_TIMEOUT).await
     }
 
-    /// Waits for calls under way, writes the write-ahead log back, and closes the file.
-    pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
-    }
-
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, Error> {
         // Immediate: a transaction that first reads and then finds another process writing
         // could not be continued.
@@ -158,6 +152,12 @@ impl Store for SqliteStore {
             .fetch_optional(&self.readers)
             .await;
         answer.map(|_| ()).map_err(unavailable)
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        // The last one to close writes the write-ahead log back.
+        self.writer.close().await;
     }
 }
 

@@ -185,6 +185,9 @@ async fn neither_token_nor_identifier_is_in_any_log_answer_or_file() {
         .with_max_level(tracing::Level::TRACE)
         .with_writer(move || writer.clone())
         .finish();
+    // While there is only one subscriber, tracing asks the thread that meets a log line first
+    // whether anybody wants it, and the threads of other tests do not.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     // For this thread, on which the whole house runs.
     let _guard = tracing::subscriber::set_default(subscriber);
 

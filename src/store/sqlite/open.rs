@@ -22,7 +22,7 @@ use crate::store::{
 /// person's shell or a backup is done within this, and callers' deadlines are longer.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a call waits for its turn among the others of this process: a few busy time-outs.
-const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Readers beside the one writer. Reads take microseconds from memory; more would only help if
 /// the disk were slow.
 const READERS: u32 = 4;

@@ -120,6 +120,10 @@ impl Store for TroubledStore {
     async fn ping(&self) -> Result<(), Error> {
         self.open()?.ping().await
     }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
 }
 
 /// Answers every check of credentials alike, and keeps what it was asked.
