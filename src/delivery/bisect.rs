@@ -46,13 +46,8 @@ pub(super) struct Bisect {
 impl Bisect {
     /// Starts with all members in one call. `proven` says that calls like it have succeeded.
     pub(super) fn new(len: usize, proven: bool) -> Self {
-        let parts = if len == 0 {
-            VecDeque::new()
-        } else {
-            VecDeque::from([0..len])
-        };
         Self {
-            parts,
+            parts: (len > 0).then_some(0..len).into_iter().collect(),
             calls: 0,
             refusals: 0,
             proven,

@@ -5,6 +5,10 @@ use std::{fmt, time::SystemTime};
 use super::{DestinationName, DestinationUid, Mapping};
 use crate::secret::AccessToken;
 
+/// Longest access token, in bytes. LaunchDarkly's have some 40; ours leaves room for another form.
+pub const MAX_ACCESS_TOKEN_BYTES: usize = 512;
+/// Longest client-side ID, in bytes. LaunchDarkly's have 24.
+pub const MAX_CLIENT_SIDE_ID_BYTES: usize = 64;
 /// Longest display name, in characters (the contract's limit).
 const MAX_DISPLAY_NAME: usize = 63;
 

@@ -17,7 +17,8 @@ pub use credentials::{
     Finding, Vendor,
 };
 pub use destination::{
-    ClientSideId, Connection, Destination, DestinationState, DisplayName, Etag, Instance, Revision,
+    ClientSideId, Connection, Destination, DestinationState, DisplayName, Etag, Instance,
+    MAX_ACCESS_TOKEN_BYTES, MAX_CLIENT_SIDE_ID_BYTES, Revision,
 };
 pub use mapping::{CONTEXT_KEY_FIELD, FieldMapping, Mapping, MappingError, RecordError, Transform};
 pub use name::{DestinationId, DestinationName, DestinationUid, NameError, OrganizationId};

@@ -1,13 +1,13 @@
 //! What can be done with LaunchDarkly, in enough words to draw the forms from.
 
 use crate::domain::{
-    Action, ActionField, CONTEXT_KEY_FIELD, Choice, FieldType, MAX_CONTEXT_KEY_BYTES, Operation,
-    SEGMENT_ID_PATTERN,
+    Action, ActionField, CONTEXT_KEY_FIELD, Choice, FieldType, MAX_ACCESS_TOKEN_BYTES,
+    MAX_CLIENT_SIDE_ID_BYTES, MAX_CONTEXT_KEY_BYTES, Operation, SEGMENT_ID_PATTERN,
 };
 
-/// Visible ASCII, with spaces inside at most: what can stand in a header. Tokens need not begin
+/// Visible ASCII without spaces: what can stand in a header. Tokens need not begin
 /// with `api-`: that is a convention.
-const ACCESS_TOKEN_PATTERN: &str = "^[!-~]([ -~]*[!-~])?$";
+const ACCESS_TOKEN_PATTERN: &str = "^[!-~]+$";
 /// No dashes, as LaunchDarkly documents; 24 hexadecimal digits are a convention.
 const CLIENT_SIDE_ID_PATTERN: &str = "^[A-Za-z0-9_]+$";
 /// Anything on one line that is not blank.
@@ -30,6 +30,11 @@ pub(super) fn all() -> Vec<Action> {
     }]
 }
 
+/// A limit in bytes as one in characters: the values that are accepted are ASCII, or near it.
+fn limit(bytes: usize) -> u16 {
+    u16::try_from(bytes).unwrap_or(u16::MAX)
+}
+
 fn access_token() -> ActionField {
     ActionField {
         path: "launch_darkly.access_token",
@@ -41,7 +46,7 @@ fn access_token() -> ActionField {
         kind: FieldType::Secret,
         required: true,
         pattern: ACCESS_TOKEN_PATTERN.to_owned(),
-        max_length: 0,
+        max_length: limit(MAX_ACCESS_TOKEN_BYTES),
         placeholder: "api-00000000-0000-0000-0000-000000000000",
         default_value: "",
         help_uri: "https://launchdarkly.com/docs/home/account/api-create",
@@ -58,7 +63,7 @@ fn client_side_id() -> ActionField {
         kind: FieldType::Text,
         required: true,
         pattern: CLIENT_SIDE_ID_PATTERN.to_owned(),
-        max_length: 0,
+        max_length: limit(MAX_CLIENT_SIDE_ID_BYTES),
         placeholder: "000000000000000000000000",
         default_value: "",
         help_uri: "https://launchdarkly.com/docs/home/account/environment/keys",
@@ -104,7 +109,7 @@ fn context_key() -> ActionField {
         required: true,
         pattern: String::new(),
         // Bytes there, characters here: this never refuses what the server takes.
-        max_length: u16::try_from(MAX_CONTEXT_KEY_BYTES).unwrap_or(0),
+        max_length: limit(MAX_CONTEXT_KEY_BYTES),
         placeholder: "user-1234",
         default_value: "",
         help_uri: "https://launchdarkly.com/docs/home/flags/built-in-attributes",

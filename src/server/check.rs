@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::status::{Failure, Violation};
 use crate::{
     domain::{
-        Action, ClientSideId, Connection, DisplayName, FieldMapping, Instance, Mapping,
-        MappingError, Transform,
+        Action, ClientSideId, Connection, DisplayName, FieldMapping, Instance,
+        MAX_ACCESS_TOKEN_BYTES, MAX_CLIENT_SIDE_ID_BYTES, Mapping, MappingError, Transform,
     },
     pb::{
         self, field_mapping::Transform as PbTransform, launch_darkly_config::Instance as PbInstance,
@@ -20,10 +20,6 @@ use crate::{
     secret::AccessToken,
 };
 
-/// Longest access token, in bytes. LaunchDarkly's have some 40; ours leaves room for another form.
-const MAX_ACCESS_TOKEN: usize = 512;
-/// Longest client-side ID, in bytes. LaunchDarkly's have 24.
-const MAX_CLIENT_SIDE_ID: usize = 64;
 /// Most sources, and most transforms, of one mapping. Ours: a record's failure names every source,
 /// and each record pays for every transform.
 const MAX_MAPPING_PARTS: usize = 32;
@@ -108,7 +104,7 @@ pub(crate) fn access_token(
     path: &str,
     violations: &mut Violations,
 ) -> Option<AccessToken> {
-    let checked = opaque(&token, MAX_ACCESS_TOKEN);
+    let checked = opaque(&token, MAX_ACCESS_TOKEN_BYTES);
     violations
         .keep(path, checked)
         .map(|()| AccessToken::new(token))
@@ -119,7 +115,7 @@ pub(crate) fn client_side_id(
     path: &str,
     violations: &mut Violations,
 ) -> Option<ClientSideId> {
-    let checked = opaque(&id, MAX_CLIENT_SIDE_ID);
+    let checked = opaque(&id, MAX_CLIENT_SIDE_ID_BYTES);
     violations
         .keep(path, checked)
         .map(|()| ClientSideId::new(id))
@@ -160,9 +156,9 @@ pub(crate) fn unsaved_connection(
     path: &str,
     violations: &mut Violations,
 ) -> Option<Connection> {
-    let token = bounded(&config.access_token, MAX_ACCESS_TOKEN);
+    let token = bounded(&config.access_token, MAX_ACCESS_TOKEN_BYTES);
     let token = violations.keep(&format!("{path}.access_token"), token);
-    let id = bounded(&config.client_side_id, MAX_CLIENT_SIDE_ID);
+    let id = bounded(&config.client_side_id, MAX_CLIENT_SIDE_ID_BYTES);
     let id = violations.keep(&format!("{path}.client_side_id"), id);
     let instance = instance(config.instance, &format!("{path}.instance"), violations);
     Some(Connection {

@@ -101,6 +101,8 @@ impl Drop for Fence {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn enter(fences: &Fences) -> Fence {
@@ -117,8 +119,10 @@ mod tests {
         assert!(first.is_superseded());
         let third = enter(&fences);
         assert!(second.is_superseded() && !third.is_superseded());
+        assert!(second.previous_ended().now_or_never().is_none());
         drop(first);
         second.previous_ended().await;
+        assert!(third.previous_ended().now_or_never().is_none());
         drop(second);
         third.previous_ended().await;
         drop(third);

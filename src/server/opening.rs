@@ -1,13 +1,11 @@
 //! From a stream's first message to a lane it may write to.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tracing::error;
-
-use super::{check, fences::Fence, status::Failure, streams::House};
+use super::{check, control, fences::Fence, status::Failure, streams::House};
 use crate::{
     delivery::{LaneHandle, Target, TargetState},
-    domain::{Destination, DestinationName, DestinationState, Mapping, SegmentId, SegmentRef},
+    domain::{Destination, DestinationName, Mapping, SegmentId, SegmentRef},
     pb,
 };
 
@@ -169,21 +167,13 @@ impl House {
             .await?
             .filter(|d| d.uid == uid)
             .ok_or_else(missing)?;
-        let state = match destination.state {
-            DestinationState::Active => {
-                TargetState::Active(Arc::new(destination.connection.clone()))
-            }
-            DestinationState::CredentialsRejected => TargetState::Rejected,
-        };
+        let state = control::target_state(&destination);
         self.targets.publish(uid, destination.revision, state);
         Ok((destination, target))
     }
 
     async fn stored(&self, name: &DestinationName) -> Result<Option<Destination>, Failure> {
-        self.store.get(name).await.map_err(|failure| {
-            error!(error = %failure, "destination could not be read");
-            Failure::StoreUnavailable
-        })
+        self.store.get(name).await.map_err(control::store_failure)
     }
 }
 
