@@ -1,18 +1,22 @@
 //! The settings of `serve`: from flags and environment to checked values, or all that is wrong.
 
 use std::{
-    fmt, net::SocketAddr, num::NonZeroU16, ops::RangeInclusive, path::PathBuf, str::FromStr,
+    net::SocketAddr, num::NonZeroU16, ops::RangeInclusive, path::PathBuf, str::FromStr,
     time::Duration,
 };
 
 use crate::{launchdarkly::Endpoint, telemetry};
 
 mod args;
+mod check;
 pub mod duration;
 #[cfg(test)]
 mod tests;
 
+use check::{Check, count, parsed, switch, time};
+
 pub use args::{LogArgs, ServeArgs};
+pub use check::{Problem, Problems};
 
 /// Everything an operator can set, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +42,7 @@ pub struct Settings {
 /// How LaunchDarkly is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchDarkly {
-    /// Replaces the host of every LaunchDarkly instance: scheme, host and port, no path.
+    /// Replaces the host of every LaunchDarkly instance.
     pub url: Option<Endpoint>,
     /// Key of the registered integration, the last part of the path of segment targets.
     pub integration_key: String,
@@ -139,13 +143,12 @@ impl Default for Limits {
     }
 }
 
+/// Far more than any account's limit lets through.
+const MOST_CALLS: NonZeroU16 = NonZeroU16::new(1_000).expect("not zero");
 const MIB: usize = 1024 * 1024;
 /// The contract's bounds of a delivery time-out.
 const DELIVERY_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3_600);
-/// Beyond some hundreds, calls of one account would only wait for each other at LaunchDarkly.
-const CALLS_PER_ACCOUNT: RangeInclusive<NonZeroU16> =
-    NonZeroU16::MIN..=NonZeroU16::new(1_000).expect("a thousand is not zero");
 /// A week: longer than any stream should live, short enough to catch a slip of the unit.
 const STREAM_TIME: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3_600);
@@ -192,7 +195,9 @@ impl ServeArgs {
     fn check_launch_darkly(&self, settings: &mut Settings, check: &mut Check) {
         let to = &mut settings.launch_darkly;
         if let Some(url) = &self.launchdarkly_url {
-            check.set(&mut to.url, "launchdarkly-url", url, endpoint);
+            check.set(&mut to.url, "launchdarkly-url", url, |text| {
+                endpoint(text).map(Some)
+            });
         }
         let key = &self.integration_key;
         check.set(
@@ -214,7 +219,7 @@ impl ServeArgs {
             &mut to.max_calls_per_account,
             "max-calls-per-account",
             calls,
-            count(CALLS_PER_ACCOUNT),
+            count(NonZeroU16::MIN..=MOST_CALLS),
         );
         self.check_sandbox(settings, check);
     }
@@ -336,116 +341,6 @@ impl LogArgs {
     }
 }
 
-/// Collects problems while values are set.
-#[derive(Debug, Default)]
-struct Check(Vec<Problem>);
-
-impl Check {
-    /// Sets a value, or notes why its text cannot be one.
-    fn set<T>(
-        &mut self,
-        to: &mut T,
-        flag: &'static str,
-        text: &str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) {
-        match parse(text) {
-            Ok(value) => *to = value,
-            Err(reason) => self.problem(flag, reason),
-        }
-    }
-
-    fn problem(&mut self, flag: &'static str, reason: impl Into<String>) {
-        self.0.push(Problem {
-            flag,
-            reason: reason.into(),
-        });
-    }
-
-    fn end<T>(self, value: T) -> Result<T, Problems> {
-        if self.0.is_empty() {
-            Ok(value)
-        } else {
-            Err(Problems(self.0))
-        }
-    }
-}
-
-/// Everything that is wrong with a set of settings.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("these settings cannot be used:{}", .0.iter().map(|p| format!("\n  {p}")).collect::<String>())]
-pub struct Problems(pub Vec<Problem>);
-
-/// What is wrong with one setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The flag, without its dashes.
-    pub flag: &'static str,
-    /// What is wrong, and what to write instead.
-    pub reason: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "--{} ({}): {}",
-            self.flag,
-            variable(self.flag),
-            self.reason
-        )
-    }
-}
-
-/// The environment twin of a flag.
-fn variable(flag: &str) -> String {
-    format!("CONNECTOR_{}", flag.replace('-', "_").to_uppercase())
-}
-
-fn parsed(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!("`{text}` is not an address and port, such as 127.0.0.1:50051 or [::1]:50051")
-    })
-}
-
-fn endpoint(text: &str) -> Result<Option<Endpoint>, String> {
-    let checked = text.parse().map(Some);
-    checked.map_err(|error| format!("{error}; write it like https://launchdarkly.example.com"))
-}
-
-fn switch(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "yes" | "on" | "1" => Ok(true),
-        "false" | "no" | "off" | "0" => Ok(false),
-        _ => Err(format!("`{text}` is neither true nor false")),
-    }
-}
-
-fn count<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String>
-where
-    T: FromStr + PartialOrd + fmt::Display,
-{
-    move |text| {
-        let number = text.parse().ok().filter(|number| range.contains(number));
-        let (least, most) = (range.start(), range.end());
-        number.ok_or_else(|| format!("`{text}` is not a whole number from {least} to {most}"))
-    }
-}
-
-fn time(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {
-    move |text| {
-        let time = duration::parse(text)?;
-        if range.contains(&time) {
-            return Ok(time);
-        }
-        let (least, most) = (
-            duration::format(*range.start()),
-            duration::format(*range.end()),
-        );
-        Err(format!("`{text}` is not from {least} to {most}"))
-    }
-}
-
 fn store_url(text: &str) -> Result<String, String> {
     let path = text.strip_prefix("sqlite:");
     if path.is_some_and(|path| !path.is_empty()) {
@@ -457,18 +352,17 @@ fn store_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// The alphabet of LaunchDarkly's keys; the key becomes part of a path.
+/// The key becomes a word of a path.
 fn integration_key(text: &str) -> Result<String, String> {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-    let starts_well = text
-        .bytes()
-        .next()
-        .is_some_and(|b| b.is_ascii_alphanumeric());
-    if starts_well && text.bytes().all(legal) {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    if !text.is_empty() && text.bytes().all(legal) {
         Ok(text.to_owned())
     } else {
-        Err(format!(
-            "`{text}` is not an integration's key: letters, digits and _ . - after a letter or digit"
-        ))
+        Err(format!("`{text}` is not one or more of A-Z a-z 0-9 _ -"))
     }
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    // Not quoted: somebody may have put a password into it.
+    text.parse().map_err(|error| format!("the address {error}"))
 }

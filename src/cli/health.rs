@@ -47,20 +47,20 @@ pub(super) async fn run(args: HealthArgs) -> Exit {
             say(other.as_str_name());
             Exit::Negative
         }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            Exit::Negative
-        }
+        Err(error) => Exit::failed(&error),
     }
 }
 
 async fn ask(args: &HealthArgs) -> anyhow::Result<ServingStatus> {
-    let channel = args.server.server.connect().await;
-    let channel = channel.with_context(|| format!("cannot reach {}", args.server.server.uri()))?;
     let service = args.service.clone();
-    let answer = HealthClient::new(channel)
-        .check(HealthCheckRequest { service })
-        .await;
-    let answer = answer.map_err(|status| anyhow::anyhow!(remote::describe(&status)))?;
-    Ok(answer.into_inner().status())
+    let answer = async {
+        let channel = remote::channel(&args.server.server).await?;
+        HealthClient::new(channel)
+            .check(HealthCheckRequest { service })
+            .await
+    };
+    match answer.await {
+        Ok(answer) => Ok(answer.into_inner().status()),
+        Err(status) => Err(anyhow::anyhow!(remote::describe(&status))),
+    }
 }

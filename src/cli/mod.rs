@@ -7,14 +7,20 @@ use clap::{
     builder::{OsStr, Resettable},
 };
 
+mod demo;
 mod health;
+mod keygen;
 mod remote;
+mod sandbox;
 mod send;
+mod serve;
 mod validate;
+
+use crate::config::ServeArgs;
 
 /// Delivers journey members' identifiers from a customer data platform to LaunchDarkly segments
 #[derive(Debug, Parser)]
-#[command(name = "launchdarkly-connector", version, propagate_version = true)]
+#[command(name = "launchdarkly-connector", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -23,12 +29,20 @@ struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the service
+    Serve(Box<ServeArgs>),
+    /// Show the whole journey in one process: service, sandbox, 10,000 journey members, a flag
+    Demo(demo::DemoArgs),
+    /// Run a sandbox LaunchDarkly alone
+    Sandbox(sandbox::SandboxArgs),
     /// Stream records from a file or standard input into a destination
     Send(Box<send::SendArgs>),
     /// Check a destination's credentials, or others, with LaunchDarkly
     Validate(validate::ValidateArgs),
     /// Ask whether a server serves; for containers
     Health(health::HealthArgs),
+    /// Print a new key for the keys file
+    Keygen,
 }
 
 /// Reads the command line. Ends the process with help, or with what is wrong and code 2.
@@ -55,9 +69,13 @@ impl Command {
     /// Does it.
     pub async fn run(self) -> Exit {
         match self {
+            Self::Serve(args) => serve::run(*args).await,
+            Self::Demo(args) => demo::run(args).await,
+            Self::Sandbox(args) => sandbox::run(args).await,
             Self::Send(args) => send::run(*args).await,
             Self::Validate(args) => validate::run(args).await,
             Self::Health(args) => health::run(args).await,
+            Self::Keygen => keygen::run(),
         }
     }
 }
@@ -78,6 +96,12 @@ impl Exit {
     fn unable(error: &anyhow::Error) -> Self {
         eprintln!("error: {error:#}");
         Self::Unable
+    }
+
+    /// Says what went wrong on the way.
+    fn failed(error: &anyhow::Error) -> Self {
+        eprintln!("error: {error:#}");
+        Self::Negative
     }
 }
 

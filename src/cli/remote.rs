@@ -49,14 +49,21 @@ pub(super) fn endpoint(url: &str) -> Result<Endpoint, String> {
 ///
 /// # Errors
 /// Why not, as the status that a call would have got.
-pub(super) async fn connect(
-    endpoint: &Endpoint,
-) -> Result<DestinationConnectorClient<Channel>, Status> {
-    let channel = endpoint.connect().await.map_err(|error| {
+pub(crate) async fn channel(endpoint: &Endpoint) -> Result<Channel, Status> {
+    endpoint.connect().await.map_err(|error| {
         let server = endpoint.uri();
         Status::unavailable(format!("cannot connect to {server}: {}", chain(&error)))
-    })?;
-    Ok(DestinationConnectorClient::new(channel))
+    })
+}
+
+/// Connects to the service.
+///
+/// # Errors
+/// Like [`channel`].
+pub(crate) async fn connect(
+    endpoint: &Endpoint,
+) -> Result<DestinationConnectorClient<Channel>, Status> {
+    channel(endpoint).await.map(DestinationConnectorClient::new)
 }
 
 /// A status as lines for people: code, message, reason, and each field that is wrong.
@@ -91,15 +98,16 @@ pub(super) fn code_name(code: tonic::Code) -> String {
     name
 }
 
-/// An error with its causes, of which the last one usually says most.
+/// An error with its causes, of which the last one usually says most; some repeat their own.
 fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    let mut texts = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(error) = cause {
-        write!(text, ": {error}").expect("writing to a String cannot fail");
+        texts.push(error.to_string());
         cause = error.source();
     }
-    text
+    texts.dedup();
+    texts.join(": ")
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub struct ValidateArgs {
 
     /// Stored destination to check, as organizations/{organization}/destinations/{destination}
     #[arg(long, value_name = "NAME", required_unless_present = "client_side_id")]
-    #[arg(conflicts_with_all = ["client_side_id", "access_token_file", "instance"])]
+    #[arg(conflicts_with_all = ["client_side_id", "instance"])]
     destination: Option<String>,
 
     /// Client-side ID of the environment to check, with a token that is not stored

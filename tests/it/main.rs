@@ -4,6 +4,7 @@
     reason = "clippy's exception for tests does not reach their helpers"
 )]
 
+mod cli;
 mod floors;
 mod house;
 mod journey;
@@ -11,3 +12,4 @@ mod operator;
 mod sandbox_http;
 mod sandbox_sdk;
 mod stream;
+mod support;

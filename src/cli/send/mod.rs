@@ -27,7 +27,8 @@ use crate::{
 };
 
 pub(super) mod input;
-pub(super) mod mapping;
+mod mapping;
+mod patience;
 pub(super) mod report;
 pub(super) mod stream;
 pub(super) mod window;
@@ -143,9 +144,11 @@ async fn send(args: &SendArgs) -> anyhow::Result<Exit> {
     };
     let tally = watcher.end()?;
     say(&tally);
+    if args.validate_only {
+        say("checked only: nothing was delivered");
+    }
     if let Err(error) = sent {
-        let line = tally.line;
-        return Err(error.context(format!("not finished: results end at line {line}")));
+        return Err(error.context(not_finished(&tally)));
     }
     // The reader says how it ended before it closes the channel, whose end was seen.
     reading
@@ -163,6 +166,14 @@ async fn send(args: &SendArgs) -> anyhow::Result<Exit> {
     } else {
         Exit::Negative
     })
+}
+
+/// Says from where to send again.
+fn not_finished(tally: &Tally) -> String {
+    match tally.line {
+        0 => "not finished: no record has a result".into(),
+        line => format!("not finished: the records up to line {line} have results"),
+    }
 }
 
 impl SendArgs {

@@ -17,7 +17,7 @@ use super::{
     stream::Event,
     window::{Rejection, Settled},
 };
-use crate::{config::duration, pb};
+use crate::pb;
 
 /// How often a line says how far it is, where there is no terminal. Our choice: often enough to
 /// see that it lives, and some hundred lines an hour.
@@ -161,7 +161,7 @@ impl Progress {
     /// Shows how far it is.
     pub(crate) fn show(&mut self, tally: &Tally) {
         let (records, failures) = (tally.records(), tally.failures());
-        let text = format!("{records} records have a result, {failures} of them failed");
+        let text = format!("{records} done, {failures} of them failed");
         if let Some(bar) = &self.bar {
             bar.set_position(tally.bytes);
             bar.set_message(text);
@@ -186,19 +186,16 @@ impl Progress {
             Event::Notice(notice) => self.say(&describe(notice)),
             Event::Drain => self.say("the server asks to move; opening a new stream"),
             Event::Lost { why, pause } => {
-                let pause = Duration::from_millis(u64::try_from(pause.as_millis()).unwrap_or(0));
-                self.say(&format!(
-                    "{why}\n  trying again in {}",
-                    duration::format(pause)
-                ));
+                let seconds = pause.as_secs_f64();
+                self.say(&format!("{why}\n  trying again in {seconds:.1} s"));
             }
         }
     }
 
-    /// Leaves the terminal as it was.
+    /// Leaves the bar where it got to.
     pub(crate) fn end(self) {
         if let Some(bar) = self.bar {
-            bar.finish_and_clear();
+            bar.abandon();
         }
     }
 }

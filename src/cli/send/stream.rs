@@ -21,7 +21,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Endpoint};
 use tonic_types::StatusExt;
 
-use super::window::{Broken, Row, Settled, Window};
+use super::{
+    patience::Patience,
+    window::{Broken, Row, Settled, Window},
+};
 use crate::{
     backoff::Backoff,
     cli::remote,
@@ -36,8 +39,6 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// What a record is tried for when nobody says (the contract's default).
-const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a batch that is not full waits for more rows. Our choice: nobody notices it, and a file
 /// is read much faster.
 const LINGER: Duration = Duration::from_millis(5);
@@ -397,63 +398,5 @@ impl Trouble {
 impl From<Broken> for Trouble {
     fn from(broken: Broken) -> Self {
         Self::Final(broken.into())
-    }
-}
-
-/// How long to go on.
-struct Patience {
-    give_up_after: Duration,
-    delivery_timeout: Duration,
-    /// Since when there is no stream.
-    closed_since: Instant,
-    /// The last commit, or when the oldest waiting row was read.
-    last_progress: Instant,
-    /// What stood in the way of a stream last; none while there is one.
-    trouble: Option<String>,
-}
-
-impl Patience {
-    fn new(settings: &Settings) -> Self {
-        let delivery_timeout = settings.open.delivery_timeout;
-        Self {
-            give_up_after: settings.give_up_after,
-            delivery_timeout: delivery_timeout
-                .and_then(|timeout| timeout.try_into().ok())
-                .unwrap_or(DEFAULT_DELIVERY_TIMEOUT),
-            closed_since: Instant::now(),
-            last_progress: Instant::now(),
-            trouble: None,
-        }
-    }
-
-    fn progress(&mut self) {
-        self.last_progress = Instant::now();
-    }
-
-    fn closed(&mut self) {
-        self.closed_since = Instant::now();
-    }
-
-    /// A server may try a record for its whole delivery time-out: waiting so long is no trouble.
-    fn deadline_open(&self) -> Instant {
-        self.last_progress + self.delivery_timeout + self.give_up_after
-    }
-
-    fn deadline_closed(&self, window: &Window) -> Instant {
-        let deadline = self.closed_since + self.give_up_after;
-        if window.is_empty() {
-            deadline
-        } else {
-            // A server that takes streams and loses them, for ever, makes no progress either.
-            deadline.min(self.deadline_open())
-        }
-    }
-
-    fn exhausted(&self) -> Error {
-        let silent = "the server does not answer";
-        Error::GaveUp {
-            after: self.give_up_after,
-            last: self.trouble.clone().unwrap_or_else(|| silent.into()),
-        }
     }
 }

@@ -49,8 +49,8 @@ advice! {
         "There is white space before or after the access token. Paste it again without.";
     /// Access token, failed: characters that no token has.
     TOKEN_HAS_ILLEGAL_CHARACTERS =
-        "The access token holds a character that no token has, such as a line break or a letter \
-         with an accent. Copy it again from LaunchDarkly, or create a new one.";
+        "The access token holds a character that no token has, such as a space, a line break or \
+         a letter with an accent. Copy it again from LaunchDarkly, or create a new one.";
     /// Access token, failed: status 401.
     TOKEN_REJECTED =
         "LaunchDarkly does not accept this access token. It may be mistyped, deleted or expired, \

@@ -22,7 +22,7 @@ pub(super) fn access_token(token: &AccessToken) -> Option<Advice> {
         Some(advice::TOKEN_IS_MOBILE_KEY)
     } else if trimmed.len() < token.len() {
         Some(advice::TOKEN_HAS_WHITE_SPACE)
-    } else if !token.bytes().all(|b| matches!(b, b' '..=b'~')) {
+    } else if !token.bytes().all(|b| b.is_ascii_graphic()) {
         Some(advice::TOKEN_HAS_ILLEGAL_CHARACTERS)
     } else {
         None
@@ -72,6 +72,7 @@ mod tests {
             ("api-1\n", Some(advice::TOKEN_HAS_WHITE_SPACE)),
             ("api-1\u{a0}", Some(advice::TOKEN_HAS_WHITE_SPACE)),
             ("api\r\nx: y", Some(advice::TOKEN_HAS_ILLEGAL_CHARACTERS)),
+            ("api-1 2", Some(advice::TOKEN_HAS_ILLEGAL_CHARACTERS)),
             ("api-é", Some(advice::TOKEN_HAS_ILLEGAL_CHARACTERS)),
             ("api-\u{7f}1", Some(advice::TOKEN_HAS_ILLEGAL_CHARACTERS)),
         ] {

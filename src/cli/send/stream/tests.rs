@@ -30,11 +30,14 @@ enum Act {
     Invent,
 }
 
+/// The first sequence and the length of each batch of a stream.
+type Batches = Vec<(i64, usize)>;
+
 /// A server that follows a script, one act a stream, and notes each stream's batches.
 #[derive(Debug, Clone)]
 struct Scripted {
     acts: Arc<Mutex<std::collections::VecDeque<Act>>>,
-    batches: Arc<Mutex<Vec<Vec<(i64, usize)>>>>,
+    batches: Arc<Mutex<Vec<Batches>>>,
 }
 
 type Replies = mpsc::Sender<Result<SendIdentifiersResponse, Status>>;
@@ -57,7 +60,7 @@ impl Scripted {
         (scripted, remote::endpoint(&url).unwrap())
     }
 
-    fn batches(&self) -> Vec<Vec<(i64, usize)>> {
+    fn batches(&self) -> Vec<Batches> {
         self.batches.lock().unwrap().clone()
     }
 
@@ -206,7 +209,7 @@ struct Run {
     ended: Result<(), Error>,
     lines: Vec<u64>,
     happened: Vec<&'static str>,
-    batches: Vec<Vec<(i64, usize)>>,
+    batches: Vec<Batches>,
 }
 
 async fn play(acts: &[Act], rows: u64) -> Run {

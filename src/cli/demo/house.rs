@@ -1,0 +1,72 @@
+//! A sandbox and the service, in this process, on free ports.
+
+use std::{fs, net::SocketAddr};
+
+use anyhow::Context;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use super::scratch::Scratch;
+use crate::{
+    app::{App, RunError},
+    cli::sandbox::Running,
+    config::Settings,
+    sandbox::Settings as World,
+    shutdown::Shutdown,
+    store::KeyRing,
+};
+
+const FREE_PORT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// Both of them, running.
+#[derive(Debug)]
+pub(super) struct House {
+    pub(super) sandbox: Running,
+    /// Where the service listens.
+    pub(super) address: SocketAddr,
+    shutdown: Shutdown,
+    /// Awaited by [`stop`](Self::stop).
+    service: JoinHandle<Result<(), RunError>>,
+    _scratch: Scratch,
+}
+
+impl House {
+    pub(super) async fn start() -> anyhow::Result<Self> {
+        let scratch = Scratch::new().context("no directory for the demo")?;
+        let sandbox = Running::start(FREE_PORT, World::default()).await?;
+        let settings = settings(&scratch, &sandbox)?;
+        let app = App::build(&settings).await?;
+        let listener = TcpListener::bind(settings.listen).await?;
+        let address = listener.local_addr()?;
+        let shutdown = Shutdown::new();
+        let service = tokio::spawn(app.run(listener, shutdown.clone()));
+        Ok(Self {
+            sandbox,
+            address,
+            shutdown,
+            service,
+            _scratch: scratch,
+        })
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        self.shutdown.trigger();
+        self.service.await.context("the service stopped")??;
+        self.sandbox.stop().await
+    }
+}
+
+/// A fresh keys file, a fresh database, and otherwise what `serve` has by default.
+fn settings(scratch: &Scratch, sandbox: &Running) -> anyhow::Result<Settings> {
+    let keys = scratch.path().join("demo.keys");
+    fs::write(&keys, KeyRing::generate_line().as_bytes())?;
+    let mut settings = Settings::with_keys(keys);
+    settings.listen = FREE_PORT;
+    settings.store = format!("sqlite:{}", scratch.path().join("demo.db").display());
+    settings.launch_darkly.url = Some(sandbox.url().parse()?);
+    Ok(settings)
+}

@@ -1,0 +1,85 @@
+//! `demo`: the whole journey in one process, over real sockets, with a true account of it.
+
+use anyhow::Context;
+
+use super::{Exit, say};
+use crate::{shutdown::Shutdown, telemetry};
+
+mod flag;
+mod house;
+mod requests;
+mod sample;
+mod scratch;
+mod walk;
+
+use house::House;
+use walk::walk;
+
+const PARENT: &str = "organizations/demo";
+const DESTINATION: &str = "organizations/demo/destinations/launchdarkly";
+const SEGMENT_ID: &str = "vip";
+
+/// Flags of `demo`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DemoArgs {
+    /// Stay up afterwards, and print calls to type, until Ctrl-C
+    #[arg(long)]
+    keep_running: bool,
+
+    /// What the service and the sandbox log while they run
+    #[arg(
+        long,
+        env = "CONNECTOR_LOG",
+        value_name = "FILTER",
+        default_value = "error"
+    )]
+    log: String,
+}
+
+/// Runs the command.
+pub(super) async fn run(args: DemoArgs) -> Exit {
+    let log = telemetry::Settings {
+        format: telemetry::Format::Auto,
+        filter: args.log.clone(),
+    };
+    if let Err(problem) = telemetry::init(&log) {
+        return Exit::unable(&anyhow::Error::msg(problem));
+    }
+    match demo(&args).await {
+        Ok(()) => Exit::Done,
+        Err(error) => Exit::failed(&error),
+    }
+}
+
+async fn demo(args: &DemoArgs) -> anyhow::Result<()> {
+    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    let house = House::start().await?;
+    let walked = tokio::select! {
+        walked = walk(&house) => walked,
+        () = shutdown.triggered() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if walked.is_ok() && args.keep_running {
+        say(calls_to_type(&house));
+        shutdown.triggered().await;
+    }
+    let stopped = house.stop().await;
+    walked.and(stopped)
+}
+
+/// Lines to paste into another terminal.
+fn calls_to_type(house: &House) -> String {
+    let (address, sandbox) = (house.address, house.sandbox.url());
+    let service = "cdp.destinations.v1.DestinationConnector";
+    let open = format!(
+        r#"{{"open":{{"destination":"{DESTINATION}","activation":{{"segment_id":"{SEGMENT_ID}","segment_name":"VIPs"}}}}}}"#
+    );
+    let batch = r#"{"batch":{"records":[{"identifiers":{"user_id":"typed-by-hand"}}]}}"#;
+    format!(
+        "\nBoth stay up until Ctrl-C. In another terminal:\n\n\
+         grpcurl -plaintext {address} describe {service}\n\
+         grpcurl -plaintext -d '{{\"name\":\"{DESTINATION}\"}}' {address} {service}/GetDestination\n\
+         grpcurl -plaintext -d '{{\"name\":\"{DESTINATION}\"}}' {address} {service}/ValidateCredentials\n\
+         printf '%s\\n' '{open}' '{batch}' | grpcurl -plaintext -d @ {address} {service}/SendIdentifiers\n\
+         curl {sandbox}/_sandbox/segments"
+    )
+}

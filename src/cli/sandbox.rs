@@ -1,0 +1,178 @@
+//! `sandbox`: runs the look-alike of LaunchDarkly alone; and beside the service, for `serve` and
+//! `demo`.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use super::{Exit, say};
+use crate::{
+    config::{LogArgs, duration},
+    sandbox::{Faults, Limits, Sandbox, Settings, fixtures},
+    shutdown::Shutdown,
+    telemetry,
+};
+
+/// Flags of `sandbox`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SandboxArgs {
+    /// Address and port; port 0 takes a free one
+    #[arg(long, env = "CONNECTOR_SANDBOX_LISTEN", value_name = "ADDRESS")]
+    #[arg(default_value = "127.0.0.1:8090")]
+    listen: SocketAddr,
+
+    /// How long each change of a segment takes
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = duration::parse)]
+    latency: Duration,
+
+    /// Calls of one account that are answered in ten seconds; 429 beyond
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().global)]
+    global_limit: u64,
+
+    /// Calls of one account on one route that are answered in ten seconds; 429 beyond
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().route)]
+    route_limit: u64,
+
+    /// What is logged.
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl SandboxArgs {
+    fn settings(&self) -> Settings {
+        Settings {
+            faults: Faults {
+                latency_ms: u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX),
+                ..Faults::default()
+            },
+            limits: Limits {
+                global: self.global_limit,
+                route: self.route_limit,
+                ..Limits::default()
+            },
+            ..Settings::default()
+        }
+    }
+}
+
+/// Runs the command.
+pub(super) async fn run(args: SandboxArgs) -> Exit {
+    let log = args.log.check().map_err(anyhow::Error::from);
+    let ready = log.and_then(|log| telemetry::init(&log).map_err(anyhow::Error::msg));
+    if let Err(problems) = ready {
+        return Exit::unable(&problems);
+    }
+    match serve(&args).await {
+        Ok(()) => Exit::Done,
+        Err(error) => Exit::failed(&error),
+    }
+}
+
+async fn serve(args: &SandboxArgs) -> anyhow::Result<()> {
+    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    let mut running = Running::start(args.listen, args.settings()).await?;
+    describe(&running.url());
+    tokio::select! {
+        () = shutdown.triggered() => running.stop().await,
+        ended = &mut running.task => ended.context("the sandbox stopped")?.context("the sandbox failed"),
+    }
+}
+
+/// Says what there is to play with. None of these tokens opens anything else.
+fn describe(url: &str) {
+    say(format_args!("sandbox LaunchDarkly on {url}\n"));
+    let tokens = [
+        ("writer", fixtures::WRITER_TOKEN),
+        ("writer, service token", fixtures::SERVICE_TOKEN),
+        ("reader", fixtures::READER_TOKEN),
+        ("custom role that may write", fixtures::CUSTOM_WRITER_TOKEN),
+        ("custom role that may not", fixtures::CUSTOM_READER_TOKEN),
+        ("writer of another account", fixtures::OTHER_ACCOUNT_TOKEN),
+    ];
+    say("access tokens");
+    for (role, token) in tokens {
+        say(format_args!("  {token}  {role}"));
+    }
+    say("client-side IDs");
+    for (what, id) in [
+        ("production", fixtures::CLIENT_SIDE_ID),
+        ("test", fixtures::TEST_CLIENT_SIDE_ID),
+        (
+            "of the other account",
+            fixtures::OTHER_ACCOUNT_CLIENT_SIDE_ID,
+        ),
+    ] {
+        say(format_args!("  {id}  {what}"));
+    }
+    say(format_args!(
+        "flag\n  {} is true for members of the segment {} (segment ID vip)",
+        fixtures::FLAG,
+        fixtures::SEGMENT
+    ));
+    say(format_args!("SDK key\n  {}", fixtures::SDK_KEY));
+    say(format_args!(
+        "\nfaults, limits and what it was told: curl {url}/"
+    ));
+}
+
+/// A sandbox on a socket.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// The way in from this process.
+    pub(super) sandbox: Sandbox,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    shutdown: Shutdown,
+    /// Awaited by [`stop`](Self::stop).
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    pub(super) async fn start(listen: SocketAddr, settings: Settings) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("the sandbox cannot listen on {listen}"))?;
+        let address = listener.local_addr()?;
+        let sandbox = Sandbox::new(settings);
+        let shutdown = Shutdown::new();
+        let asked = shutdown.clone();
+        let task = tokio::spawn(
+            sandbox
+                .clone()
+                .serve(listener, async move { asked.triggered().await }),
+        );
+        Ok(Self {
+            sandbox,
+            address,
+            shutdown,
+            task,
+        })
+    }
+
+    /// Its URL from this machine.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", reachable(self.address))
+    }
+
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        self.shutdown.trigger();
+        self.task
+            .await
+            .context("the sandbox stopped")?
+            .context("the sandbox failed")
+    }
+}
+
+/// Every address also listens on this machine, where plain HTTP is let through.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
+    } else {
+        address
+    }
+}

@@ -1,0 +1,76 @@
+//! `serve`: runs the service until it is told to stop.
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tracing::{error, info, warn};
+
+use super::{Exit, sandbox};
+use crate::{
+    app::{App, BuildError},
+    config::{ServeArgs, Settings},
+    sandbox::Settings as World,
+    shutdown::Shutdown,
+    telemetry,
+};
+
+/// Runs the command.
+pub(super) async fn run(args: ServeArgs) -> Exit {
+    let started = args
+        .check()
+        .map_err(anyhow::Error::from)
+        .and_then(|settings| {
+            telemetry::init(&settings.log).map_err(anyhow::Error::msg)?;
+            Ok(settings)
+        });
+    let settings = match started {
+        Ok(settings) => settings,
+        Err(problems) => return Exit::unable(&problems),
+    };
+    match serve(settings).await {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            error!("{error:#}");
+            exit_of(&error)
+        }
+    }
+}
+
+/// A keys file that cannot be used is a setting to mend; the rest may pass by itself, and a
+/// supervisor should try again.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    match error.downcast_ref() {
+        Some(BuildError::Keys(_)) => Exit::Unable,
+        _ => Exit::Negative,
+    }
+}
+
+async fn serve(mut settings: Settings) -> anyhow::Result<()> {
+    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    let sandbox = start_sandbox(&mut settings).await?;
+    let app = App::build(&settings).await?;
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", settings.listen))?;
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() {
+        warn!("callers are not identified: whoever reaches {address} may use every destination");
+    }
+    info!(%address, "serving gRPC");
+    app.run(listener, shutdown).await?;
+    match sandbox {
+        Some(sandbox) => sandbox.stop().await,
+        None => Ok(()),
+    }
+}
+
+/// Starts the sandbox, if one is asked for, and points the service at it. It outlives the
+/// service, which delivers to it until its last stream is drained.
+async fn start_sandbox(settings: &mut Settings) -> anyhow::Result<Option<sandbox::Running>> {
+    let Some(wanted) = &settings.sandbox else {
+        return Ok(None);
+    };
+    let running = sandbox::Running::start(wanted.listen, World::default()).await?;
+    settings.launch_darkly.url = Some(running.url().parse()?);
+    info!(address = %running.address, "sandbox in the place of LaunchDarkly");
+    Ok(Some(running))
+}
