@@ -24,7 +24,8 @@ from pathlib import Path
 
 import server
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
 SECTIONS = ["By hand, with grpcurl", "From another language"]
 # Where the README's readers find the server and its sandbox.
 SHOWN = server.Addresses("127.0.0.1:50051", "127.0.0.1:8090")
@@ -95,7 +96,8 @@ class Reader:
     def _environment(self) -> dict[str, str]:
         tools = [str(self.binary.parent), str(Path(sys.executable).parent)]
         path = os.pathsep.join([*tools, os.environ["PATH"]])
-        return {**server.clean_environment(), "PATH": path}
+        modules = str(ROOT / "clients/python")
+        return {**server.clean_environment(), "PATH": path, "PYTHONPATH": modules}
 
     def _here(self, text: str) -> str:
         return text.replace(SHOWN.server, self.addresses.server).replace(
