@@ -20,6 +20,7 @@ RUN mkdir src \
 COPY build.rs ./
 COPY proto proto/
 COPY migrations migrations/
+COPY samples samples/
 COPY src src/
 # Copied files keep the time of their last change, which may be before that of the empty ones;
 # cargo goes by time. The empty directory becomes the volume, for want of a shell below.

@@ -40,7 +40,7 @@ def settings(binary: str) -> list[list[str]]:
     ).stdout
     entries = re.split(r"^\s+(?:-\w, )?(?=--[a-z])", shown, flags=re.M)[1:]
     rows = []
-    for entry in entries:
+    for entry in (" ".join(wrapped.split()) for wrapped in entries):
         flag = re.match(r"--[a-z-]+", entry)[0]
         variable = re.search(r"\[env: (\w+)=", entry)
         default = re.search(r"\[default: ([^\]]+)\]", entry)

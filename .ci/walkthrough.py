@@ -30,6 +30,8 @@ SECTIONS = ["By hand, with grpcurl", "From another language"]
 # Where the README's readers find the server and its sandbox.
 SHOWN = server.Addresses("127.0.0.1:50051", "127.0.0.1:8090")
 COMMAND_SECONDS = 60
+# What shells answer.
+NO_SUCH_COMMAND = 127
 
 BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
 VOLATILE = [
@@ -84,6 +86,9 @@ class Reader:
             check=False,
         )
         print(f"  exit code {done.returncode}: {block.text.splitlines()[0]}")
+        # Some commands are shown to fail; not for want of a program, and no program by a traceback.
+        if done.returncode == NO_SUCH_COMMAND or (done.returncode and block.language == "python"):
+            raise SystemExit(done.stdout)
         return self._shown(done.stdout)
 
     def _serve(self, text: str) -> None:
@@ -135,7 +140,8 @@ def follow(readme: str, type_in: Callable[[Block], str]) -> list[Output]:
 def steady(text: str) -> str:
     for pattern, name in VOLATILE:
         text = pattern.sub(name, text)
-    return text
+    # Some tools end lines with spaces, and editors take them away.
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def differences(output: Output) -> list[str]:

@@ -22,10 +22,13 @@ class Failure(Exception):
     """A call that failed: its code, its message, and its details by the name of their type."""
 
     def __init__(self, code: str, message: str, details: dict[str, Json]):
-        super().__init__(f"{code}: {message} {details}")
+        super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message} ({self.reason})"
 
     @property
     def reason(self) -> str:
