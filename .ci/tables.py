@@ -1,0 +1,108 @@
+"""Holds the README's tables to the code.
+
+    tables.py BINARY
+
+Settings: flags, variables and defaults as `serve --help` tells them. Reasons: as the code has them,
+those of statuses with their gRPC codes.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import server
+
+ROOT = Path(__file__).parent.parent
+STATUS = ROOT / "src/server/status.rs"
+REASONS = ROOT / "src/server/status/reason.rs"
+ADVICE = ROOT / "src/launchdarkly/credentials/advice.rs"
+
+
+def table(readme: str, first_column: str) -> list[list[str]]:
+    """The rows of the table whose first column has this title, without Markdown's back-ticks."""
+    start = readme.index(f"| {first_column} |")
+    lines = readme[start:].split("\n\n", 1)[0].splitlines()
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines[2:]]
+    return [[cell.strip().replace("`", "") for cell in row] for row in cells]
+
+
+def settings(binary: str) -> list[list[str]]:
+    """Flag, variable and default of every setting of `serve`."""
+    shown = subprocess.run(
+        [binary, "serve", "--help"],
+        env=server.clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    entries = re.split(r"^\s+(?:-\w, )?(?=--[a-z])", shown, flags=re.M)[1:]
+    rows = []
+    for entry in (" ".join(wrapped.split()) for wrapped in entries):
+        flag = re.match(r"--[a-z-]+", entry)[0]
+        variable = re.search(r"\[env: (\w+)=", entry)
+        default = re.search(r"\[default: ([^\]]+)\]", entry)
+        if flag != "--help":
+            rows.append([flag, variable[1] if variable else "", default[1] if default else ""])
+    return rows
+
+
+def reasons() -> dict[str, set[str]]:
+    """Every reason of a status, with the codes it comes with."""
+    names = dict(re.findall(r'^\s+(\w+) = "([A-Z_]+)",$', REASONS.read_text(), re.M))
+    codes = {}
+    for arm in re.finditer(r"((?:\|?\s*Reason::\w+\s*)+)=>\s*\{?\s*([\w:.]+)", body_of("code")):
+        # One reason has a method of its own to choose between codes.
+        method = re.match(r"self\.(\w+)", arm[2])
+        source = body_of(method[1]) if method else arm[2]
+        for name in re.findall(r"Reason::(\w+)", arm[1]):
+            codes[names.pop(name)] = {
+                screaming(code) for code in re.findall(r"Code::(\w+)", source)
+            }
+    assert not names, f"no code found for {names}"
+    return codes
+
+
+def body_of(function: str) -> str:
+    """A function of the file that makes statuses."""
+    source = STATUS.read_text()
+    return re.search(rf"fn {function}\(&self\) -> Code \{{.*?^    \}}$", source, re.M | re.S)[0]
+
+
+def screaming(code: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", code).upper()
+
+
+def advice() -> set[str]:
+    """Every reason of a credential check."""
+    return set(re.findall(r"^    ([A-Z_]+) =$", ADVICE.read_text(), re.M))
+
+
+def compare(what: str, shown, true) -> bool:
+    if shown == true:
+        print(f"{what}: {len(true)} rows as in the code")
+        return True
+    print(f"{what}: the README and the code differ")
+    print(f"  README: {shown}\n  code:   {true}")
+    return False
+
+
+def main(binary: str) -> int:
+    readme = (ROOT / "README.md").read_text()
+    documented = [row[:3] for row in table(readme, "flag")]
+    coded = {row[0]: set(re.split(r",? or ", row[1])) for row in table(readme, "reason")}
+    checks = {name for row in table(readme, "check's reason") for name in row[0].split(", ")}
+    right = [
+        compare("settings", documented, settings(binary)),
+        compare("reasons", coded, reasons()),
+        compare("reasons of checks", checks, advice()),
+    ]
+    return 0 if all(right) else 1
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1]))

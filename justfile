@@ -1,0 +1,49 @@
+# The front door. `just` lists what there is; .ci/run and cargo do the work and do not need just.
+
+_default:
+    @just --list --unsorted
+
+# What must hold before a change lands
+check:
+    .ci/run
+
+# The main job, end to end, in one process
+demo *arguments:
+    cargo run --release --locked -- demo {{ arguments }}
+
+# A server with a sandbox LaunchDarkly beside it, for trying things by hand
+serve *arguments: _keys
+    cargo run --release --locked -- serve --sandbox --keys-file target/dev.keys --store sqlite:target/dev.db {{ arguments }}
+
+_keys:
+    [ -e target/dev.keys ] || (umask 077 && cargo run --release --locked -- keygen > target/dev.keys)
+
+# Tests; arguments go to cargo
+test *arguments:
+    cargo test --locked {{ arguments }}
+
+# Format everything
+fmt:
+    cargo fmt
+
+# Lints, as strict as the check
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets --locked -- -D warnings
+
+# The crate's documentation, in a browser
+doc:
+    cargo doc --no-deps --locked --open
+
+# Put true outputs into the README's walk-throughs; needs the tools that `just check` fetches
+readme:
+    cargo build --release --locked
+    target/ci/venv/bin/python .ci/walkthrough.py target/release/launchdarkly-connector --write
+
+# The contract's descriptor set, for generating clients
+descriptor file="contract.binpb":
+    cargo run --locked --quiet --example descriptor_set > {{ file }}
+
+# The container image
+image tag="launchdarkly-connector":
+    docker build -t {{ tag }} .
