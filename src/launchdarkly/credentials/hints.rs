@@ -62,7 +62,7 @@ mod tests {
         for (token, expected) in [
             ("api-00000000-0000-4000-8000-000000000001", None),
             ("a-token-of-another-form", None),
-            ("Bearer api-1", None),
+            ("Bearer api-1", Some(advice::TOKEN_HAS_ILLEGAL_CHARACTERS)),
             ("", Some(advice::TOKEN_EMPTY)),
             (" \n", Some(advice::TOKEN_EMPTY)),
             ("sdk-1", Some(advice::TOKEN_IS_SDK_KEY)),
