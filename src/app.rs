@@ -35,6 +35,11 @@ const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 /// Streams that one connection may hold. hyper's own limit of 200 is too low for an executor
 /// with a stream per activation.
 const STREAMS_PER_CONNECTION: u32 = 1000;
+/// What one stream may send ahead of being read: HTTP/2's own default.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// What all streams of a connection may send ahead: 256 of them may be held back before the
+/// others on their connection wait with them.
+const CONNECTION_WINDOW_BYTES: u32 = 256 * STREAM_WINDOW_BYTES;
 /// How often a silent connection is asked whether it is still there, and how long it may take
 /// to answer. Ours: a vanished client frees its streams within the minute.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -141,12 +146,14 @@ impl App {
                 .run_until_cancelled_owned(record(condemned, store)),
         );
         let watch = watch_store(reporter.clone(), Arc::clone(&self.store), shutdown.clone());
-        tokio::spawn(watchers.run_until_cancelled_owned(watch));
+        let health_watch = tokio::spawn(watchers.run_until_cancelled_owned(watch));
 
         let serving = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .layer(MapRequestLayer::new(move |request| budget.gate(request)))
             .add_service(health)
             .add_service(reflection()?.build_v1().map_err(BuildError::from)?)
@@ -171,6 +178,8 @@ impl App {
         }
         let deadline = Instant::now() + self.limits.drain;
         info!(streams = sessions.len(), "draining");
+        // Ended first, so that it cannot say otherwise afterwards.
+        health_watch.await.ok();
         set_health(&reporter, ServingStatus::NotServing).await;
         drain.send_replace(Some(deadline));
         stop.cancel();
@@ -231,23 +240,24 @@ async fn record(mut condemned: mpsc::UnboundedReceiver<Condemned>, store: Arc<dy
     }
 }
 
-/// Keeps health true: the service cannot serve without its store.
+/// Keeps health true until shutdown: the service cannot serve without its store.
 async fn watch_store(reporter: HealthReporter, store: Arc<dyn Store>, shutdown: Shutdown) {
-    while !shutdown.is_triggered() {
-        let status = match store.ping().await {
-            Ok(()) => ServingStatus::Serving,
-            Err(failure) => {
-                error!(error = %failure, "store does not answer");
-                ServingStatus::NotServing
-            }
-        };
-        if !shutdown.is_triggered() {
+    let watch = async {
+        loop {
+            let status = match store.ping().await {
+                Ok(()) => ServingStatus::Serving,
+                Err(failure) => {
+                    error!(error = %failure, "store does not answer");
+                    ServingStatus::NotServing
+                }
+            };
             set_health(&reporter, status).await;
+            tokio::time::sleep(STORE_CHECK).await;
         }
-        tokio::select! {
-            () = shutdown.triggered() => {}
-            () = tokio::time::sleep(STORE_CHECK) => {}
-        }
+    };
+    tokio::select! {
+        () = shutdown.triggered() => {}
+        () = watch => {}
     }
 }
 

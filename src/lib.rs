@@ -63,6 +63,11 @@
 //! | drain | to ask streams to move, and settle what they have sent |
 //! | sandbox | a stand-in for LaunchDarkly, for trying and testing |
 
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "the documentation is for those who maintain the service: it is built with private items"
+)]
+
 pub mod app;
 pub mod backoff;
 pub mod cli;

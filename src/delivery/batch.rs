@@ -16,6 +16,9 @@ use tokio::time::Instant;
 use super::ack::{Ack, Cause, Tried, Verdict};
 use crate::domain::{ContextKey, Operation, Trouble};
 
+/// Stale items a queue may hold beside as many as live ones. Ours: too few to matter.
+const MOST_STALE: usize = 1024;
+
 /// A key's pending changes. Older ones are kept: should the newest belong to a stream that
 /// goes away, the one before it counts again.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// What to do with the key; nothing once all its streams are gone.
-    fn operation(&self) -> Option<Operation> {
+    pub(super) fn operation(&self) -> Option<Operation> {
         self.changes.last().map(|(operation, _)| *operation)
     }
 
@@ -41,9 +44,12 @@ impl Entry {
         self.changes.retain(|(_, ack)| !ack.is_abandoned());
     }
 
-    /// Whether any stream still waits for it.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.changes.iter().any(|(_, ack)| !ack.is_abandoned())
+    /// Forgets what no call may be made for any more: changes whose streams are gone or whose
+    /// time-out has passed. Returns what is left to do.
+    pub(super) fn refresh(&mut self, now: Instant) -> Option<Operation> {
+        self.prune();
+        self.expire(now, None);
+        self.operation()
     }
 
     /// Notes a call that carried it in vain.
@@ -232,6 +238,11 @@ impl Batch {
                 self.unqueue(&mut newer);
                 old.changes.append(&mut newer.changes);
             }
+            // A stream may have gone while the call was under way; it must not wait for more.
+            old.prune();
+            if old.changes.is_empty() {
+                continue;
+            }
             self.open.insert(key.clone(), old);
             self.enqueue(&key, End::Front);
         }
@@ -276,6 +287,26 @@ impl Batch {
             true
         });
         moved.iter().for_each(|key| self.enqueue(key, End::Front));
+        self.compact();
+    }
+
+    /// Drops stale items once they are most of a queue: streams that come and go during an
+    /// outage leave them behind a front that does not move.
+    fn compact(&mut self) {
+        let Self {
+            open,
+            adds,
+            removes,
+            ..
+        } = self;
+        for (queue, operation) in [(adds, Operation::Add), (removes, Operation::Remove)] {
+            if queue.keys.len() > 2 * queue.live + MOST_STALE {
+                queue.keys.retain(|(ordinal, key)| {
+                    open.get(key)
+                        .is_some_and(|e| e.ordinal == *ordinal && e.queued == Some(operation))
+                });
+            }
+        }
     }
 
     /// Queues an open entry where its operation belongs, unless its key is in flight.

@@ -39,23 +39,35 @@ pub(super) enum Refused {
 pub(super) struct Bisect {
     parts: VecDeque<Range<usize>>,
     calls: u32,
-    refusals: u32,
-    proven: bool,
+    record: Record,
+}
+
+/// What a lane's calls have met so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    /// Whether the vendor ever accepted one.
+    pub(super) proven: bool,
+    /// How often it refused one for its payload.
+    pub(super) refusals: u32,
 }
 
 impl Bisect {
-    /// Starts with all members in one call. `proven` says that calls like it have succeeded.
-    pub(super) fn new(len: usize, proven: bool) -> Self {
+    /// Starts with all members in one call, after what calls like it have met before.
+    pub(super) fn new(len: usize, before: Record) -> Self {
         Self {
             parts: (len > 0).then_some(0..len).into_iter().collect(),
             calls: 0,
-            refusals: 0,
-            proven,
+            record: before,
         }
     }
 
-    pub(super) fn proven(&self) -> bool {
-        self.proven
+    pub(super) fn record(&self) -> Record {
+        self.record
+    }
+
+    /// The probe has no members left that anybody waits for.
+    pub(super) fn skipped(&mut self) {
+        self.parts.pop_front();
     }
 
     /// The next step. A probe stays at the head until it is judged.
@@ -63,7 +75,9 @@ impl Bisect {
         match self.parts.front() {
             None => Step::Done,
             Some(_) if self.calls >= MOST_CALLS => Step::Capped,
-            Some(_) if !self.proven && self.refusals >= SYSTEMIC_REFUSALS => Step::Systemic,
+            Some(_) if !self.record.proven && self.record.refusals >= SYSTEMIC_REFUSALS => {
+                Step::Systemic
+            }
             Some(part) => Step::Probe(part.clone()),
         }
     }
@@ -71,21 +85,21 @@ impl Bisect {
     /// The probe was applied.
     pub(super) fn applied(&mut self) {
         self.calls += 1;
-        self.proven = true;
+        self.record.proven = true;
         self.parts.pop_front();
     }
 
     /// The probe was refused.
     pub(super) fn refused(&mut self) -> Refused {
         self.calls += 1;
-        self.refusals += 1;
+        self.record.refusals += 1;
         let part = self.parts.pop_front().expect("only a probe can be refused");
         if part.len() == 1 {
             return Refused::Isolated;
         }
         let middle = part.start + part.len().div_ceil(2);
         let (left, right) = (part.start..middle, middle..part.end);
-        if self.proven {
+        if self.record.proven {
             // Depth first: the cap must not be reached before anything is isolated.
             self.parts.push_front(right);
             self.parts.push_front(left);
@@ -114,7 +128,13 @@ mod tests {
     }
 
     fn run(len: usize, poison: &BTreeSet<usize>, proven: bool) -> Found {
-        let mut bisect = Bisect::new(len, proven);
+        let mut bisect = Bisect::new(
+            len,
+            Record {
+                proven,
+                refusals: 0,
+            },
+        );
         let (mut applied, mut isolated) = (BTreeSet::new(), BTreeSet::new());
         loop {
             match bisect.step() {

@@ -1,11 +1,13 @@
 //! One call of a lane, with the isolation of refused members.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
+
+use tokio::time::Instant;
 
 use super::{
     ack::Verdict,
     batch::{Entry, Sealed},
-    bisect::{Bisect, Refused, Step},
+    bisect::{Bisect, Record, Refused, Step},
 };
 use crate::domain::{
     Connection, ContextKey, Delivery, Operation, Outcome, Refusal, Revision, SegmentClient,
@@ -20,8 +22,8 @@ pub(super) struct Call {
     /// Whose credentials these are.
     pub(super) revision: Revision,
     pub(super) segment: SegmentRef,
-    /// Whether the vendor ever accepted a call of this lane.
-    pub(super) proven: bool,
+    /// What calls of this lane have met so far.
+    pub(super) record: Record,
 }
 
 /// What a call left behind. What is not left has been settled.
@@ -35,7 +37,9 @@ pub(super) struct Report {
     pub(super) end: End,
     /// Whether the vendor accepted anything.
     pub(super) applied: bool,
-    /// Members of the smallest call that was too large.
+    /// What calls of this lane have met by now.
+    pub(super) record: Record,
+    /// Members of the smallest call of several that was too large.
     pub(super) too_large: Option<usize>,
     pub(super) revision: Revision,
 }
@@ -60,7 +64,7 @@ impl Call {
         let Sealed { operation, entries } = sealed;
         let keys = entries.iter().map(|entry| entry.key.clone()).collect();
         let mut work = Work {
-            bisect: Bisect::new(entries.len(), self.proven),
+            bisect: Bisect::new(entries.len(), self.record),
             entries: entries.into_iter().map(Some).collect(),
             applied: false,
             too_large: None,
@@ -71,6 +75,7 @@ impl Call {
             left: work.entries.into_iter().flatten().collect(),
             end,
             applied: work.applied,
+            record: work.bisect.record(),
             too_large: work.too_large,
             revision: self.revision,
         }
@@ -84,23 +89,28 @@ impl Call {
                 Step::Done | Step::Capped => return End::Judged,
                 Step::Systemic => return End::Refused(Refusal::Segment),
             };
-            let members = &work.entries[part.clone()];
-            if !members.iter().flatten().any(Entry::is_wanted) {
-                // Every stream that wanted these is gone: no further call for them.
-                return End::Judged;
-            }
-            let delivery = self.delivery(operation, members);
-            let slot = match slot.take() {
+            let ready = match slot.take() {
                 Some(slot) => slot,
-                None => self.client.ready(&self.connection).await,
+                None => match self.next_slot().await {
+                    Ok(slot) => slot,
+                    Err(end) => return end,
+                },
             };
-            match self.client.apply(slot, &delivery).await {
-                Outcome::Applied => work.apply(part),
-                Outcome::Refused(Refusal::Payload) => work.refuse(part),
-                Outcome::Refused(Refusal::TooLarge) => {
-                    work.too_large = Some(part.len());
-                    work.refuse(part);
-                }
+            // Streams may have gone, and time-outs passed, since the last probe.
+            let keys = work.wanted(part.clone(), operation);
+            if keys.is_empty() {
+                work.bisect.skipped();
+                slot = Some(ready);
+                continue;
+            }
+            match self
+                .client
+                .apply(ready, &self.delivery(operation, keys))
+                .await
+            {
+                Outcome::Applied => work.apply(part, operation),
+                Outcome::Refused(Refusal::Payload) => work.refuse(part, operation),
+                Outcome::Refused(Refusal::TooLarge) => work.refuse_size(part, operation),
                 Outcome::Refused(refusal) => return End::Refused(refusal),
                 Outcome::Retry {
                     trouble,
@@ -119,16 +129,25 @@ impl Call {
         }
     }
 
-    fn delivery(&self, operation: Operation, members: &[Option<Entry>]) -> Delivery {
+    /// The slot of a further probe. Where the vendor holds calls back, the lane waits better: it
+    /// coalesces and times out meanwhile.
+    async fn next_slot(&self) -> Result<Slot, End> {
+        if let Some((until, trouble)) = self.client.held_until(&self.connection) {
+            let retry_after = Some(until.saturating_duration_since(Instant::now()));
+            return Err(End::Later {
+                trouble,
+                retry_after,
+            });
+        }
+        Ok(self.client.ready(&self.connection).await)
+    }
+
+    fn delivery(&self, operation: Operation, keys: Vec<ContextKey>) -> Delivery {
         Delivery {
             connection: Arc::clone(&self.connection),
             segment: self.segment.clone(),
             operation,
-            keys: members
-                .iter()
-                .flatten()
-                .map(|entry| entry.key.clone())
-                .collect(),
+            keys,
         }
     }
 }
@@ -143,21 +162,50 @@ struct Work {
 }
 
 impl Work {
-    fn apply(&mut self, part: std::ops::Range<usize>) {
-        self.bisect.applied();
-        self.applied = true;
-        self.settle(part, Verdict::Delivered);
+    /// The keys of a part for which the call is still to be made. Entries that nobody waits for
+    /// are let go; one whose newest change has gone may ask for the opposite now, and is left.
+    fn wanted(&mut self, part: Range<usize>, operation: Operation) -> Vec<ContextKey> {
+        let now = Instant::now();
+        let mut keys = Vec::with_capacity(part.len());
+        for place in &mut self.entries[part] {
+            match place.as_mut().map(|entry| (entry.refresh(now), &entry.key)) {
+                Some((Some(left), key)) if left == operation => keys.push(key.clone()),
+                Some((None, _)) => *place = None,
+                Some((Some(_), _)) | None => {}
+            }
+        }
+        keys
     }
 
-    fn refuse(&mut self, part: std::ops::Range<usize>) {
+    fn apply(&mut self, part: Range<usize>, operation: Operation) {
+        self.bisect.applied();
+        self.applied = true;
+        self.settle(part, operation, Verdict::Delivered);
+    }
+
+    fn refuse(&mut self, part: Range<usize>, operation: Operation) {
         if self.bisect.refused() == Refused::Isolated {
-            let proven = self.bisect.proven();
-            self.settle(part, Verdict::Rejected { proven });
+            let proven = self.bisect.record().proven;
+            self.settle(part, operation, Verdict::Rejected { proven });
         }
     }
 
-    fn settle(&mut self, part: std::ops::Range<usize>, verdict: Verdict) {
-        let settled = self.entries[part].iter_mut().filter_map(Option::take);
+    fn refuse_size(&mut self, part: Range<usize>, operation: Operation) {
+        if part.len() > 1 {
+            self.too_large = Some(
+                self.too_large
+                    .map_or(part.len(), |least| least.min(part.len())),
+            );
+        }
+        self.refuse(part, operation);
+    }
+
+    /// Settles the entries of a part that were in the call.
+    fn settle(&mut self, part: Range<usize>, operation: Operation, verdict: Verdict) {
+        let called = |entry: &mut Entry| entry.operation() == Some(operation);
+        let settled = self.entries[part]
+            .iter_mut()
+            .filter_map(|place| place.take_if(called));
         settled.for_each(|entry| entry.settle(verdict));
     }
 }

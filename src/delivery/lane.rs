@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use super::{
     ack::{Ack, Cause},
     batch::Batch,
+    bisect::Record,
     call::{Call, End, Report},
     lanes::{Directory, LaneKey},
     target::{Target, TargetState},
@@ -122,8 +123,8 @@ pub(super) struct Lane {
     ready: Option<BoxFuture<'static, Slot>>,
     /// Most members of a call; falls when the vendor finds one too large, and stays.
     limit: usize,
-    /// Whether the vendor ever accepted a call.
-    proven: bool,
+    /// What its calls have met so far.
+    record: Record,
     failures: u32,
     not_before: Instant,
     last_trouble: Option<Trouble>,
@@ -165,7 +166,7 @@ impl Lane {
             ready: None,
             limit: settings.max_members_per_call,
             settings,
-            proven: false,
+            record: Record::default(),
             failures: 0,
             not_before: Instant::now(),
             last_trouble: None,
@@ -181,7 +182,11 @@ impl Lane {
             self.ask_for_slot();
             match self.next_event().await {
                 Event::Reported(report) => self.conclude(report),
-                Event::TargetChanged => self.follow_target(),
+                Event::TargetChanged => {
+                    // What waits for a slot waits with the credentials of before.
+                    self.ready = None;
+                    self.follow_target();
+                }
                 Event::Ready(slot) => self.depart(slot),
                 Event::Commands(commands) => commands.into_iter().for_each(|c| self.obey(c)),
                 Event::Woken => self.expire(),
@@ -287,7 +292,7 @@ impl Lane {
             connection,
             revision,
             segment: self.segment.clone(),
-            proven: self.proven,
+            record: self.record,
         };
         self.calls.spawn(call.run(slot, sealed));
     }
@@ -299,11 +304,16 @@ impl Lane {
             left,
             end,
             applied,
+            record,
             too_large,
             revision,
         } = report;
         self.batch.release(&keys);
         self.batch.restore(left);
+        self.record = Record {
+            proven: self.record.proven || record.proven,
+            refusals: self.record.refusals.max(record.refusals),
+        };
         if let Some(members) = too_large {
             self.limit = self.limit.min((members / 2).max(1));
             info!(
@@ -313,7 +323,6 @@ impl Lane {
             );
         }
         if applied {
-            self.proven = true;
             self.failures = 0;
             self.window.succeeded();
             self.last_trouble = None;
@@ -344,7 +353,8 @@ impl Lane {
         }
         let delay = BACKOFF.delay(self.failures, fastrand::f64());
         self.failures = self.failures.saturating_add(1);
-        self.not_before = Instant::now() + delay.max(retry_after.unwrap_or_default());
+        let not_before = Instant::now() + delay.max(retry_after.unwrap_or_default());
+        self.not_before = self.not_before.max(not_before);
         self.troubled(trouble, self.not_before);
     }
 

@@ -8,15 +8,24 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
+};
 use tokio_util::sync::PollSemaphore;
+
+use super::status::Failure;
 
 /// Path of the one call that streams.
 const STREAM_PATH: &str = "/cdp.destinations.v1.DestinationConnector/SendIdentifiers";
+/// How long a message may take from its first frame to its last. Ours: 1 MiB in this time is
+/// slower than any link that an executor runs on.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Unit in which bytes are counted, since semaphores count in 32 bits.
 const UNIT: usize = 1024;
 
@@ -79,18 +88,14 @@ pub(super) struct Intake {
 struct Shared {
     /// Room for the message that is being read.
     reserved: Option<OwnedSemaphorePermit>,
-    /// Whether the session has taken from the reservation since it was made.
-    taken: bool,
     half_closed: bool,
 }
 
 impl Intake {
-    /// Takes what a decoded message really holds out of its reservation. A message that came
-    /// along in an earlier one's last frame may find less there: at most one frame's worth.
+    /// Exchanges the reservation of a decoded message for what it really holds. A message that
+    /// came along in another one's last frame finds none: at most a frame goes uncounted.
     pub(super) fn keep(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let mut shared = self.lock();
-        shared.taken = true;
-        let reserved = shared.reserved.as_mut()?;
+        let mut reserved = self.lock().reserved.take()?;
         reserved.split((units(bytes) as usize).min(reserved.num_permits()))
     }
 
@@ -111,6 +116,8 @@ struct Gated {
     semaphore: PollSemaphore,
     /// A frame that has arrived and waits for room.
     waiting: Option<Frame<Bytes>>,
+    /// Runs while a message has come in part.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Gated {
@@ -121,6 +128,7 @@ impl Gated {
             intake,
             semaphore,
             waiting: None,
+            stalled: None,
         }
     }
 
@@ -132,18 +140,20 @@ impl Gated {
             self.semaphore
                 .poll_acquire_many(cx, self.intake.budget.message)
         );
-        let mut shared = self.intake.lock();
-        shared.reserved = permit;
-        shared.taken = false;
+        self.intake.lock().reserved = permit;
+        self.stalled = None;
         Poll::Ready(())
     }
 
-    /// Nothing is coming: give back what was reserved, unless a message has only come in part.
-    fn pause(&self) {
-        let mut shared = self.intake.lock();
-        if shared.taken {
-            shared.reserved = None;
+    /// Nothing is coming. A message that has come in part holds its reservation, and must not
+    /// hold it for ever.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.intake.lock().reserved.is_none() {
+            self.stalled = None;
+            return Poll::Pending;
         }
+        let new = || Box::pin(tokio::time::sleep(MESSAGE_TIMEOUT));
+        self.stalled.get_or_insert_with(new).as_mut().poll(cx)
     }
 
     fn end(&self) {
@@ -166,8 +176,10 @@ impl Body for Gated {
         if this.waiting.is_none() {
             match Pin::new(&mut this.inner).poll_frame(cx) {
                 Poll::Pending => {
-                    this.pause();
-                    return Poll::Pending;
+                    ready!(this.poll_stalled(cx));
+                    this.intake.lock().reserved = None;
+                    let late = format!("a message must arrive whole within {MESSAGE_TIMEOUT:?}");
+                    return Poll::Ready(Some(Err(Failure::StreamProtocol(late).into_status())));
                 }
                 Poll::Ready(Some(Ok(frame))) => this.waiting = Some(frame),
                 Poll::Ready(Some(Err(status))) => {
@@ -189,6 +201,7 @@ impl Body for Gated {
 mod tests {
     use futures_util::FutureExt;
     use http_body_util::{BodyExt, Full};
+    use tokio_stream::StreamExt;
 
     use super::*;
 
@@ -214,6 +227,31 @@ mod tests {
         assert!((&mut frame).now_or_never().is_none());
         drop(kept);
         assert!(frame.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn streams_that_wait_for_their_next_message_leave_the_budget_alone() {
+        let budget = Budget::new(1024 * 1024, 1024 * 1024);
+        for _ in 0..3 {
+            let (mut body, intake) = gated(&budget);
+            body.frame().now_or_never().unwrap().unwrap().unwrap();
+            drop(intake.keep(0));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_stays_in_parts_ends_its_stream_and_gives_its_room_back() {
+        let budget = Budget::new(1024 * 1024, 1024 * 1024);
+        let part = http_body_util::StreamBody::new(
+            tokio_stream::once(Ok::<_, tonic::Status>(Frame::data(Bytes::from_static(
+                b"part",
+            ))))
+            .chain(tokio_stream::pending()),
+        );
+        let mut body = Gated::new(tonic::body::Body::new(part), budget.intake());
+        body.frame().await.unwrap().unwrap();
+        assert!(body.frame().await.unwrap().is_err());
+        assert_eq!(budget.units.available_permits(), 1024);
     }
 
     #[tokio::test]

@@ -8,7 +8,11 @@
 //! | is half-closed | every record having a result |
 //! | ends | the calls of its records having ended |
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
@@ -110,6 +114,8 @@ async fn open(
     };
     match first {
         Ok(Some(first)) => {
+            // Nothing of it is kept: an idle stream takes nothing from the budget.
+            drop(intake.keep(0));
             Opening::check(first, house.limits.delivery_timeout).map_err(Ending::Failed)
         }
         Ok(None) if intake.half_closed() => Err(Ending::Failed(Failure::StreamProtocol(
@@ -142,6 +148,8 @@ async fn serve(
     } = line;
     let mut session = Session::new(&house, opening, admitted, intake);
     let end = session.run(&mut inbound, &outbound).await;
+    // A body that nobody polls must not stand in line for the budget.
+    drop(inbound);
     session.end(end, outbound, ending).await;
 }
 
@@ -178,8 +186,8 @@ struct Session {
     settled: mpsc::UnboundedReceiver<Settled>,
     ledger: Ledger,
     intake: Intake,
-    /// What uncommitted batches cost, by their last sequence.
-    kept: VecDeque<(i64, OwnedSemaphorePermit)>,
+    /// What batches cost until all their records have a result, by their last sequence.
+    kept: BTreeMap<i64, Kept>,
     /// Beside acks: `opened`, `drain` and notices; one each per change.
     outbox: VecDeque<Out>,
     half_closed: bool,
@@ -189,6 +197,12 @@ struct Session {
     idle: Duration,
     idle_at: Instant,
     drain_timeout: Duration,
+}
+
+/// A batch's share of the budget.
+struct Kept {
+    unsettled: usize,
+    _share: OwnedSemaphorePermit,
 }
 
 /// A stream that was asked to move.
@@ -246,7 +260,7 @@ impl Session {
             settled,
             ledger: Ledger::new(limits.batch_records, limits.in_flight_records),
             intake,
-            kept: VecDeque::new(),
+            kept: BTreeMap::new(),
             outbox,
             half_closed: false,
             process_drain: house.drain.clone(),
@@ -275,7 +289,7 @@ impl Session {
                 }
                 Event::HealthChanged => {
                     let health = *self.health.borrow_and_update();
-                    self.outbox.push_back(Out::Notice(notice(health)));
+                    self.notify(health);
                     Ok(())
                 }
                 Event::ProcessDrains(deadline) => {
@@ -331,6 +345,14 @@ impl Session {
             && self.outbox.is_empty()
     }
 
+    /// Tells how delivery goes. A client that does not read finds only the newest state.
+    fn notify(&mut self, health: Health) {
+        if matches!(self.outbox.back(), Some(Out::Notice(_))) {
+            self.outbox.pop_back();
+        }
+        self.outbox.push_back(Out::Notice(notice(health)));
+    }
+
     fn superseded(&self) -> Ending {
         let stream_id = self
             .fence
@@ -350,7 +372,7 @@ impl Session {
         let mut deferred = None;
         for Settled { sequence, verdict } in settled {
             match self.outcome(verdict) {
-                Ok(outcome) => self.ledger.settle(sequence, outcome),
+                Ok(outcome) => self.note(sequence, outcome),
                 Err(cause) => deferred = Some(cause),
             }
         }
@@ -368,7 +390,7 @@ impl Session {
     fn settle_rest(&mut self) {
         while let Ok(Settled { sequence, verdict }) = self.settled.try_recv() {
             if let Ok(outcome) = self.outcome(verdict) {
-                self.ledger.settle(sequence, outcome);
+                self.note(sequence, outcome);
             }
         }
     }
@@ -403,7 +425,7 @@ impl Session {
     fn send(&mut self, permit: mpsc::Permit<'_, pb::SendIdentifiersResponse>) {
         let message = match self.outbox.pop_front() {
             Some(message) => Some(message),
-            None => self.report().map(Out::Ack),
+            None => self.ledger.report().map(Out::Ack),
         };
         if let Some(message) = message {
             permit.send(pb::SendIdentifiersResponse {
@@ -412,17 +434,16 @@ impl Session {
         }
     }
 
-    /// The next ack; what it commits costs no more memory.
-    fn report(&mut self) -> Option<pb::Ack> {
-        let ack = self.ledger.report()?;
-        while self
-            .kept
-            .front()
-            .is_some_and(|(last, _)| *last <= ack.committed_sequence)
-        {
-            self.kept.pop_front();
+    /// Notes a verdict; a batch whose last record has one costs no more memory.
+    fn note(&mut self, sequence: i64, outcome: protocol::Outcome) {
+        self.ledger.settle(sequence, outcome);
+        let Some((&last, kept)) = self.kept.range_mut(sequence..).next() else {
+            return;
+        };
+        kept.unsettled -= 1;
+        if kept.unsettled == 0 {
+            self.kept.remove(&last);
         }
-        Some(ack)
     }
 
     fn wake_time(&self) -> Instant {
@@ -491,11 +512,12 @@ impl Session {
     /// Numbers a batch and hands each of its records on, or rejects it alone.
     fn take(&mut self, batch: pb::IdentifierBatch) -> Result<(), Failure> {
         let mut sequence = self.ledger.admit(&batch)?;
-        let mut cost = 0;
+        let (mut cost, mut submitted) = (0, 0);
         for record in batch.records {
             match self.change(&record) {
                 Ok((key, operation)) if !self.validate_only => {
                     cost += RECORD_COST + key.as_str().len();
+                    submitted += 1;
                     self.lane
                         .submit(key, operation, self.tickets.issue(sequence));
                 }
@@ -503,7 +525,11 @@ impl Session {
             }
             sequence += 1;
         }
-        let kept = self.intake.keep(cost);
+        let share = self.intake.keep(cost).filter(|_| submitted > 0);
+        let kept = share.map(|_share| Kept {
+            unsettled: submitted,
+            _share,
+        });
         self.kept.extend(kept.map(|kept| (sequence - 1, kept)));
         Ok(())
     }

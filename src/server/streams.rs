@@ -12,7 +12,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_stream::Stream;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tonic::{Request, Status, Streaming, async_trait, codegen::BoxStream};
 
 use super::{fences::Fences, intake::Intake, service::Streams, session, status::Failure};
@@ -133,6 +133,7 @@ impl Streams for Door {
         Ok(Box::pin(Responses {
             responses,
             ended: Some(ended),
+            _unread: self.sessions.token(),
         }))
     }
 }
@@ -144,6 +145,8 @@ impl Streams for Door {
 struct Responses {
     responses: mpsc::Receiver<pb::SendIdentifiersResponse>,
     ended: Option<oneshot::Receiver<Result<(), Status>>>,
+    /// A stream counts as open until its connection has taken its last message.
+    _unread: TaskTrackerToken,
 }
 
 impl Stream for Responses {
