@@ -698,3 +698,18 @@ async fn streams_of_many_connections_share_the_calls_of_a_segment() {
         house.sandbox.calls()
     );
 }
+
+#[tokio::test]
+async fn streams_that_say_nothing_leave_room_for_those_that_do() {
+    // Room for four messages of the largest size, and twice as many silent streams.
+    let house = House::start_with(|s| s.limits.max_buffered_bytes = 4 * 1024 * 1024).await;
+    let name = house.create("vip").await;
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        silent.push(house.open(&name).await);
+    }
+    let busy = house.open(&name).await;
+    busy.add(&["a"]).await;
+    busy.finish().await.1.unwrap();
+    assert_eq!(house.members(), ["a"]);
+}

@@ -385,3 +385,38 @@ async fn a_lane_retires_with_its_last_handle_and_starts_anew_for_the_next() {
     }
     assert_eq!(bench.calls().len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_goes_during_a_failing_call_does_not_wait_out_the_back_off() {
+    let hold = Some(Duration::from_secs(300));
+    let bench = Bench::new([retry(Trouble::RateLimited, hold)], &[]);
+    let mut gone = bench.open(LONG);
+    gone.submit("a", Operation::Add);
+    gone.lane.flush();
+    tokio::time::sleep(CALL_TIME / 2).await;
+    gone.tickets.abandon();
+    gone.lane.sweep();
+    let Stream {
+        lane,
+        tickets,
+        mut settled,
+        ..
+    } = gone;
+    drop((lane, tickets));
+    let left_at = Instant::now();
+    while settled.recv().await.is_some() {}
+    assert_eq!(left_at.elapsed(), CALL_TIME / 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn isolation_starts_no_call_for_a_stream_that_has_gone() {
+    let bench = Bench::new([], &["k0", "k1", "k2", "k3"]);
+    let mut gone = bench.open(LONG);
+    (0..4).for_each(|n| gone.submit(&format!("k{n}"), Operation::Add));
+    gone.lane.flush();
+    tokio::time::sleep(CALL_TIME / 2).await;
+    gone.tickets.abandon();
+    drop(gone);
+    bench.dispatcher.ended().await;
+    assert_eq!(bench.calls().len(), 1);
+}
