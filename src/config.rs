@@ -81,7 +81,7 @@ pub struct Limits {
     pub default_delivery_timeout: Duration,
     /// Age at which a stream is asked to move.
     pub max_stream_age: Duration,
-    /// Time without a message from its sender after which a stream is asked to move.
+    /// Time without a record or a result after which a stream is asked to move.
     pub max_stream_idle: Duration,
     /// Time that streams get to finish after they were asked to move.
     pub drain_timeout: Duration,
@@ -143,12 +143,13 @@ impl Default for Limits {
     }
 }
 
-/// Far more than any account's limit lets through.
-const MOST_CALLS: NonZeroU16 = NonZeroU16::new(1_000).expect("not zero");
 const MIB: usize = 1024 * 1024;
 /// The contract's bounds of a delivery time-out.
 const DELIVERY_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3_600);
+/// Beyond some hundreds, calls of one account would only wait for each other at LaunchDarkly.
+const CALLS_PER_ACCOUNT: RangeInclusive<NonZeroU16> =
+    NonZeroU16::MIN..=NonZeroU16::new(1_000).expect("a thousand is not zero");
 /// A week: longer than any stream should live, short enough to catch a slip of the unit.
 const STREAM_TIME: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3_600);
@@ -186,8 +187,8 @@ impl ServeArgs {
             check.problem(
                 "keys-file",
                 "access tokens are sealed with keys from a file, and there is none. Make one: \
-                 `launchdarkly-connector keygen > connector.keys`, keep it away from the database's \
-                 backups, and start with `--keys-file connector.keys`",
+                 `(umask 077; launchdarkly-connector keygen > connector.keys)`, keep it away from \
+                 the database's backups, and start with `--keys-file connector.keys`",
             );
         }
     }
@@ -195,9 +196,7 @@ impl ServeArgs {
     fn check_launch_darkly(&self, settings: &mut Settings, check: &mut Check) {
         let to = &mut settings.launch_darkly;
         if let Some(url) = &self.launchdarkly_url {
-            check.set(&mut to.url, "launchdarkly-url", url, |text| {
-                endpoint(text).map(Some)
-            });
+            check.set(&mut to.url, "launchdarkly-url", url, endpoint);
         }
         let key = &self.integration_key;
         check.set(
@@ -219,7 +218,7 @@ impl ServeArgs {
             &mut to.max_calls_per_account,
             "max-calls-per-account",
             calls,
-            count(NonZeroU16::MIN..=MOST_CALLS),
+            count(CALLS_PER_ACCOUNT),
         );
         self.check_sandbox(settings, check);
     }
@@ -362,7 +361,8 @@ fn integration_key(text: &str) -> Result<String, String> {
     }
 }
 
-fn endpoint(text: &str) -> Result<Endpoint, String> {
-    // Not quoted: somebody may have put a password into it.
-    text.parse().map_err(|error| format!("the address {error}"))
+fn endpoint(text: &str) -> Result<Option<Endpoint>, String> {
+    let checked = text.parse().map(Some);
+    // The text is not quoted: somebody may have put a password into it.
+    checked.map_err(|error| format!("{error}; write it like https://launchdarkly.example.com"))
 }
