@@ -81,7 +81,7 @@ pub struct Limits {
     pub default_delivery_timeout: Duration,
     /// Age at which a stream is asked to move.
     pub max_stream_age: Duration,
-    /// Time without a message from its sender after which a stream is asked to move.
+    /// Time without a record or a result after which a stream is asked to move.
     pub max_stream_idle: Duration,
     /// Time that streams get to finish after they were asked to move.
     pub drain_timeout: Duration,
@@ -187,8 +187,8 @@ impl ServeArgs {
             check.problem(
                 "keys-file",
                 "access tokens are sealed with keys from a file, and there is none. Make one: \
-                 `launchdarkly-connector keygen > connector.keys`, keep it away from the database's \
-                 backups, and start with `--keys-file connector.keys`",
+                 `(umask 077; launchdarkly-connector keygen > connector.keys)`, keep it away from \
+                 the database's backups, and start with `--keys-file connector.keys`",
             );
         }
     }

@@ -64,3 +64,47 @@ async fn ask(args: &HealthArgs) -> anyhow::Result<ServingStatus> {
         Err(status) => Err(anyhow::anyhow!(remote::describe(&status))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::transport::Server;
+
+    use super::*;
+
+    fn args(listener: &TcpListener, timeout: Duration) -> HealthArgs {
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        HealthArgs {
+            server: ServerArgs {
+                server: remote::endpoint(&url).unwrap(),
+            },
+            service: String::new(),
+            timeout,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_serve_is_not_healthy() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let args = args(&listener, Duration::from_secs(20));
+        let (reporter, service) = tonic_health::server::health_reporter();
+        let status = tonic_health::ServingStatus::NotServing;
+        reporter.set_service_status("", status).await;
+        let server = Server::builder().add_service(service);
+        // Ends with the test's runtime.
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        assert_eq!(run(args.clone()).await, Exit::Negative);
+        reporter
+            .set_service_status("", tonic_health::ServingStatus::Serving)
+            .await;
+        assert_eq!(run(args).await, Exit::Done);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_is_not_waited_for() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let args = args(&silent, Duration::from_millis(50));
+        assert_eq!(run(args).await, Exit::Negative);
+    }
+}

@@ -70,7 +70,9 @@ async fn start_sandbox(settings: &mut Settings) -> anyhow::Result<Option<sandbox
         return Ok(None);
     };
     let running = sandbox::Running::start(wanted.listen, World::default()).await?;
-    settings.launch_darkly.url = Some(running.url().parse()?);
+    let url = running.url().parse();
+    let url = url.context("the sandbox has to listen on loopback, or on every address")?;
+    settings.launch_darkly.url = Some(url);
     info!(address = %running.address, "sandbox in the place of LaunchDarkly");
     Ok(Some(running))
 }

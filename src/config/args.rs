@@ -105,7 +105,7 @@ pub struct ServeArgs {
     )]
     pub max_stream_age: String,
 
-    /// Silence of its sender after which a stream is asked to move
+    /// Time without a record or a result after which a stream is asked to move
     #[arg(
         long,
         env = "CONNECTOR_MAX_STREAM_IDLE",

@@ -248,6 +248,20 @@ fn send_delivers_a_file_and_writes_down_what_failed() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn send_does_not_hide_that_failures_could_not_be_written() {
+    let home = home();
+    let server = Server::with_sandbox(&home);
+    create_destination(&server);
+    let url = server.url();
+    let args = send(&url, &["--format=csv", "--failures=/dev/full"]);
+    let ended = run_with(&mut command(&args), "user_id,email\nu-1,\n ,\n");
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stdout.contains("1 delivered, 1 failed"), "{ended:?}");
+    assert!(ended.stderr.contains("not complete"), "{ended:?}");
+}
+
+#[test]
 fn send_reads_ndjson_from_standard_input_with_a_mapping_of_its_own() {
     let home = home();
     let server = Server::with_sandbox(&home);

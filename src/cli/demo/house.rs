@@ -1,6 +1,6 @@
 //! A sandbox and the service, in this process, on free ports.
 
-use std::{fs, net::SocketAddr};
+use std::{fs::OpenOptions, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt};
 
 use anyhow::Context;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -63,7 +63,12 @@ impl House {
 /// A fresh keys file, a fresh database, and otherwise what `serve` has by default.
 fn settings(scratch: &Scratch, sandbox: &Running) -> anyhow::Result<Settings> {
     let keys = scratch.path().join("demo.keys");
-    fs::write(&keys, KeyRing::generate_line().as_bytes())?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&keys)?;
+    file.write_all(KeyRing::generate_line().as_bytes())?;
     let mut settings = Settings::with_keys(keys);
     settings.listen = FREE_PORT;
     settings.store = format!("sqlite:{}", scratch.path().join("demo.db").display());

@@ -143,7 +143,6 @@ async fn send(args: &SendArgs) -> anyhow::Result<Exit> {
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     let tally = watcher.end()?;
-    say(&tally);
     if args.validate_only {
         say("checked only: nothing was delivered");
     }
@@ -332,13 +331,10 @@ impl Watcher {
 
     fn end(self) -> anyhow::Result<Tally> {
         self.progress.end();
-        let finished = self.failures.map_or(Ok(()), FailureFile::finish);
-        match self.broken.or(finished.err()) {
+        say(&self.tally);
+        match self.broken {
             None => Ok(self.tally),
-            Some(error) => {
-                say(&self.tally);
-                Err(error).context("the file of failures is not complete")
-            }
+            Some(error) => Err(error).context("the file of failures is not complete"),
         }
     }
 }

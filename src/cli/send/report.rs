@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     fs::File,
-    io::{self, BufWriter, IsTerminal, Write},
+    io::{self, IsTerminal, Write},
     path::Path,
     time::Duration,
 };
@@ -86,7 +86,7 @@ impl fmt::Display for Tally {
 /// Writes failed records as NDJSON. Holds line numbers and reasons, and no identifier.
 #[derive(Debug)]
 pub(crate) struct FailureFile {
-    file: BufWriter<File>,
+    file: File,
 }
 
 #[derive(Serialize)]
@@ -104,7 +104,7 @@ impl FailureFile {
     /// # Errors
     /// Those of the file system.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        let file = BufWriter::new(File::create(path)?);
+        let file = File::create(path)?;
         Ok(Self { file })
     }
 
@@ -128,16 +128,10 @@ impl FailureFile {
             reason,
             message,
         };
-        serde_json::to_writer(&mut self.file, &failure)?;
-        self.file.write_all(b"\n")
-    }
-
-    /// Makes sure that everything is in the file.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
-        self.file.flush()
+        // Failures are rare enough to be written at once, and so to be seen while it runs.
+        let mut line = serde_json::to_vec(&failure)?;
+        line.push(b'\n');
+        self.file.write_all(&line)
     }
 }
 
@@ -259,7 +253,6 @@ mod tests {
         let mut file = FailureFile::create(&path).unwrap();
         file.write(&settled(2, None)).unwrap();
         file.write(&settled(3, Some("IDENTIFIER_MISSING"))).unwrap();
-        file.finish().unwrap();
         assert_eq!(
             std::fs::read_to_string(path).unwrap(),
             "{\"line\":3,\"sequence\":7,\"code\":\"INVALID_ARGUMENT\",\
