@@ -33,7 +33,7 @@ lint:
 
 # The crate's documentation, in a browser
 doc:
-    cargo doc --no-deps --locked --open
+    cargo doc --no-deps --document-private-items --locked --open
 
 # Put true outputs into the README's walk-throughs; needs the tools that `just check` fetches
 readme:
