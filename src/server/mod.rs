@@ -5,6 +5,7 @@ pub mod control;
 mod convert;
 mod fences;
 pub(crate) mod intake;
+mod notice;
 mod opening;
 mod protocol;
 pub mod service;

@@ -6,10 +6,13 @@
 //! | the next one | any positive value is | accepted |
 //! | anything else | refused if not positive | `OUT_OF_RANGE` |
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use super::status::{Failure, Violation};
-use crate::pb;
+use super::status::{Blame, Failure, Violation};
+use crate::{
+    delivery::{Cause, Tried, Verdict},
+    pb,
+};
 
 /// Most results in one ack, so that it stays far below the 4 MiB that clients accept by
 /// default even if every record fails for a reason of its own, at some 500 bytes each.
@@ -169,6 +172,30 @@ fn result((first_sequence, last_sequence, outcome): (i64, i64, Outcome)) -> pb::
         first_sequence,
         last_sequence,
         error: outcome.map(|failure| failure.to_rpc()),
+    }
+}
+
+/// A verdict as a record's outcome.
+///
+/// # Errors
+/// Why the record cannot have one, and stays with its sender.
+pub(super) fn outcome(verdict: Verdict, tried_for: Duration) -> Result<Outcome, Cause> {
+    match verdict {
+        Verdict::Delivered => Ok(None),
+        Verdict::Rejected { proven } => {
+            let blame = if proven {
+                Blame::Record
+            } else {
+                Blame::Unproven
+            };
+            Ok(Some(Failure::RejectedByDestination(blame)))
+        }
+        Verdict::TimedOut(Tried { calls, trouble }) => Ok(Some(Failure::DeliveryTimeout {
+            trouble,
+            tried_for,
+            attempts: calls,
+        })),
+        Verdict::Deferred(cause) => Err(cause),
     }
 }
 

@@ -24,14 +24,14 @@ use tracing::{Instrument, debug, info, info_span};
 use super::{
     fences::Fence,
     intake::Intake,
+    notice::{notice, wall},
     opening::{self, Admitted, Opening},
     protocol::{self, Ledger},
-    status::{Blame, Expiry, Failure},
+    status::{Expiry, Failure},
     streams::House,
 };
 use crate::{
-    clock,
-    delivery::{Cause, Health, LaneHandle, Settled, Target, Tickets, Verdict},
+    delivery::{Cause, Health, LaneHandle, Settled, Target, Tickets},
     domain::{ContextKey, DestinationName, Mapping, Operation, SegmentId},
     pb::{
         self, send_identifiers_request::Message as In, send_identifiers_response::Message as Out,
@@ -371,7 +371,7 @@ impl Session {
     fn settle(&mut self, settled: Vec<Settled>) -> Result<(), Ending> {
         let mut deferred = None;
         for Settled { sequence, verdict } in settled {
-            match self.outcome(verdict) {
+            match protocol::outcome(verdict, self.delivery_timeout) {
                 Ok(outcome) => self.note(sequence, outcome),
                 Err(cause) => deferred = Some(cause),
             }
@@ -389,27 +389,9 @@ impl Session {
     /// Notes the verdicts that are there already.
     fn settle_rest(&mut self) {
         while let Ok(Settled { sequence, verdict }) = self.settled.try_recv() {
-            if let Ok(outcome) = self.outcome(verdict) {
+            if let Ok(outcome) = protocol::outcome(verdict, self.delivery_timeout) {
                 self.note(sequence, outcome);
             }
-        }
-    }
-
-    fn outcome(&self, verdict: Verdict) -> Result<protocol::Outcome, Cause> {
-        match verdict {
-            Verdict::Delivered => Ok(None),
-            Verdict::Rejected { proven: true } => {
-                Ok(Some(Failure::RejectedByDestination(Blame::Record)))
-            }
-            Verdict::Rejected { proven: false } => {
-                Ok(Some(Failure::RejectedByDestination(Blame::Unproven)))
-            }
-            Verdict::TimedOut(tried) => Ok(Some(Failure::DeliveryTimeout {
-                trouble: tried.trouble,
-                tried_for: self.delivery_timeout,
-                attempts: tried.calls,
-            })),
-            Verdict::Deferred(cause) => Err(cause),
         }
     }
 
@@ -608,30 +590,4 @@ async fn asked_to_drain(drain: &mut watch::Receiver<Option<Instant>>) -> Instant
         // Whoever could ask is gone.
         None => std::future::pending().await,
     }
-}
-
-fn notice(health: Health) -> pb::Notice {
-    use pb::notice::State;
-    let (state, until, message) = match health {
-        Health::Delivering => (State::Delivering, None, "delivering".to_owned()),
-        Health::Throttled { until } => {
-            let message = "LaunchDarkly limits the rate of calls; delivery goes on at its pace";
-            (State::Throttled, Some(until), message.to_owned())
-        }
-        Health::Unreachable { until, trouble } => (
-            State::Unreachable,
-            Some(until),
-            format!("{trouble}; the server keeps trying"),
-        ),
-    };
-    pb::Notice {
-        state: state.into(),
-        retry_time: until.map(wall),
-        message,
-    }
-}
-
-/// The wall-clock time of an instant.
-fn wall(at: Instant) -> prost_types::Timestamp {
-    (clock::now() + at.saturating_duration_since(Instant::now())).into()
 }

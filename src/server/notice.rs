@@ -1,0 +1,35 @@
+//! How delivery goes, in words for the people who watch a stream.
+
+use tokio::time::Instant;
+
+use crate::{
+    clock,
+    delivery::Health,
+    pb::{self, notice::State},
+};
+
+/// Tells a state of delivery.
+pub(super) fn notice(health: Health) -> pb::Notice {
+    let (state, until, message) = match health {
+        Health::Delivering => (State::Delivering, None, "delivering".to_owned()),
+        Health::Throttled { until } => {
+            let message = "LaunchDarkly limits the rate of calls; delivery goes on at its pace";
+            (State::Throttled, Some(until), message.to_owned())
+        }
+        Health::Unreachable { until, trouble } => (
+            State::Unreachable,
+            Some(until),
+            format!("{trouble}; the server keeps trying"),
+        ),
+    };
+    pb::Notice {
+        state: state.into(),
+        retry_time: until.map(wall),
+        message,
+    }
+}
+
+/// The wall-clock time of an instant.
+pub(super) fn wall(at: Instant) -> prost_types::Timestamp {
+    (clock::now() + at.saturating_duration_since(Instant::now())).into()
+}
