@@ -107,7 +107,6 @@ pub(super) enum Command {
 /// The lane's own side.
 pub(super) struct Lane {
     key: LaneKey,
-    settings: Settings,
     client: Arc<dyn SegmentClient>,
     target: Target,
     segment: SegmentRef,
@@ -165,7 +164,6 @@ impl Lane {
             calls: JoinSet::new(),
             ready: None,
             limit: settings.max_members_per_call,
-            settings,
             record: Record::default(),
             failures: 0,
             not_before: Instant::now(),
@@ -177,7 +175,7 @@ impl Lane {
 
     /// Runs until nobody needs the lane.
     pub(super) async fn run(mut self) {
-        debug!(linger = ?self.settings.linger, "lane starts");
+        debug!("lane starts");
         while !self.retires() {
             self.ask_for_slot();
             match self.next_event().await {

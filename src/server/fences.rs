@@ -65,8 +65,9 @@ impl Fences {
 
 impl Fence {
     /// Waits until nothing of the stream before can reach the vendor any more. Also a stream
-    /// that is superseded itself must wait, since the next one waits only for it. Bounded by
-    /// the attempt time-out of the calls under way.
+    /// that is superseded itself must wait, since the next one waits only for it. Usually one
+    /// attempt; where its records share a refused call with other streams', the probes of the
+    /// isolation up to theirs.
     pub(super) async fn previous_ended(&self) {
         if let Some(previous) = &self.previous {
             previous.cancelled().await;
