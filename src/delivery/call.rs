@@ -97,6 +97,7 @@ impl Call {
                 },
             };
             // Streams may have gone, and time-outs passed, since the last probe.
+            work.refresh(Instant::now());
             let keys = work.wanted(part.clone(), operation);
             if keys.is_empty() {
                 work.bisect.skipped();
@@ -162,19 +163,23 @@ struct Work {
 }
 
 impl Work {
-    /// The keys of a part for which the call is still to be made. Entries that nobody waits for
-    /// are let go; one whose newest change has gone may ask for the opposite now, and is left.
-    fn wanted(&mut self, part: Range<usize>, operation: Operation) -> Vec<ContextKey> {
-        let now = Instant::now();
-        let mut keys = Vec::with_capacity(part.len());
-        for place in &mut self.entries[part] {
-            match place.as_mut().map(|entry| (entry.refresh(now), &entry.key)) {
-                Some((Some(left), key)) if left == operation => keys.push(key.clone()),
-                Some((None, _)) => *place = None,
-                Some((Some(_), _)) | None => {}
-            }
+    /// Lets go of entries that nobody waits for any more, in every part: a stream that has gone
+    /// must not wait for the probes of others.
+    fn refresh(&mut self, now: Instant) {
+        for place in &mut self.entries {
+            place.take_if(|entry| entry.refresh(now).is_none());
         }
-        keys
+    }
+
+    /// The keys of a part for which the call is still to be made. An entry whose newest change
+    /// has gone may ask for the opposite now, and is left.
+    fn wanted(&self, part: Range<usize>, operation: Operation) -> Vec<ContextKey> {
+        self.entries[part]
+            .iter()
+            .flatten()
+            .filter(|entry| entry.operation() == Some(operation))
+            .map(|entry| entry.key.clone())
+            .collect()
     }
 
     fn apply(&mut self, part: Range<usize>, operation: Operation) {

@@ -65,9 +65,8 @@ impl Fences {
 
 impl Fence {
     /// Waits until nothing of the stream before can reach the vendor any more. Also a stream
-    /// that is superseded itself must wait, since the next one waits only for it. Usually one
-    /// attempt; where its records share a refused call with other streams', the probes of the
-    /// isolation up to theirs.
+    /// that is superseded itself must wait, since the next one waits only for it. At the longest
+    /// one attempt: no further probe of a refused call is made for it.
     pub(super) async fn previous_ended(&self) {
         if let Some(previous) = &self.previous {
             previous.cancelled().await;

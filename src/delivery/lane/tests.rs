@@ -420,3 +420,26 @@ async fn isolation_starts_no_call_for_a_stream_that_has_gone() {
     bench.dispatcher.ended().await;
     assert_eq!(bench.calls().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_goes_during_an_isolation_does_not_wait_for_the_probes_of_others() {
+    let bench = Bench::new([], &["stays0", "stays1", "stays2", "stays3"]);
+    let (mut stays, mut gone) = (bench.open(LONG), bench.open(LONG));
+    (0..4).for_each(|n| stays.submit(&format!("stays{n}"), Operation::Add));
+    gone.submit("gone", Operation::Add);
+    gone.lane.flush();
+    tokio::time::sleep(CALL_TIME / 2).await;
+    gone.tickets.abandon();
+    let Stream {
+        lane,
+        tickets,
+        mut settled,
+        ..
+    } = gone;
+    drop((lane, tickets));
+    let left_at = Instant::now();
+    while settled.recv().await.is_some() {}
+    assert_eq!(left_at.elapsed(), CALL_TIME / 2);
+    drop(stays);
+    bench.dispatcher.ended().await;
+}
