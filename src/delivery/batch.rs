@@ -95,10 +95,18 @@ struct Queue {
     live: usize,
 }
 
+/// When changes are due, and how many leave together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rule {
+    /// How long a change that does not fill a call waits for company.
+    pub(super) linger: Duration,
+    /// Most members of one call.
+    pub(super) limit: usize,
+}
+
 /// The open batch.
 #[derive(Debug)]
 pub(super) struct Batch {
-    linger: Duration,
     open: HashMap<ContextKey, Entry>,
     adds: Queue,
     removes: Queue,
@@ -109,9 +117,8 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(linger: Duration) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            linger,
             open: HashMap::new(),
             adds: Queue::default(),
             removes: Queue::default(),
@@ -150,29 +157,28 @@ impl Batch {
     }
 
     /// When the batch is due at the latest: at once if one kind of operation fills a call.
-    pub(super) fn due(&mut self, limit: usize, now: Instant) -> Option<Instant> {
+    pub(super) fn due(&mut self, rule: Rule, now: Instant) -> Option<Instant> {
         [Operation::Add, Operation::Remove]
             .into_iter()
-            .filter_map(|operation| self.queue_due(operation, limit, now))
+            .filter_map(|operation| self.queue_due(operation, rule, now))
             .min()
     }
 
-    fn queue_due(&mut self, operation: Operation, limit: usize, now: Instant) -> Option<Instant> {
+    fn queue_due(&mut self, operation: Operation, rule: Rule, now: Instant) -> Option<Instant> {
         let (ordinal, since) = self.front(operation)?;
-        let full = self.queue(operation).live >= limit;
+        let full = self.queue(operation).live >= rule.limit;
         Some(if full || ordinal < self.flushed {
             now
         } else {
-            since + self.linger
+            since + rule.linger
         })
     }
 
-    /// Seals one call of at most `limit` members from whichever kind has waited longest among
-    /// those that are due.
-    pub(super) fn seal(&mut self, limit: usize, now: Instant) -> Option<Sealed> {
+    /// Seals one call from whichever kind has waited longest among those that are due.
+    pub(super) fn seal(&mut self, rule: Rule, now: Instant) -> Option<Sealed> {
         loop {
-            let operation = self.longest_due(limit, now)?;
-            let entries = self.take(operation, limit);
+            let operation = self.longest_due(rule, now)?;
+            let entries = self.take(operation, rule.limit);
             if !entries.is_empty() {
                 self.in_flight
                     .extend(entries.iter().map(|entry| entry.key.clone()));
@@ -181,9 +187,9 @@ impl Batch {
         }
     }
 
-    fn longest_due(&mut self, limit: usize, now: Instant) -> Option<Operation> {
+    fn longest_due(&mut self, rule: Rule, now: Instant) -> Option<Operation> {
         let oldest = |operation| {
-            let due = self.queue_due(operation, limit, now)? <= now;
+            let due = self.queue_due(operation, rule, now)? <= now;
             let (ordinal, _) = self.front(operation)?;
             due.then_some((ordinal, operation))
         };

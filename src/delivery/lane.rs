@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     ack::{Ack, Cause},
-    batch::Batch,
+    batch::{Batch, Rule},
     bisect::Record,
     call::{Call, End, Report},
     lanes::{Directory, LaneKey},
@@ -39,13 +39,17 @@ const BACKOFF: Backoff = Backoff {
 };
 /// How often overdue records are looked for; also how late a time-out may be reported.
 const EXPIRY_TICK: Duration = Duration::from_secs(1);
+/// How long a change waits to fill a call while another call is under way: as long as that takes,
+/// since its end lets the batch leave anyway, but not behind one that hangs. Ours: an ordinary
+/// call takes a tenth of it.
+const COMPANY: Duration = Duration::from_millis(500);
 /// Commands taken from the inbox at once.
 const INBOX_CHUNK: usize = 1024;
 
 /// How lanes batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// How long a change may wait for company.
+    /// How long a change may wait for company in a lane with no call under way.
     pub linger: Duration,
     /// Most members of one call.
     pub max_members_per_call: usize,
@@ -120,6 +124,7 @@ pub(super) struct Lane {
     calls: JoinSet<Report>,
     /// Resolves when the client lets the next call start.
     ready: Option<BoxFuture<'static, Slot>>,
+    linger: Duration,
     /// Most members of a call; falls when the vendor finds one too large, and stays.
     limit: usize,
     /// What its calls have met so far.
@@ -159,10 +164,11 @@ impl Lane {
             directory,
             inbox,
             health,
-            batch: Batch::new(settings.linger),
+            batch: Batch::new(),
             window: Window::new(),
             calls: JoinSet::new(),
             ready: None,
+            linger: settings.linger,
             limit: settings.max_members_per_call,
             record: Record::default(),
             failures: 0,
@@ -226,6 +232,19 @@ impl Lane {
         }
     }
 
+    /// While a call is under way, half-full calls beside it would only cost more of them.
+    fn rule(&self) -> Rule {
+        let linger = if self.calls.is_empty() {
+            self.linger
+        } else {
+            self.linger.max(COMPANY)
+        };
+        Rule {
+            linger,
+            limit: self.limit,
+        }
+    }
+
     /// When to look again if nothing else happens.
     fn wake_time(&mut self) -> Instant {
         if self.batch.is_empty() {
@@ -235,7 +254,7 @@ impl Lane {
         let now = Instant::now();
         let departs = (self.ready.is_none() && self.calls.len() < self.window.size()).then(|| {
             self.batch
-                .due(self.limit, now)
+                .due(self.rule(), now)
                 .map(|due| due.max(self.not_before))
         });
         departs
@@ -262,7 +281,7 @@ impl Lane {
         };
         let due = self
             .batch
-            .due(self.limit, now)
+            .due(self.rule(), now)
             .is_some_and(|due| due <= now);
         let may =
             self.ready.is_none() && self.calls.len() < self.window.size() && now >= self.not_before;
@@ -282,7 +301,7 @@ impl Lane {
             return;
         };
         self.batch.expire(now, self.last_trouble);
-        let Some(sealed) = self.batch.seal(self.limit, now) else {
+        let Some(sealed) = self.batch.seal(self.rule(), now) else {
             return;
         };
         let call = Call {

@@ -8,6 +8,13 @@ use crate::delivery::{Settled, Tickets};
 
 const LINGER: Duration = Duration::from_millis(50);
 
+fn rule(limit: usize) -> Rule {
+    Rule {
+        linger: LINGER,
+        limit,
+    }
+}
+
 struct Bench {
     batch: Batch,
     tickets: Tickets,
@@ -20,7 +27,7 @@ impl Bench {
     fn new() -> Self {
         let (tickets, settled) = Tickets::new(Duration::from_secs(60));
         Self {
-            batch: Batch::new(LINGER),
+            batch: Batch::new(),
             tickets,
             settled,
             now: Instant::now(),
@@ -42,7 +49,7 @@ impl Bench {
 
     fn seal_all(&mut self) -> Vec<Sealed> {
         self.batch.flush();
-        std::iter::from_fn(|| self.batch.seal(1000, self.now)).collect()
+        std::iter::from_fn(|| self.batch.seal(rule(1000), self.now)).collect()
     }
 
     fn settle(&mut self, sealed: Sealed, verdict: Verdict) {
@@ -94,22 +101,22 @@ async fn newer_removal_wins_over_older_addition_and_both_acks_share_its_verdict(
 async fn a_batch_is_due_when_full_lingered_or_flushed() {
     let mut bench = Bench::new();
     let now = bench.now;
-    assert_eq!(bench.batch.due(2, now), None);
+    assert_eq!(bench.batch.due(rule(2), now), None);
     bench.push("a", Operation::Add);
-    assert_eq!(bench.batch.due(2, now), Some(now + LINGER));
+    assert_eq!(bench.batch.due(rule(2), now), Some(now + LINGER));
     bench.push("b", Operation::Remove);
     assert_eq!(
-        bench.batch.due(2, now),
+        bench.batch.due(rule(2), now),
         Some(now + LINGER),
         "two kinds do not fill one call"
     );
     bench.push("c", Operation::Add);
-    assert_eq!(bench.batch.due(2, now), Some(now));
-    let full = bench.batch.seal(2, now).unwrap();
+    assert_eq!(bench.batch.due(rule(2), now), Some(now));
+    let full = bench.batch.seal(rule(2), now).unwrap();
     assert_eq!(keys(&full), ["a", "c"]);
-    assert!(bench.batch.seal(2, now).is_none());
+    assert!(bench.batch.seal(rule(2), now).is_none());
     bench.batch.flush();
-    assert_eq!(bench.batch.due(2, now), Some(now));
+    assert_eq!(bench.batch.due(rule(2), now), Some(now));
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,7 +258,11 @@ proptest! {
 
 fn check(acts: Vec<Act>) -> Result<(), TestCaseError> {
     let now = Instant::now();
-    let mut batch = Batch::new(Duration::ZERO);
+    let mut batch = Batch::new();
+    let rule = |limit| Rule {
+        linger: Duration::ZERO,
+        limit,
+    };
     let (tickets, mut settled): (Vec<_>, Vec<_>) = (0..3)
         .map(|_| Tickets::new(Duration::from_secs(60)))
         .unzip();
@@ -290,7 +301,7 @@ fn check(acts: Vec<Act>) -> Result<(), TestCaseError> {
                 batch.push(key, operation, ack, now);
             }
             Act::Push { .. } => {}
-            Act::Seal { limit } => calls.extend(batch.seal(limit, now)),
+            Act::Seal { limit } => calls.extend(batch.seal(rule(limit), now)),
             Act::End { call, applied } if call < calls.len() => {
                 let call = calls.remove(call);
                 end(&mut batch, &mut member, call, applied);
@@ -310,7 +321,7 @@ fn check(acts: Vec<Act>) -> Result<(), TestCaseError> {
     for call in calls {
         end(&mut batch, &mut member, call, false);
     }
-    while let Some(call) = batch.seal(2, now) {
+    while let Some(call) = batch.seal(rule(2), now) {
         end(&mut batch, &mut member, call, true);
     }
     prop_assert!(batch.is_empty() && batch.in_flight.is_empty());

@@ -18,6 +18,8 @@ use crate::{
 };
 
 const CALL_TIME: Duration = Duration::from_millis(20);
+/// A member whose calls take an attempt's whole time.
+const HANGS: &str = "hangs";
 
 /// A vendor that answers from a script, then always accepts; it refuses poison members.
 #[derive(Debug)]
@@ -63,7 +65,13 @@ impl SegmentClient for Vendor {
             keys: keys.clone(),
             token: delivery.connection.access_token.expose().to_owned(),
         });
-        tokio::time::sleep(CALL_TIME).await;
+        let hangs = keys.iter().any(|key| key == HANGS);
+        let time = if hangs {
+            Duration::from_secs(10)
+        } else {
+            CALL_TIME
+        };
+        tokio::time::sleep(time).await;
         self.overlapping
             .lock()
             .unwrap()
@@ -442,4 +450,25 @@ async fn a_stream_that_goes_during_an_isolation_does_not_wait_for_the_probes_of_
     assert_eq!(left_at.elapsed(), CALL_TIME / 2);
     drop(stays);
     bench.dispatcher.ended().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_a_call_that_hangs_changes_wait_for_company_but_only_a_moment() {
+    let bench = Bench::new([], &[]);
+    let mut stream = bench.open(LONG);
+    stream.submit("first", Operation::Add);
+    assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
+    stream.submit(HANGS, Operation::Add);
+    stream.lane.flush();
+    tokio::time::sleep(CALL_TIME).await;
+    let began = Instant::now();
+    // Further apart than the lane lingers when it has nothing to do.
+    for n in 0..5 {
+        stream.submit(&format!("k{n}"), Operation::Add);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    assert_eq!(stream.verdicts(5).await, [Verdict::Delivered; 5]);
+    assert_eq!(began.elapsed(), COMPANY + CALL_TIME);
+    let calls = bench.calls();
+    assert_eq!(calls[2].keys.len(), 5, "{calls:?}");
 }
