@@ -70,7 +70,9 @@ async fn answer(
         Ok(body) => body,
         Err(refusal) => return Ending::Answer(refusal.into_response()),
     };
-    let plan = sandbox.lock().deck.plan(parts.uri.path());
+    let caller = sandbox.caller(&parts.headers).ok();
+    let account = caller.as_ref().map(|caller| caller.account.id.as_str());
+    let plan = sandbox.lock().deck.plan(parts.uri.path(), account);
     if !plan.delay.is_zero() {
         tokio::time::sleep(plan.delay).await;
     }
