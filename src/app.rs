@@ -21,8 +21,9 @@ use crate::{
     launchdarkly, pb,
     pb::destination_connector_server::{DestinationConnectorServer, SERVICE_NAME},
     server::{
+        budget::Budget,
         control::Control,
-        intake::Budget,
+        intake,
         service::Service,
         streams::{Door, House, Limits},
     },
@@ -154,7 +155,9 @@ impl App {
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .layer(MapRequestLayer::new(move |request| budget.gate(request)))
+            .layer(MapRequestLayer::new(move |request| {
+                intake::gate(&budget, request)
+            }))
             .add_service(health)
             .add_service(reflection()?.build_v1().map_err(BuildError::from)?)
             .add_service(reflection()?.build_v1alpha().map_err(BuildError::from)?)

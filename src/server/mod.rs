@@ -1,5 +1,6 @@
 //! The gRPC edge: what comes in from the wire, and what goes back out.
 
+pub(crate) mod budget;
 mod check;
 pub mod control;
 mod convert;

@@ -15,13 +15,14 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 use tonic::{Status, Streaming};
 use tracing::{Instrument, debug, info, info_span};
 
 use super::{
+    budget::Room,
     fences::Fence,
     intake::Intake,
     notice::{notice, wall},
@@ -146,6 +147,7 @@ async fn serve(
         outbound,
         intake,
     } = line;
+    intake.join(admitted.target.uid);
     let mut session = Session::new(&house, opening, admitted, intake);
     let end = session.run(&mut inbound, &outbound).await;
     // A body that nobody polls must not stand in line for the budget.
@@ -199,10 +201,10 @@ struct Session {
     drain_timeout: Duration,
 }
 
-/// A batch's share of the budget.
+/// A batch's part of the budget.
 struct Kept {
     unsettled: usize,
-    _share: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 /// A stream that was asked to move.
@@ -507,10 +509,10 @@ impl Session {
             }
             sequence += 1;
         }
-        let share = self.intake.keep(cost).filter(|_| submitted > 0);
-        let kept = share.map(|_share| Kept {
+        let room = self.intake.keep(cost).filter(|_| submitted > 0);
+        let kept = room.map(|_room| Kept {
             unsettled: submitted,
-            _share,
+            _room,
         });
         self.kept.extend(kept.map(|kept| (sequence - 1, kept)));
         Ok(())

@@ -12,7 +12,9 @@ use launchdarkly_connector::{
     },
     sandbox::{
         Sandbox,
-        fixtures::{CLIENT_SIDE_ID, WRITER_TOKEN},
+        fixtures::{
+            CLIENT_SIDE_ID, OTHER_ACCOUNT_CLIENT_SIDE_ID, OTHER_ACCOUNT_TOKEN, WRITER_TOKEN,
+        },
     },
     shutdown::Shutdown,
     store::KeyRing,
@@ -103,10 +105,23 @@ impl House {
 
     /// Creates a destination for the sandbox's writer token, and returns its name.
     pub(crate) async fn create(&self, id: &str) -> String {
+        self.create_as(id, destination(WRITER_TOKEN)).await
+    }
+
+    /// Creates a destination in the sandbox's other account, and returns its name.
+    pub(crate) async fn create_elsewhere(&self, id: &str) -> String {
+        let mut elsewhere = destination(OTHER_ACCOUNT_TOKEN);
+        if let Some(pb::destination::Config::LaunchDarkly(config)) = &mut elsewhere.config {
+            config.client_side_id = OTHER_ACCOUNT_CLIENT_SIDE_ID.into();
+        }
+        self.create_as(id, elsewhere).await
+    }
+
+    async fn create_as(&self, id: &str, destination: pb::Destination) -> String {
         let request = pb::CreateDestinationRequest {
             parent: ORGANIZATION.into(),
             destination_id: id.into(),
-            destination: Some(destination(WRITER_TOKEN)),
+            destination: Some(destination),
             ..Default::default()
         };
         self.client
