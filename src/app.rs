@@ -18,7 +18,9 @@ use crate::{
     clock,
     config::{self, Settings},
     delivery::{self, Condemned, Dispatcher, Targets},
-    launchdarkly, pb,
+    launchdarkly,
+    metrics::Metrics,
+    pb,
     pb::destination_connector_server::{DestinationConnectorServer, SERVICE_NAME},
     server::{
         budget::Budget,
@@ -61,6 +63,7 @@ pub struct App {
     delivery: delivery::Settings,
     limits: Limits,
     max_buffered_bytes: usize,
+    metrics: Metrics,
 }
 
 /// Why the service cannot start.
@@ -112,7 +115,14 @@ impl App {
             },
             limits: stream_limits(&settings.limits),
             max_buffered_bytes: settings.limits.max_buffered_bytes,
+            metrics: Metrics::default(),
         })
+    }
+
+    /// What the service counts.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// Serves on `listener` until `shutdown`, then drains and returns.
@@ -130,8 +140,9 @@ impl App {
             dispatcher.clone(),
             self.limits,
             drained,
+            self.metrics.clone(),
         );
-        let control = Control::new(Arc::clone(&self.store), self.vendor, targets);
+        let control = Control::new(Arc::clone(&self.store), self.vendor, targets, self.metrics);
         let service = Service::new(control, Door::new(house, sessions.clone()));
         let (reporter, health) = tonic_health::server::health_reporter();
         let budget = Budget::new(self.max_buffered_bytes, MAX_MESSAGE_BYTES);

@@ -31,7 +31,7 @@
 //! | 3 the heart | [`delivery`] |
 //! | 2 outside worlds, which do not know each other | [`launchdarkly`], [`store`], [`sandbox`] |
 //! | 1 words | [`domain`] |
-//! | 0 ground | [`backoff`], [`clock`], [`pb`], [`secret`], [`shutdown`], [`telemetry`] |
+//! | 0 ground | [`backoff`], [`clock`], [`metrics`], [`pb`], [`secret`], [`shutdown`], [`telemetry`] |
 //!
 //! Only [`app`] knows everyone; only `server::status` makes a `tonic::Status`; only
 //! `launchdarkly::transport` knows reqwest; [`pb`] is seen by [`server`], [`app`] and [`cli`]
@@ -76,6 +76,7 @@ pub mod config;
 pub mod delivery;
 pub mod domain;
 pub mod launchdarkly;
+pub mod metrics;
 pub mod pb;
 pub mod sandbox;
 pub mod secret;

@@ -9,6 +9,7 @@ pub(crate) mod intake;
 mod notice;
 mod opening;
 mod protocol;
+pub mod scrape;
 pub mod service;
 mod session;
 pub mod status;

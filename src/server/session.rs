@@ -34,6 +34,7 @@ use super::{
 use crate::{
     delivery::{Cause, Health, LaneHandle, Settled, Target, Tickets},
     domain::{ContextKey, DestinationName, Mapping, Operation, SegmentId},
+    metrics::Tally,
     pb::{
         self, send_identifiers_request::Message as In, send_identifiers_response::Message as Out,
     },
@@ -187,6 +188,8 @@ struct Session {
     tickets: Tickets,
     settled: mpsc::UnboundedReceiver<Settled>,
     ledger: Ledger,
+    /// Nothing is counted of a stream that delivers nothing.
+    tally: Option<Tally>,
     intake: Intake,
     /// What batches cost until all their records have a result, by their last sequence.
     kept: BTreeMap<i64, Kept>,
@@ -244,6 +247,7 @@ impl Session {
             max_in_flight_records: i32::try_from(limits.in_flight_records).unwrap_or(i32::MAX),
         };
         let mut health = lane.health();
+        let tally = house.metrics.tally(&opening.destination.to_string());
         let mut outbox = VecDeque::from([Out::Opened(opened)]);
         // A stream that joins a lane in trouble should hear of it.
         let current = *health.borrow_and_update();
@@ -261,6 +265,7 @@ impl Session {
             tickets,
             settled,
             ledger: Ledger::new(limits.batch_records, limits.in_flight_records),
+            tally: (!opening.validate_only).then_some(tally),
             intake,
             kept: BTreeMap::new(),
             outbox,
@@ -378,6 +383,7 @@ impl Session {
                 Err(cause) => deferred = Some(cause),
             }
         }
+        self.publish();
         self.idle_at = Instant::now() + self.idle;
         match deferred {
             None => Ok(()),
@@ -420,13 +426,27 @@ impl Session {
 
     /// Notes a verdict; a batch whose last record has one costs no more memory.
     fn note(&mut self, sequence: i64, outcome: protocol::Outcome) {
-        self.ledger.settle(sequence, outcome);
+        self.enter(sequence, outcome);
         let Some((&last, kept)) = self.kept.range_mut(sequence..).next() else {
             return;
         };
         kept.unsettled -= 1;
         if kept.unsettled == 0 {
             self.kept.remove(&last);
+        }
+    }
+
+    /// Enters a record's result into the books.
+    fn enter(&mut self, sequence: i64, outcome: protocol::Outcome) {
+        if let Some(tally) = &mut self.tally {
+            tally.settled(outcome.as_ref().map(|failure| failure.reason().as_str()));
+        }
+        self.ledger.settle(sequence, outcome);
+    }
+
+    fn publish(&mut self) {
+        if let Some(tally) = &mut self.tally {
+            tally.publish(self.ledger.unsettled());
         }
     }
 
@@ -496,6 +516,9 @@ impl Session {
     /// Numbers a batch and hands each of its records on, or rejects it alone.
     fn take(&mut self, batch: pb::IdentifierBatch) -> Result<(), Failure> {
         let mut sequence = self.ledger.admit(&batch)?;
+        if let Some(tally) = &mut self.tally {
+            tally.received(batch.records.len());
+        }
         let (mut cost, mut submitted) = (0, 0);
         for record in batch.records {
             match self.change(&record) {
@@ -505,7 +528,7 @@ impl Session {
                     self.lane
                         .submit(key, operation, self.tickets.issue(sequence));
                 }
-                outcome => self.ledger.settle(sequence, outcome.err()),
+                outcome => self.enter(sequence, outcome.err()),
             }
             sequence += 1;
         }
@@ -515,6 +538,7 @@ impl Session {
             _room,
         });
         self.kept.extend(kept.map(|kept| (sequence - 1, kept)));
+        self.publish();
         Ok(())
     }
 
@@ -561,6 +585,7 @@ impl Session {
 
     async fn send_known(&mut self, outbound: &mpsc::Sender<pb::SendIdentifiersResponse>) {
         self.settle_rest();
+        self.publish();
         let farewell = async {
             while self.ledger.has_news() || !self.outbox.is_empty() {
                 let Ok(permit) = outbound.reserve().await else {

@@ -5,6 +5,7 @@ use std::{future::Future, net::SocketAddr, time::Duration};
 use launchdarkly_connector::{
     app::App,
     config::Settings,
+    metrics::Metrics,
     pb::{
         self, destination_connector_client::DestinationConnectorClient,
         identifier_record::Operation, send_identifiers_request::Message as In,
@@ -40,6 +41,7 @@ pub(crate) struct House {
     pub(crate) client: Client,
     pub(crate) address: SocketAddr,
     pub(crate) shutdown: Shutdown,
+    pub(crate) metrics: Metrics,
     /// Ends when the service has drained.
     pub(crate) served: JoinHandle<()>,
     settings: Settings,
@@ -67,13 +69,14 @@ impl House {
         settings.store = format!("sqlite:{}", directory.path().join("connector.db").display());
         settings.launch_darkly.url = Some(sandbox_url.parse().unwrap());
         change(&mut settings);
-        let (client, address, shutdown, served) = serve(&settings).await;
+        let (client, address, shutdown, metrics, served) = serve(&settings).await;
         Self {
             sandbox,
             sandbox_url,
             client,
             address,
             shutdown,
+            metrics,
             served,
             settings,
             directory,
@@ -84,11 +87,12 @@ impl House {
     pub(crate) async fn restart(self) -> Self {
         self.shutdown.trigger();
         soon("the service ends", self.served).await.unwrap();
-        let (client, address, shutdown, served) = serve(&self.settings).await;
+        let (client, address, shutdown, metrics, served) = serve(&self.settings).await;
         Self {
             client,
             address,
             shutdown,
+            metrics,
             served,
             ..self
         }
@@ -165,15 +169,16 @@ impl House {
     }
 }
 
-async fn serve(settings: &Settings) -> (Client, SocketAddr, Shutdown, JoinHandle<()>) {
+async fn serve(settings: &Settings) -> (Client, SocketAddr, Shutdown, Metrics, JoinHandle<()>) {
     let app = App::build(settings).await.unwrap();
+    let metrics = app.metrics();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
     let run = app.run(listener, shutdown.clone());
     // Awaited by tests that stop the service; otherwise it ends with the test's runtime.
     let served = tokio::spawn(async { run.await.unwrap() });
-    (connect(address).await, address, shutdown, served)
+    (connect(address).await, address, shutdown, metrics, served)
 }
 
 pub(crate) async fn connect(address: SocketAddr) -> Client {

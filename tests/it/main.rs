@@ -8,6 +8,7 @@ mod cli;
 mod floors;
 mod house;
 mod journey;
+mod metrics;
 mod operator;
 mod sandbox_http;
 mod sandbox_sdk;
