@@ -36,8 +36,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use axum::{Router, middleware};
-use tokio::{net::TcpListener, sync::watch};
+use axum::{Router, middleware, serve::Listener};
+use tokio::sync::watch;
 
 use crate::clock;
 
@@ -47,6 +47,7 @@ pub use self::{
     hidden::Hidden,
     rate_limit::{IpLimit, Limits},
     segments::Segment,
+    serve::Wire,
     world::{Account, Denial, Environment, Owner, Project, Rights, Role, Token, World},
 };
 
@@ -182,16 +183,21 @@ impl Sandbox {
         observed.merge(control::routes()).with_state(self.clone())
     }
 
-    /// Answers on a listener until `shutdown` is done, then drops every connection: open streams
+    /// Answers on a listener, of a real network or another, until `shutdown` is done, then drops every connection: open streams
     /// and hung calls too.
     ///
     /// # Errors
     /// If the listener fails.
-    pub async fn serve(
+    pub async fn serve<L>(
         self,
-        listener: TcpListener,
+        listener: L,
         shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
+    ) -> io::Result<()>
+    where
+        L: Listener,
+        L::Io: Wire,
+        L::Addr: fmt::Debug,
+    {
         serve::run(self.router(), listener, shutdown).await
     }
 
