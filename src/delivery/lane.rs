@@ -434,4 +434,6 @@ async fn resolve(ready: &mut Option<BoxFuture<'static, Slot>>) -> Slot {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
