@@ -5,11 +5,14 @@
 )]
 
 mod cli;
+mod executor;
 mod floors;
+mod history;
 mod house;
 mod journey;
 mod metrics;
 mod operator;
+mod proxy;
 mod sandbox_http;
 mod sandbox_sdk;
 mod stream;
