@@ -25,6 +25,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 
+use crate::support::executor::record_reason;
+
 /// Far above what loopback needs; only a failure waits as long.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -383,11 +385,4 @@ pub(crate) fn results(acks: &[pb::Ack]) -> std::collections::BTreeMap<i64, Optio
         }
     }
     results
-}
-
-fn record_reason(error: &tonic_types::pb::Status) -> String {
-    use prost::Message;
-    let code = Code::from_i32(error.code);
-    let status = Status::with_details(code, &error.message, error.encode_to_vec().into());
-    reason(&status)
 }

@@ -9,6 +9,7 @@ mod executor;
 mod floors;
 mod history;
 mod house;
+mod interleavings;
 mod journey;
 mod metrics;
 mod operator;

@@ -483,7 +483,7 @@ fn request(message: In) -> SendIdentifiersRequest {
     }
 }
 
-fn wire(record: &Record) -> pb::IdentifierRecord {
+pub(crate) fn wire(record: &Record) -> pb::IdentifierRecord {
     let operation = match record.operation {
         Operation::Add => identifier_record::Operation::Add,
         Operation::Remove => identifier_record::Operation::Remove,
@@ -495,7 +495,7 @@ fn wire(record: &Record) -> pb::IdentifierRecord {
 }
 
 /// The reason in the `ErrorInfo` of a record's error.
-fn record_reason(error: &tonic_types::pb::Status) -> String {
+pub(crate) fn record_reason(error: &tonic_types::pb::Status) -> String {
     use prost::Message;
     let code = Code::from_i32(error.code);
     let status = Status::with_details(code, &error.message, error.encode_to_vec().into());
