@@ -1,7 +1,5 @@
 //! What is counted is what happened, at every moment.
 
-use std::collections::BTreeMap;
-
 use http::StatusCode;
 use launchdarkly_connector::{
     metrics::Metrics,
@@ -9,34 +7,16 @@ use launchdarkly_connector::{
     sandbox::{Faults, How, Mishap},
 };
 
-use crate::house::{House, open, record, soon};
+use crate::{
+    house::{House, open, record, soon},
+    support::scrape::Counts,
+};
 
-/// A destination's counts as a scrape shows them, by the end of the metric's name; failures of all
-/// reasons together.
-pub(crate) fn scrape(metrics: &Metrics, destination: &str) -> BTreeMap<String, u64> {
-    let text = metrics.text();
-    let label = format!("{{destination=\"{destination}\"");
-    let mut counts = BTreeMap::new();
-    for line in text.lines().filter(|line| line.contains(&label)) {
-        let (name, rest) = line.split_once('{').unwrap();
-        let value: u64 = rest.rsplit_once(' ').unwrap().1.parse().unwrap();
-        let name = name.trim_start_matches("connector_records_");
-        let name = name.trim_end_matches("_total").to_owned();
-        *counts.entry(name).or_default() += value;
-    }
+/// What is counted of a destination now, which must add up.
+fn scrape(metrics: &Metrics, destination: &str) -> Counts {
+    let counts = Counts::read(&metrics.text(), destination);
+    assert!(counts.add_up(), "{counts:?}");
     counts
-}
-
-fn count(counts: &BTreeMap<String, u64>, name: &str) -> u64 {
-    counts.get(name).copied().unwrap_or_default()
-}
-
-/// What a scrape that adds up shows as received.
-pub(crate) fn received(counts: &BTreeMap<String, u64>) -> u64 {
-    let parts = ["delivered", "failed", "deferred", "in_flight"];
-    let sum: u64 = parts.iter().map(|name| count(counts, name)).sum();
-    assert_eq!(count(counts, "received"), sum, "{counts:?}");
-    sum
 }
 
 #[tokio::test]
@@ -53,7 +33,7 @@ async fn each_record_is_received_and_then_is_one_thing_at_every_scrape() {
     let watch = tokio::spawn(async move {
         let (mut last, mut scrapes) = (0, 0);
         while last < 2_000 {
-            let seen = received(&scrape(&watched.0, &watched.1));
+            let seen = scrape(&watched.0, &watched.1).get("received");
             assert!(seen >= last, "records were forgotten");
             (last, scrapes) = (seen, scrapes + 1);
             let calls = sandbox.totals().calls;
@@ -78,9 +58,9 @@ async fn each_record_is_received_and_then_is_one_thing_at_every_scrape() {
     let failed = answers.results().values().filter(|r| r.is_some()).count() as u64;
     let counts = scrape(&house.metrics, &name);
     assert_eq!(failed, 20);
-    assert_eq!(count(&counts, "failed"), 20);
-    assert_eq!(count(&counts, "delivered"), 2_000 - failed);
-    assert_eq!(count(&counts, "in_flight"), 0);
+    assert_eq!(counts.get("failed"), 20);
+    assert_eq!(counts.get("delivered"), 2_000 - failed);
+    assert_eq!(counts.get("in_flight"), 0);
 }
 
 #[tokio::test]
@@ -99,7 +79,7 @@ async fn records_of_a_stream_that_breaks_off_are_deferred_and_a_dry_run_counts_n
         .await;
     dry.add(&["a"]).await;
     dry.finish().await.1.unwrap();
-    assert_eq!(received(&scrape(&house.metrics, &name)), 0);
+    assert_eq!(scrape(&house.metrics, &name).get("received"), 0);
 
     let stream = house.open(&name).await;
     stream.add(&["a", "b"]).await;
@@ -107,15 +87,15 @@ async fn records_of_a_stream_that_breaks_off_are_deferred_and_a_dry_run_counts_n
         .until("a call fails", |s| s.totals().statuses.contains_key(&503))
         .await;
     let counts = scrape(&house.metrics, &name);
-    assert_eq!((received(&counts), count(&counts, "in_flight")), (2, 2));
+    assert_eq!((counts.get("received"), counts.get("in_flight")), (2, 2));
     drop(stream);
     let gone = async {
-        while count(&scrape(&house.metrics, &name), "deferred") < 2
+        while scrape(&house.metrics, &name).get("deferred") < 2
             || !house.metrics.text().contains("connector_streams 0")
         {
             tokio::task::yield_now().await;
         }
     };
     soon("the records are deferred", gone).await;
-    assert_eq!(received(&scrape(&house.metrics, &name)), 2);
+    assert_eq!(scrape(&house.metrics, &name).get("received"), 2);
 }

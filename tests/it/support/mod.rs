@@ -4,3 +4,4 @@ pub(crate) mod binary;
 pub(crate) mod executor;
 pub(crate) mod history;
 pub(crate) mod proxy;
+pub(crate) mod scrape;
