@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::Instant,
 };
 use tracing::{debug, info, warn};
@@ -206,9 +206,10 @@ impl Lane {
             // Reports first: they free keys and slots. The target before a departure: a call
             // must not leave with a token known to be refused.
             biased;
-            Some(report) = self.calls.join_next() => {
-                Event::Reported(report.expect("calls are not aborted and do not panic"))
-            }
+            Some(ended) = self.calls.join_next() => match ended {
+                Ok(report) => Event::Reported(report),
+                Err(error) => broken_off(error).await,
+            },
             () = self.target.changed() => Event::TargetChanged,
             slot = resolve(&mut self.ready) => Event::Ready(slot),
             _ = self.inbox.recv_many(&mut commands, INBOX_CHUNK) => Event::Commands(commands),
@@ -417,6 +418,15 @@ impl Drop for Lane {
     fn drop(&mut self) {
         // Only a panic gets here unretired: the next stream must find no dead lane.
         self.directory.forget(&self.key, &self.health);
+    }
+}
+
+/// What a call means that brought no report. Nobody aborts calls but the runtime, when the process
+/// ends with some under way; then this task is about to end as well.
+async fn broken_off(error: JoinError) -> Event {
+    match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ use axum::{
 };
 
 use super::{
-    Sandbox,
+    Sandbox, api,
     calls::Call,
     faults::{Mishap, When},
     mishaps, now_ms,
@@ -81,6 +81,7 @@ async fn answer(
         .clone()
         .filter(|mishap| mishap.when == When::Instead)
     {
+        api::describe(sandbox, number, parts.uri.path(), &body);
         return Ending::Mishap(mishap);
     }
     parts.extensions.insert(CallNumber(number));

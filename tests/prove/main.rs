@@ -11,9 +11,17 @@
 mod figure;
 mod load;
 mod options;
+mod r10_drain;
+mod r11_calls;
+mod r12_metrics;
 mod r1_faults;
 mod r3_sockets;
 mod r4_crashes;
+mod r5_isolation;
+mod r6_outage;
+mod r7_rate_limit;
+mod r8_neighbours;
+mod r9_memory;
 
 #[path = "../it/house.rs"]
 #[allow(
@@ -51,6 +59,14 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "R1 a vendor that fails in every way", run: r1_faults::run },
     Scenario { name: "R3 faulty networks on both sides", run: r3_sockets::run },
     Scenario { name: "R4 a server that is killed", run: r4_crashes::run },
+    Scenario { name: "R5 refused records", run: r5_isolation::run },
+    Scenario { name: "R6 a vendor that is down", run: r6_outage::run },
+    Scenario { name: "R7 a vendor that limits the rate", run: r7_rate_limit::run },
+    Scenario { name: "R8 a neighbour that is stuck", run: r8_neighbours::run },
+    Scenario { name: "R9 streams that push against a standstill", run: r9_memory::run },
+    Scenario { name: "R10 a server that is asked to stop", run: r10_drain::run },
+    Scenario { name: "R11 few calls", run: r11_calls::run },
+    Scenario { name: "R12 true metrics", run: r12_metrics::run },
 ];
 
 fn main() -> ExitCode {

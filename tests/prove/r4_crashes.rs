@@ -108,7 +108,7 @@ fn kill(
     wanted
 }
 
-async fn create(listen: &str) -> String {
+pub(crate) async fn create(listen: &str) -> String {
     let request = launchdarkly_connector::pb::CreateDestinationRequest {
         parent: house::ORGANIZATION.into(),
         destination_id: "vip".into(),
@@ -123,7 +123,7 @@ async fn create(listen: &str) -> String {
 }
 
 /// Free now, and very likely still free when the server takes it.
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }

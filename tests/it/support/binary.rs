@@ -101,6 +101,11 @@ impl Process {
         }
     }
 
+    /// Its process ID.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to stop as a supervisor does, and waits until it ends.
     pub(crate) fn terminate(self) -> Ended {
         self.signal("TERM");
