@@ -94,6 +94,7 @@ impl Sandbox {
             })?;
         state.segments.apply(integration, order);
         state.calls.apply(number, order.keys.len());
+        state.observers.tell(integration, order);
         drop(state);
         self.announce();
         Ok(())

@@ -5,7 +5,9 @@
 )]
 
 mod cli;
+mod executor;
 mod floors;
+mod history;
 mod house;
 mod journey;
 mod operator;

@@ -1,3 +1,5 @@
 //! What several tests need.
 
 pub(crate) mod binary;
+pub(crate) mod executor;
+pub(crate) mod history;
