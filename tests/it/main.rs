@@ -13,5 +13,6 @@ mod journey;
 mod operator;
 mod sandbox_http;
 mod sandbox_sdk;
+mod sim;
 mod stream;
 mod support;
