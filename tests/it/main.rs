@@ -16,5 +16,6 @@ mod operator;
 mod proxy;
 mod sandbox_http;
 mod sandbox_sdk;
+mod sim;
 mod stream;
 mod support;
