@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 fn records(count: usize, keys: usize) -> Vec<Record> {
     let record = |place: usize| Record {
         key: format!("k{}", place % keys).into(),
-        operation: if (count - 1 - place) / keys % 2 == 0 {
+        operation: if ((count - 1 - place) / keys).is_multiple_of(2) {
             Operation::Add
         } else {
             Operation::Remove
