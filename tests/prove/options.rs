@@ -64,8 +64,17 @@ impl Options {
         options
     }
 
+    /// A promise's name, such as `R1`, picks that one alone; other filters pick by any part.
     pub(crate) fn wants(&self, name: &str) -> bool {
         let filter = self.filter.as_deref().unwrap_or_default();
-        !self.ignored && name.contains(filter)
+        let is_promise = filter.strip_prefix('R').is_some_and(|number| {
+            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        let picked = if is_promise {
+            name.split(' ').next() == Some(filter)
+        } else {
+            name.contains(filter)
+        };
+        picked && !self.ignored
     }
 }

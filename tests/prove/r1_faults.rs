@@ -83,10 +83,10 @@ fn faults(load: &Load, size: Size) -> Faults {
         .flat_map(|log| load.refused_keys(log))
         .collect();
     let kinds = [
-        (How::Status(StatusCode::SERVICE_UNAVAILABLE), 0.02, 8),
-        (How::Status(StatusCode::CONFLICT), 0.015, 6),
-        (How::Reset, 0.015, 6),
-        (How::Hang, 0.008, 3),
+        (How::Status(StatusCode::SERVICE_UNAVAILABLE), 0.02, 4),
+        (How::Status(StatusCode::CONFLICT), 0.015, 3),
+        (How::Reset, 0.015, 3),
+        (How::Hang, 0.008, 2),
     ];
     let times = size.pick(1, 5);
     let instead = kinds
@@ -101,7 +101,7 @@ fn faults(load: &Load, size: Size) -> Faults {
     // It holds back the whole account for a second, since no header says for how long.
     let limited = Mishap::new(How::Status(StatusCode::TOO_MANY_REQUESTS))
         .at_rate(0.005)
-        .for_calls(2 * times);
+        .for_calls(times);
     Faults {
         seed: size.seed,
         latency_ms: 5,

@@ -83,7 +83,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
         PROMISE,
         "connections with a fault that ends them",
         faulty,
-        10,
+        size.pick(15, 60),
     ));
     Ok(figures)
 }
@@ -102,7 +102,7 @@ async fn proxy(upstream: SocketAddr, seed: u64, drawn: &Arc<AtomicUsize>) -> Pro
     Proxy::drawing(upstream, draw).await
 }
 
-/// Most connections end badly, after a few round trips; every one is a little slow.
+/// Every connection is a little slow, and ends badly, most of them after a few round trips.
 fn draw(random: &mut fastrand::Rng) -> Toxics {
     let toxics = Toxics {
         latency: Duration::from_millis(random.u64(..10)),
@@ -125,6 +125,9 @@ fn draw(random: &mut fastrand::Rng) -> Toxics {
             black_hole_after: bytes,
             ..toxics
         },
-        _ => toxics,
+        _ => Toxics {
+            reset_after: Some(Duration::from_millis(random.u64(1_000..3_000))),
+            ..toxics
+        },
     }
 }

@@ -113,7 +113,7 @@ impl Process {
     }
 
     fn signal(&self, signal: &str) -> ExitStatus {
-        let kill = format!("kill -{signal} {}", self.child.id());
+        let kill = format!("kill -{signal} {}", self.id());
         Command::new("sh").args(["-c", &kill]).status().unwrap()
     }
 }
