@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 fn records(count: usize, keys: usize) -> Vec<Record> {
     let record = |place: usize| Record {
         key: format!("k{}", place % keys).into(),
-        operation: if (count - 1 - place) / keys % 2 == 0 {
+        operation: if ((count - 1 - place) / keys).is_multiple_of(2) {
             Operation::Add
         } else {
             Operation::Remove
@@ -66,6 +66,19 @@ fn opened(history: &History) -> usize {
     history.events().iter().filter(is_opened).count()
 }
 
+/// The most records that were sent and not committed at some moment.
+fn most_in_flight(history: &History) -> i64 {
+    let (mut most, mut committed) = (0, 0);
+    for event in history.events() {
+        match event {
+            Event::Sent { sequence, .. } => most = most.max(sequence - committed),
+            Event::Committed { sequence, .. } => committed = sequence,
+            _ => {}
+        }
+    }
+    most
+}
+
 #[tokio::test]
 async fn a_log_is_sent_within_the_window_and_all_of_it_is_noted() {
     let house = House::start_with(|settings| {
@@ -85,6 +98,7 @@ async fn a_log_is_sent_within_the_window_and_all_of_it_is_noted() {
     );
     let summary = history.check().unwrap();
     assert_eq!((summary.records, summary.settled), (300, 300));
+    assert_eq!(most_in_flight(&history), 20);
     assert_eq!(house.members().len(), 30);
 }
 

@@ -22,6 +22,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 
+use crate::support::proxy::Proxy;
+
 /// Far above what loopback needs; only a failure waits as long.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -35,6 +37,8 @@ pub(crate) struct House {
     pub(crate) sandbox: Sandbox,
     /// Where the sandbox is.
     pub(crate) sandbox_url: String,
+    /// What stands before it; runs as long as the house.
+    _between: Option<Proxy>,
     pub(crate) client: Client,
     pub(crate) address: SocketAddr,
     pub(crate) shutdown: Shutdown,
@@ -52,9 +56,23 @@ impl House {
 
     /// Starts with other settings than the defaults.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_behind(async |_| None, change).await
+    }
+
+    /// Starts with something between the service and its sandbox, which is told where the
+    /// sandbox is.
+    pub(crate) async fn start_behind(
+        between: impl AsyncFnOnce(SocketAddr) -> Option<Proxy>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let sandbox = Sandbox::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let sandbox_url = format!("http://{}", listener.local_addr().unwrap());
+        let sandbox_address = listener.local_addr().unwrap();
+        let between = between(sandbox_address).await;
+        let vendor = between
+            .as_ref()
+            .map_or(sandbox_address, |proxy| proxy.address);
+        let sandbox_url = format!("http://{vendor}");
         // Ends with the test's runtime.
         tokio::spawn(sandbox.clone().serve(listener, std::future::pending()));
 
@@ -69,6 +87,7 @@ impl House {
         Self {
             sandbox,
             sandbox_url,
+            _between: between,
             client,
             address,
             shutdown,

@@ -11,6 +11,7 @@ mod history;
 mod house;
 mod journey;
 mod operator;
+mod proxy;
 mod sandbox_http;
 mod sandbox_sdk;
 mod sim;

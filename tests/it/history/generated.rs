@@ -1,6 +1,11 @@
 //! Histories of a small engine that keeps every rule, and what becomes of them when one event is
 //! tampered with.
 
+#![allow(
+    clippy::ptr_arg,
+    reason = "every way to spoil a history has the same form"
+)]
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use proptest::prelude::*;

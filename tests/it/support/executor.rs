@@ -12,7 +12,9 @@
 //! `committed_sequence` that any of them has read. In simulated time it does the same whenever it
 //! hears the same: all its draws are `fastrand`'s, which a simulation seeds.
 
-use std::{fmt, sync::Arc, time::Duration};
+mod judge;
+
+use std::{sync::Arc, time::Duration};
 
 use launchdarkly_connector::{
     backoff::Backoff,
@@ -28,12 +30,14 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Code, Status, Streaming,
+    Status, Streaming,
     transport::{Channel, Endpoint},
 };
-use tonic_types::StatusExt;
 
-use super::history::{Ending, Event, History, Incarnation, Operation, Outcome};
+use self::judge::{Fault, Over, judge, record_reason};
+use super::history::{Event, History, Incarnation, Operation, Outcome};
+
+pub(crate) use self::judge::Stopped;
 
 /// Messages on their way to the socket: one that is written, and one behind it.
 const MESSAGES_AHEAD: usize = 2;
@@ -98,32 +102,6 @@ pub(crate) struct Done {
     pub(crate) incarnations: u32,
     /// Records that were sent, each time anew.
     pub(crate) sent: usize,
-}
-
-/// Why not every record is committed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stopped {
-    /// With a status that trying again cannot help.
-    Refused { code: Code, reason: String },
-    /// The server broke the contract.
-    Broken(String),
-    /// It took too long.
-    Deadline { committed: i64, of: usize },
-}
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused { code, reason } => write!(f, "refused with {code:?} {reason}"),
-            Self::Broken(what) => write!(f, "the server broke the contract: {what}"),
-            Self::Deadline { committed, of } => {
-                write!(
-                    f,
-                    "not done in time: {committed} of {of} records are committed"
-                )
-            }
-        }
-    }
 }
 
 /// An endpoint whose dead connections are noticed within `patience`.
@@ -197,13 +175,6 @@ struct Stream {
 enum Next {
     Message(Result<Option<SendIdentifiersResponse>, Status>),
     MaySend(Option<mpsc::OwnedPermit<SendIdentifiersRequest>>),
-}
-
-/// How a stream ended, for the one after it.
-enum Over {
-    Well,
-    Again { not_before: Duration },
-    Never(Stopped),
 }
 
 impl Executor {
@@ -429,42 +400,6 @@ impl Executor {
     }
 }
 
-/// Why a stream has not ended OK.
-enum Fault {
-    Status(Status),
-    Lost,
-    Broken(String),
-}
-
-/// Tells what passes by itself from what does not.
-fn judge(ended: Result<(), Fault>) -> (Ending, Over) {
-    let again = |not_before| Over::Again { not_before };
-    let status = match ended {
-        Ok(()) => return (Ending::Ok, Over::Well),
-        Err(Fault::Lost) => return (Ending::Lost, again(Duration::ZERO)),
-        // Its status was OK: that it should not have been, the checker must see too.
-        Err(Fault::Broken(what)) => return (Ending::Ok, Over::Never(Stopped::Broken(what))),
-        Err(Fault::Status(status)) => status,
-    };
-    let Some(info) = status.get_details_error_info() else {
-        // Not the server speaks, but the HTTP library about a connection.
-        return (Ending::Lost, again(Duration::ZERO));
-    };
-    let delay = status
-        .get_details_retry_info()
-        .and_then(|info| info.retry_delay);
-    let (code, reason) = (status.code(), info.reason);
-    let over = match code {
-        Code::Unavailable | Code::Aborted => again(delay.unwrap_or_default()),
-        Code::ResourceExhausted if delay.is_some() => again(delay.unwrap_or_default()),
-        _ => Over::Never(Stopped::Refused {
-            code,
-            reason: reason.clone(),
-        }),
-    };
-    (Ending::Status { code, reason }, over)
-}
-
 /// Room for one message, not before `at`; nothing when the stream is over. Cancel safe.
 async fn reserve(
     outbound: Option<mpsc::Sender<SendIdentifiersRequest>>,
@@ -492,13 +427,4 @@ fn wire(record: &Record) -> pb::IdentifierRecord {
         identifiers: [("user_id".to_owned(), record.key.to_string())].into(),
         operation: operation.into(),
     }
-}
-
-/// The reason in the `ErrorInfo` of a record's error.
-fn record_reason(error: &tonic_types::pb::Status) -> String {
-    use prost::Message;
-    let code = Code::from_i32(error.code);
-    let status = Status::with_details(code, &error.message, error.encode_to_vec().into());
-    let info = status.get_details_error_info();
-    info.map(|info| info.reason).unwrap_or_default()
 }

@@ -3,3 +3,4 @@
 pub(crate) mod binary;
 pub(crate) mod executor;
 pub(crate) mod history;
+pub(crate) mod proxy;

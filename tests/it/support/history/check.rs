@@ -47,46 +47,17 @@
 //! Each event costs a look-up and moves pointers forward that never go back, so the whole is
 //! linear in the history.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
     Ending, Event, Incarnation, Operation, Outcome,
     key::{Progress, Unexplained},
+    stream::Stream,
+    violation::{Kind, Violation},
 };
 
 /// The reason of the one failure that leaves open whether the record was applied.
 const MAY_BE_APPLIED: &str = "DELIVERY_TIMEOUT";
-
-/// Which rule is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    Phantom,
-    Rejected,
-    Fence,
-    Order,
-    Loss,
-    OneResult,
-    Prefix,
-    Complete,
-    Converged,
-    Replay,
-    Malformed,
-}
-
-/// A broken rule.
-#[derive(Clone, Debug)]
-pub(crate) struct Violation {
-    /// Place of the event that shows it.
-    pub(crate) at: usize,
-    pub(crate) kind: Kind,
-    /// What it is about, if it is about one log or one key.
-    log: Option<String>,
-    key: Option<String>,
-    what: String,
-}
 
 /// What a good history holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -163,23 +134,6 @@ struct Log<'a> {
     committed: Option<i64>,
 }
 
-struct Stream<'a> {
-    number: u32,
-    /// Sequence of its first record.
-    first: i64,
-    records: Vec<Record<'a>>,
-    /// How many of the first records have results.
-    prefix: usize,
-    results: usize,
-    committed: Option<i64>,
-    ended: bool,
-}
-
-struct Record<'a> {
-    key: &'a str,
-    outcome: Option<&'a Outcome>,
-}
-
 struct Key<'a> {
     log: &'a str,
     /// By the streams that sent it, in the order in which they opened.
@@ -224,15 +178,7 @@ impl<'a> Checker<'a> {
             let what = format!("{by} opens after #{newest}");
             return self.note(Kind::Malformed, Some(&by.log), None, what);
         }
-        streams.push(Stream {
-            number: by.number,
-            first: 0,
-            records: Vec::new(),
-            prefix: 0,
-            results: 0,
-            committed: None,
-            ended: false,
-        });
+        streams.push(Stream::new(by.number));
     }
 
     fn send(&mut self, by: &'a Incarnation, sequence: i64, key: &'a str, operation: Operation) {
@@ -281,7 +227,7 @@ impl<'a> Checker<'a> {
         } else if sequence != next {
             return Err(format!("{by} sends {sequence} in the place of {next}"));
         }
-        stream.records.push(Record { key, outcome: None });
+        stream.send(key);
         let meaning = log.records.entry(sequence);
         let (before, operation_before, _) = *meaning.or_insert((key, operation, false));
         if (before, operation_before) != (key, operation) {
@@ -493,66 +439,4 @@ fn stream_of<'s, 'a>(
 ) -> Option<&'s mut Stream<'a>> {
     let streams = &mut logs.get_mut(&*by.log)?.streams;
     streams.iter_mut().rev().find(|s| s.number == by.number)
-}
-
-impl<'a> Stream<'a> {
-    fn next(&self) -> i64 {
-        self.first + i64::try_from(self.records.len()).expect("a history is small")
-    }
-
-    fn place(&self, sequence: i64) -> Option<usize> {
-        usize::try_from(sequence - self.first).ok()
-    }
-
-    fn record(&mut self, sequence: i64) -> Option<&mut Record<'a>> {
-        let place = self.place(sequence)?;
-        self.records.get_mut(place)
-    }
-
-    fn outcome(&self, sequence: i64) -> Option<&'a Outcome> {
-        self.records.get(self.place(sequence)?)?.outcome
-    }
-
-    /// The least and the greatest sequence that may be committed now.
-    fn committable(&mut self) -> (i64, i64) {
-        let has_result = |record: &&Record<'_>| record.outcome.is_some();
-        let more = self.records[self.prefix..].iter().take_while(has_result);
-        self.prefix += more.count();
-        let before = self.first - 1;
-        let ceiling = before + i64::try_from(self.prefix).expect("a history is small");
-        (self.committed.unwrap_or(before), ceiling)
-    }
-}
-
-impl Violation {
-    /// Whether an event belongs to the story of this violation.
-    pub(super) fn concerns(&self, event: &Event) -> bool {
-        let of_log = |by: &Incarnation| self.log.as_deref() == Some(&*by.log);
-        let of_key = |key: &str| self.key.as_deref().is_none_or(|of| of == key);
-        match event {
-            Event::Opened(by) | Event::Ended { by, .. } => of_log(by),
-            Event::Committed { by, .. } => of_log(by) && self.key.is_none(),
-            Event::Sent { by, key, .. } => of_log(by) && of_key(key),
-            // Results do not name their key; those of the log would drown it.
-            Event::Result { by, .. } => of_log(by) && self.key.is_none(),
-            Event::Applied { keys, .. } => self.key.is_some() && keys.iter().any(|key| of_key(key)),
-            Event::Final { .. } => false,
-        }
-    }
-
-    /// An event in words, without the keys that do not matter here.
-    pub(super) fn excerpt(&self, event: &Event) -> String {
-        match (event, &self.key) {
-            (Event::Applied { operation, keys }, Some(key)) => {
-                format!("applied {operation} {key} (of {} members)", keys.len())
-            }
-            _ => event.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} at event {}: {}", self.kind, self.at, self.what)
-    }
 }

@@ -7,6 +7,8 @@
 
 mod check;
 mod key;
+mod stream;
+mod violation;
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +18,8 @@ use std::{
 
 use launchdarkly_connector::sandbox::Sandbox;
 
-pub(crate) use check::{Kind, Summary, Violation, check};
+pub(crate) use check::{Summary, check};
+pub(crate) use violation::{Kind, Violation};
 
 /// Violations that a report shows; the first ones tell the story.
 const MOST_SHOWN: usize = 12;
