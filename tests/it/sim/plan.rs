@@ -29,8 +29,10 @@ const CALL: RangeInclusive<u64> = 0..=400;
 /// How long the service stays away after it has died or left, in milliseconds: a call of its
 /// last moment has landed by then.
 const AWAY: RangeInclusive<u64> = 700..=1_500;
-/// How soon clients notice a dead connection. Longer than two messages take.
-pub(super) const PATIENCE: Duration = Duration::from_millis(600);
+/// How much longer than four messages clients take to notice a dead connection at the most, in
+/// milliseconds. They ask after half of the time and wait for the other half, which must be
+/// longer than two messages take.
+const PATIENCE: u64 = 400;
 /// When the last trouble is over, in milliseconds; load lasts about as long.
 const TROUBLE: u64 = 6_000;
 
@@ -52,6 +54,8 @@ pub(super) struct Plan {
 pub(super) struct Network {
     pub(super) fastest: Duration,
     pub(super) slowest: Duration,
+    /// How soon clients notice a dead connection.
+    pub(super) patience: Duration,
     /// How likely a message breaks its link, and one on a broken link mends it.
     pub(super) fails: f64,
     pub(super) mends: f64,
@@ -144,6 +148,8 @@ fn draw_network(random: &mut Rng) -> Network {
     Network {
         fastest: millis(random, 1..=slowest),
         slowest: Duration::from_millis(slowest),
+        // Often far quicker than a call, so that streams are fenced while their calls run.
+        patience: millis(random, 4 * slowest + 60..=4 * slowest + PATIENCE),
         fails: if lossy { random.f64() * 0.02 } else { 0.0 },
         mends: 0.1 + random.f64() * 0.9,
     }
@@ -171,7 +177,7 @@ fn draw_log(random: &mut Rng, log: usize) -> Log {
         name: format!("log-{log}"),
         records: draw_records(random, log),
         settings: executor::Settings {
-            batch: random.usize(1..=8),
+            batch: [1, 2, random.usize(3..=8)][random.usize(0..3)],
             window: random.usize(4..=60),
             pause: millis(random, 10..=250),
             backoff: Backoff {
@@ -216,7 +222,7 @@ fn opposite(operation: Operation) -> Operation {
 
 fn draw_steps(random: &mut Rng, clients: usize) -> Vec<(Duration, Step)> {
     let mut steps = vec![(Duration::ZERO, Step::Faults(draw_faults(random)))];
-    for _ in 0..random.usize(2..=8) {
+    for _ in 0..random.usize(3..=10) {
         steps.extend(draw_trouble(random, clients));
     }
     // Stable: of two steps of one moment, the order is the drawn one.
@@ -227,7 +233,8 @@ fn draw_steps(random: &mut Rng, clients: usize) -> Vec<(Duration, Step)> {
 
 fn draw_trouble(random: &mut Rng, clients: usize) -> Vec<(Duration, Step)> {
     let from = random.u64(0..TROUBLE);
-    let until = (from + random.u64(100..=2_500)).min(TROUBLE);
+    let longest = [600, 2_500][random.usize(0..2)];
+    let until = (from + random.u64(100..=longest)).min(TROUBLE);
     let (from, until) = (Duration::from_millis(from), Duration::from_millis(until));
     match random.u8(0..10) {
         0..=2 => {
@@ -267,7 +274,7 @@ fn draw_link(random: &mut Rng, clients: usize) -> Link {
 }
 
 fn draw_faults(random: &mut Rng) -> Faults {
-    let slowest = random.u64(CALL);
+    let slowest = random.u64(CALL).max(random.u64(CALL));
     let mut mishaps = Vec::new();
     for _ in 0..random.usize(0..=3) {
         let how = match random.u8(0..6) {

@@ -28,7 +28,7 @@ use turmoil::Sim;
 
 use super::{
     network::{Calls, Connections, LAUNCHDARKLY, Port, SERVER, connect},
-    plan::{ATTEMPT, Link, Log, PATIENCE, Plan, Service, Step, Way},
+    plan::{ATTEMPT, Link, Log, Plan, Service, Step, Way},
 };
 use crate::{
     house::{self, ORGANIZATION, SEGMENT},
@@ -127,7 +127,7 @@ impl World {
         world.add_launchdarkly();
         world.add_service(&plan.service);
         for (number, log) in plan.logs.iter().enumerate() {
-            world.add_client(number, log);
+            world.add_client(number, log, network.patience);
         }
         world.add_operator(plan.rotations.clone());
         world
@@ -165,7 +165,7 @@ impl World {
         });
     }
 
-    fn add_client(&mut self, number: usize, log: &Log) {
+    fn add_client(&mut self, number: usize, log: &Log, patience: Duration) {
         let open = pb::OpenStream {
             delivery_timeout: log
                 .delivery_timeout
@@ -179,7 +179,7 @@ impl World {
         };
         let (settings, history) = (log.settings, self.history.clone());
         self.sim.client(client(number), async move {
-            let done = executor::run(|| connect(PATIENCE), job, settings, history).await;
+            let done = executor::run(|| connect(patience), job, settings, history).await;
             done.map(|_| ())
                 .map_err(|stopped| stopped.to_string().into())
         });
@@ -339,7 +339,7 @@ async fn rotate(token: &str) -> Result<(), Box<dyn std::error::Error>> {
         }),
         ..Default::default()
     };
-    let mut client = DestinationConnectorClient::new(connect(PATIENCE).await?);
+    let mut client = DestinationConnectorClient::new(connect(ANSWER).await?);
     client.update_destination(update).await?;
     Ok(())
 }
