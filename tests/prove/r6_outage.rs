@@ -60,7 +60,7 @@ async fn prove(size: Size, what: &str, rate: f64) -> Result<Vec<Figure>, String>
     let recovered = recovered.elapsed();
     let (first, again) = attempts(&calls);
     // A fifth of the first attempts, and ten a second.
-    let allowed = first / 5 + 10 * lasts.as_secs() as usize;
+    let allowed = first / 5 + 10 * lasts.as_secs();
     let figure = |figure: &str| format!("{what} for {} s: {figure}", lasts.as_secs());
     Ok(vec![
         Figure::told(PROMISE, figure("lanes"), lanes),
@@ -108,7 +108,7 @@ async fn send(stream: Stream, lane: usize, until: Instant) -> (usize, usize) {
 }
 
 /// Calls whose members were all new, and those that held one that had been in a call before.
-fn attempts(calls: &[Call]) -> (usize, usize) {
+fn attempts(calls: &[Call]) -> (u64, u64) {
     let mut seen = BTreeSet::new();
     let (mut first, mut again) = (0, 0);
     for call in calls.iter().filter(|call| call.segment.is_some()) {

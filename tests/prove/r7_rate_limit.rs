@@ -10,7 +10,7 @@ use std::{
 };
 
 use launchdarkly_connector::{
-    pb,
+    clock, pb,
     sandbox::{Call, Faults, IpLimit, Limits},
 };
 use tokio::task::JoinSet;
@@ -48,7 +48,7 @@ enum Says {
 }
 
 async fn prove(size: Size, says: Says) -> Result<Vec<Figure>, String> {
-    let window = Duration::from_millis(size.pick(2_000, 10_000));
+    let window_ms = size.pick(2_000, 10_000);
     let house = House::start_with(|s| s.delivery.linger = Duration::ZERO).await;
     let name = house.create("vip").await;
     house.sandbox.set_faults(Faults {
@@ -73,11 +73,11 @@ async fn prove(size: Size, says: Says) -> Result<Vec<Figure>, String> {
         });
     }
     for limit in LIMITS {
-        house.sandbox.set_limits(limits(says, limit, window));
+        house.sandbox.set_limits(limits(says, limit, window_ms));
         // From the next window on it is in force for whole ones.
-        let phase = now_ms() / window.as_millis() as u64 + 1;
+        let phase = now_ms() / window_ms + 1;
         phases.push((phase, limit));
-        let until = (phase + WINDOWS) * window.as_millis() as u64;
+        let until = (phase + WINDOWS) * window_ms;
         tokio::time::sleep(Duration::from_millis(until.saturating_sub(now_ms()))).await;
     }
     let calls = house.sandbox.calls();
@@ -87,11 +87,10 @@ async fn prove(size: Size, says: Says) -> Result<Vec<Figure>, String> {
         let ended = ended.map_err(|error| error.to_string())?;
         ended.map_err(|status| format!("a stream failed: {status:?}"))?;
     }
-    Ok(figures(&calls, &phases, window, says))
+    Ok(figures(&calls, &phases, window_ms, says))
 }
 
-fn limits(says: Says, limit: u64, window: Duration) -> Limits {
-    let window_ms = window.as_millis() as u64;
+fn limits(says: Says, limit: u64, window_ms: u64) -> Limits {
     match says {
         Says::Everything => Limits {
             route: limit,
@@ -102,7 +101,7 @@ fn limits(says: Says, limit: u64, window: Duration) -> Limits {
             window_ms,
             ip: Some(IpLimit {
                 calls: limit,
-                retry_after_s: window.as_secs(),
+                retry_after_s: window_ms / 1000,
             }),
             ..Limits::default()
         },
@@ -122,7 +121,7 @@ fn into(destination: &str, lane: usize) -> pb::OpenStream {
 }
 
 fn now_ms() -> u64 {
-    launchdarkly_connector::clock::epoch_millis(launchdarkly_connector::clock::now()) as u64
+    clock::epoch_millis(clock::now()).unsigned_abs()
 }
 
 /// What one window was like.
@@ -134,9 +133,8 @@ struct Window {
     heedless: u64,
 }
 
-fn figures(calls: &[Call], phases: &[(u64, u64)], window: Duration, says: Says) -> Vec<Figure> {
+fn figures(calls: &[Call], phases: &[(u64, u64)], window_ms: u64, says: Says) -> Vec<Figure> {
     let mut windows = BTreeMap::<u64, Window>::new();
-    let window_ms = window.as_millis() as u64;
     // When the last no was said, and until when.
     let (mut no, mut until) = (u64::MAX, 0);
     for call in calls.iter().filter(|call| call.status.is_some()) {
