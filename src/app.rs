@@ -8,9 +8,9 @@ use tokio::{
     sync::watch,
     time::Instant,
 };
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_stream::Stream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, TcpIncoming};
 use tracing::{info, warn};
 
 use crate::{
@@ -123,7 +123,9 @@ impl App {
     /// # Errors
     /// Only when the service stops without being asked.
     pub async fn run(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), RunError> {
-        self.serve(TcpListenerStream::new(listener), shutdown).await
+        // Results are small, and late ones hold up their senders: no waiting to fill packets.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        self.serve(incoming, shutdown).await
     }
 
     /// Serves the connections of a real network or another until `shutdown`, then drains and
@@ -157,7 +159,8 @@ impl App {
         let service = Service::new(control, Door::new(house, work.sessions.clone()));
 
         let (reporter, health) = tonic_health::server::health_reporter();
-        let mut watchers = Watchers::start(&self.store, reporter, condemned, shutdown.clone());
+        let mut watchers =
+            Watchers::start(&self.store, reporter, condemned, shutdown.clone()).await;
         let stop = CancellationToken::new();
         let budget = self.max_buffered_bytes;
         let serving = grpc::serve(service, health, budget, incoming, stop.clone())?;

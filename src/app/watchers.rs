@@ -23,8 +23,8 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
-    /// Starts them; health is told until `shutdown`.
-    pub(super) fn start(
+    /// Starts them; health is told until `shutdown`, and known when this returns.
+    pub(super) async fn start(
         store: &Arc<dyn Store>,
         reporter: HealthReporter,
         condemned: mpsc::UnboundedReceiver<Condemned>,
@@ -34,6 +34,8 @@ impl Watchers {
         let guard = end.clone().drop_guard();
         let record = record(condemned, Arc::clone(store));
         tokio::spawn(end.clone().run_until_cancelled_owned(record));
+        // Whoever is served first may ask for it first.
+        check_store(&reporter, store).await;
         let watch = watch_store(reporter.clone(), Arc::clone(store), shutdown);
         let health = tokio::spawn(end.run_until_cancelled_owned(watch));
         Self {
@@ -61,19 +63,12 @@ async fn record(mut condemned: mpsc::UnboundedReceiver<Condemned>, store: Arc<dy
     }
 }
 
-/// Keeps health true until shutdown: the service cannot serve without its store.
+/// Keeps health true until shutdown.
 async fn watch_store(reporter: HealthReporter, store: Arc<dyn Store>, shutdown: Shutdown) {
     let watch = async {
         loop {
-            let status = match store.ping().await {
-                Ok(()) => ServingStatus::Serving,
-                Err(failure) => {
-                    error!(error = %failure, "store does not answer");
-                    ServingStatus::NotServing
-                }
-            };
-            set_health(&reporter, status).await;
             tokio::time::sleep(STORE_CHECK).await;
+            check_store(&reporter, &store).await;
         }
     };
     tokio::select! {
@@ -82,6 +77,18 @@ async fn watch_store(reporter: HealthReporter, store: Arc<dyn Store>, shutdown: 
         () = shutdown.triggered() => {}
         () = watch => {}
     }
+}
+
+/// The service cannot serve without its store.
+async fn check_store(reporter: &HealthReporter, store: &Arc<dyn Store>) {
+    let status = match store.ping().await {
+        Ok(()) => ServingStatus::Serving,
+        Err(failure) => {
+            error!(error = %failure, "store does not answer");
+            ServingStatus::NotServing
+        }
+    };
+    set_health(reporter, status).await;
 }
 
 async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
