@@ -9,12 +9,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::domain::Trouble;
 
 /// A body on its way.
-pub(super) type Body = UnsyncBoxBody<Bytes, BrokenOff>;
+pub type Body = UnsyncBoxBody<Bytes, BrokenOff>;
 
 /// A body that did not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer broke off: {0}")]
-pub(super) struct BrokenOff(pub(super) Trouble);
+pub struct BrokenOff(pub Trouble);
 
 /// Most that is read of a body nobody needs. Errors of LaunchDarkly are a few hundred bytes; a
 /// connection that has much more to say is cheaper to replace.

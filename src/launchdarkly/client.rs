@@ -84,7 +84,10 @@ impl Client {
     }
 
     /// Makes a client whose requests another transport carries.
-    pub(super) fn over(transport: Box<dyn Transport>, settings: Settings) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// When the integration key cannot be sent.
+    pub fn over(transport: Box<dyn Transport>, settings: Settings) -> Result<Self, Error> {
         if !is_path_word(&settings.integration_key) {
             return Err(Error::IntegrationKey);
         }

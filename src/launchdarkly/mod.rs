@@ -18,9 +18,11 @@ mod throttle;
 mod transport;
 mod wire;
 
+pub use body::{Body, BrokenOff};
 pub use client::{Client, Error, Settings};
 pub use credentials::advice;
 pub use hosts::{Endpoint, EndpointError};
+pub use transport::Transport;
 
 #[cfg(test)]
 mod testing;

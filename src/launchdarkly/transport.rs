@@ -1,4 +1,7 @@
 //! How a request travels: the only place that knows reqwest.
+//!
+//! [`Transport`] is where the network ends and this client begins. Whatever stands in for the
+//! network, such as a simulated one, is another transport; all that is above it stays the same.
 
 use std::{error::Error as _, fmt, time::Duration};
 
@@ -23,9 +26,12 @@ const USER_AGENT: &str = concat!("launchdarkly-connector/", env!("CARGO_PKG_VERS
 
 /// Carries one request to its host and brings the head of the answer; no retries, no redirects.
 #[async_trait]
-pub(super) trait Transport: Send + Sync + fmt::Debug + 'static {
+pub trait Transport: Send + Sync + fmt::Debug + 'static {
     /// Sends a request. Cancel safe in so far as dropping gives the request up; it may have
-    /// arrived.
+    /// arrived. It need not end by itself: every attempt has its time-out.
+    ///
+    /// # Errors
+    /// Why there is no answer, which is worth another attempt.
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Trouble>;
 }
 
