@@ -84,6 +84,8 @@ struct Play {
     vendor: Vendor,
     agenda: Agenda,
     scheduled: u64,
+    /// When whoever is first in line is woken; one at a time, or they would add up.
+    woken: Option<Duration>,
     rest: Duration,
     /// Failures in a row, by lane.
     failures: Vec<u32>,
@@ -108,6 +110,7 @@ impl Play {
             vendor: Vendor::new(scenario.phase.clone()),
             agenda: Agenda::new(),
             scheduled: 0,
+            woken: None,
             rest: Duration::from_millis(scenario.rest_ms),
             failures: vec![0; scenario.lanes],
             unpaid: VecDeque::new(),
@@ -134,7 +137,9 @@ impl Play {
                 Event::Due { lane } => self.unpaid.push_back(lane),
                 Event::Arrived { call } => self.arrive(call),
                 Event::Answered { call } => self.conclude(call),
-                Event::Woken => {}
+                Event::Woken if self.woken == Some(at) => self.woken = None,
+                // Another has been put before it.
+                Event::Woken => continue,
             }
             self.pay();
             self.admit();
@@ -149,8 +154,11 @@ impl Play {
     }
 
     fn wake_at(&mut self, at: Instant) {
-        let after = (at - self.start).saturating_sub(self.now);
-        self.schedule(after.max(Duration::from_micros(1)), Event::Woken);
+        let at = (at - self.start).max(self.now + Duration::from_micros(1));
+        if self.woken.is_none_or(|woken| at < woken) {
+            self.woken = Some(at);
+            self.schedule(at - self.now, Event::Woken);
+        }
     }
 
     fn instant(&self) -> Instant {
