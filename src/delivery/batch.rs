@@ -68,6 +68,10 @@ impl Entry {
         };
     }
 
+    fn has_failed(&self) -> bool {
+        self.tried.calls > 0
+    }
+
     /// Gives all its acks the same verdict.
     pub(super) fn settle(self, verdict: Verdict) {
         self.changes
@@ -193,6 +197,30 @@ impl Batch {
                 return Some(Sealed { operation, entries });
             }
         }
+    }
+
+    /// Whether the call that [`seal`](Self::seal) would make now holds anything that has been
+    /// in a call in vain.
+    pub(super) fn repeats(&mut self, rule: Rule, now: Instant) -> bool {
+        let Some(operation) = self.longest_due(rule, now) else {
+            return false;
+        };
+        let Self {
+            open,
+            adds,
+            removes,
+            ..
+        } = self;
+        let queue = match operation {
+            Operation::Add => adds,
+            Operation::Remove => removes,
+        };
+        queue
+            .keys
+            .iter()
+            .filter_map(|(ordinal, key)| open.get(key).filter(|entry| entry.ordinal == *ordinal))
+            .take(rule.limit)
+            .any(Entry::has_failed)
     }
 
     fn longest_due(&mut self, rule: Rule, now: Instant) -> Option<Operation> {

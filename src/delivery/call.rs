@@ -10,8 +10,8 @@ use super::{
     bisect::{Bisect, Record, Refused, Step},
 };
 use crate::domain::{
-    Connection, ContextKey, Delivery, Operation, Outcome, Refusal, Revision, SegmentClient,
-    SegmentRef, Slot, Trouble,
+    Attempt, Connection, ContextKey, Delivery, Operation, Outcome, Refusal, Revision,
+    SegmentClient, SegmentRef, Slot, Trouble,
 };
 
 /// A sealed batch on its way.
@@ -140,7 +140,8 @@ impl Call {
                 retry_after,
             });
         }
-        Ok(self.client.ready(&self.connection).await)
+        // Isolating is progress, not repetition.
+        Ok(self.client.ready(&self.connection, Attempt::First).await)
     }
 
     fn delivery(&self, operation: Operation, keys: Vec<ContextKey>) -> Delivery {

@@ -28,14 +28,15 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    domain::{ContextKey, Operation, Refusal, SegmentClient, SegmentRef, Slot, Trouble},
+    domain::{Attempt, ContextKey, Operation, Refusal, SegmentClient, SegmentRef, Slot, Trouble},
 };
 
 /// Delay between a lane's attempts while the vendor is in trouble. It starts near one round
-/// trip, and ends where recovery is still noticed within seconds.
+/// trip, and ends early: what spares a vendor in trouble is the client, in which all lanes of
+/// an account wait; a long delay on top would only notice its recovery late.
 const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(200),
-    longest: Duration::from_secs(10),
+    longest: Duration::from_secs(2),
 };
 /// How often overdue records are looked for; also how late a time-out may be reported.
 const EXPIRY_TICK: Duration = Duration::from_secs(1);
@@ -291,7 +292,14 @@ impl Lane {
                 self.troubled(trouble, until);
             }
             let client = Arc::clone(&self.client);
-            self.ready = Some(Box::pin(async move { client.ready(&connection).await }));
+            let attempt = if self.batch.repeats(self.rule(), now) {
+                Attempt::Again
+            } else {
+                Attempt::First
+            };
+            self.ready = Some(Box::pin(
+                async move { client.ready(&connection, attempt).await },
+            ));
         }
     }
 
@@ -373,6 +381,8 @@ impl Lane {
         self.failures = self.failures.saturating_add(1);
         let not_before = Instant::now() + delay.max(retry_after.unwrap_or_default());
         self.not_before = self.not_before.max(not_before);
+        // A call that was about to leave waits too, and may be a repeated one by then.
+        self.ready = None;
         self.troubled(trouble, self.not_before);
     }
 

@@ -23,6 +23,6 @@ pub use destination::{
 pub use mapping::{CONTEXT_KEY_FIELD, FieldMapping, Mapping, MappingError, RecordError, Transform};
 pub use name::{DestinationId, DestinationName, DestinationUid, NameError, OrganizationId};
 pub use segment::{
-    Delivery, Outcome, Refusal, SEGMENT_ID_PATTERN, SegmentClient, SegmentError, SegmentId,
-    SegmentRef, Slot, Trouble,
+    Attempt, Delivery, Outcome, Refusal, SEGMENT_ID_PATTERN, SegmentClient, SegmentError,
+    SegmentId, SegmentRef, Slot, Trouble,
 };

@@ -186,14 +186,25 @@ impl fmt::Debug for Slot {
     }
 }
 
+/// Whether a call asks for what another one has asked for in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// None of its members has been in a call that failed.
+    First,
+    /// Some member has. Such calls are kept to a share of the others, so that they cannot
+    /// multiply the load of a vendor in trouble.
+    Again,
+}
+
 /// Changes segments at a vendor; one attempt a call. The lane owns repetition, since it alone
 /// knows how long each record may still be tried and what has superseded it.
 #[async_trait]
 pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
-    /// Waits until a call with this connection may start.
+    /// Waits until a call with this connection may start. A repeated attempt may have to wait
+    /// longer; it never holds up a first one.
     ///
     /// Cancel safe: a caller that stops waiting loses only its place in the queue.
-    async fn ready(&self, connection: &Arc<Connection>) -> Slot;
+    async fn ready(&self, connection: &Arc<Connection>, attempt: Attempt) -> Slot;
 
     /// Until when [`ready`](Self::ready) is known to hold calls back, and why.
     fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)>;

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
+use super::pace::Remaining;
 use crate::{
     clock,
     domain::{Outcome, Refusal, Trouble},
@@ -23,21 +24,45 @@ pub(super) struct Hints {
     retry_after: Option<Duration>,
     /// Time left until `X-Ratelimit-Reset`; zero if that has passed.
     until_reset: Option<Duration>,
-    /// Whether nothing remains of the account's limit or of the route's.
-    exhausted: bool,
+    /// Calls that remain of the account's limit.
+    global: Option<u64>,
+    /// Calls that remain of the limit on the route that was called.
+    route: Option<u64>,
 }
 
 impl Hints {
     /// Reads headers that came at `now`. What cannot be read counts as absent.
     pub(super) fn read(headers: &HeaderMap, now: SystemTime) -> Self {
-        let none_left = |name| number(headers, name) == Some(0);
         Self {
             // The form with a date is not used by LaunchDarkly, and ignored.
             retry_after: number(headers, RETRY_AFTER.as_str())
                 .map(|seconds| Duration::from_secs(seconds).min(MAX_WAIT)),
             until_reset: number(headers, "x-ratelimit-reset").map(|reset| until(reset, now)),
-            exhausted: none_left("x-ratelimit-global-remaining")
-                || none_left("x-ratelimit-route-remaining"),
+            global: number(headers, "x-ratelimit-global-remaining"),
+            route: number(headers, "x-ratelimit-route-remaining"),
+        }
+    }
+
+    /// How many calls like this one remain until the reset, if it is still to come.
+    pub(super) fn remaining(&self) -> Option<Remaining> {
+        let until_reset = self.until_reset.filter(|until| !until.is_zero())?;
+        let calls = self.global.into_iter().chain(self.route).min()?;
+        Some(Remaining { calls, until_reset })
+    }
+
+    /// Whether an answer of `status` met the limit of its route alone.
+    pub(super) fn is_limit_of_route(&self, status: StatusCode) -> bool {
+        status == StatusCode::TOO_MANY_REQUESTS
+            && self.route == Some(0)
+            && self.global.is_some_and(|calls| calls > 0)
+            && self.retry_after.is_none()
+    }
+
+    /// What these hints say to calls of another route.
+    pub(super) fn of_account(self) -> Self {
+        Self {
+            route: None,
+            ..self
         }
     }
 
@@ -45,7 +70,8 @@ impl Hints {
     ///
     /// A limit with a reset in the past waits for zero: its jitter is added where many wait.
     pub(super) fn wait(&self, status: StatusCode) -> Option<Duration> {
-        let limited = status == StatusCode::TOO_MANY_REQUESTS || self.exhausted;
+        let exhausted = self.global == Some(0) || self.route == Some(0);
+        let limited = status == StatusCode::TOO_MANY_REQUESTS || exhausted;
         let dated = self.until_reset.max(self.retry_after);
         if limited {
             Some(dated.unwrap_or(UNDATED_WAIT))
@@ -197,6 +223,46 @@ mod tests {
                 "{code} {headers:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_least_that_remains_counts_until_a_reset_to_come() {
+        let later = (NOW + 4_000).to_string();
+        let past = (NOW - 1).to_string();
+        let remaining = |global, route, reset: &str| {
+            hints(&[
+                ("x-ratelimit-global-remaining", global),
+                ("x-ratelimit-route-remaining", route),
+                ("x-ratelimit-reset", reset),
+            ])
+        };
+        let of = |calls| {
+            Some(Remaining {
+                calls,
+                until_reset: Duration::from_secs(4),
+            })
+        };
+        assert_eq!(remaining("9", "5", &later).remaining(), of(5));
+        assert_eq!(remaining("9", "5", &later).of_account().remaining(), of(9));
+        assert_eq!(remaining("3", "x", &later).remaining(), of(3));
+        assert_eq!(remaining("9", "5", &past).remaining(), None);
+        assert_eq!(hints(&[("x-ratelimit-reset", &later)]).remaining(), None);
+    }
+
+    #[test]
+    fn the_limit_of_another_route_is_not_the_accounts() {
+        let limited = |global, route| {
+            hints(&[
+                ("x-ratelimit-global-remaining", global),
+                ("x-ratelimit-route-remaining", route),
+            ])
+        };
+        let of_route = limited("7", "0");
+        assert!(of_route.is_limit_of_route(status(429)));
+        assert!(!of_route.is_limit_of_route(status(200)));
+        assert_eq!(of_route.of_account().wait(status(200)), None);
+        assert!(!limited("0", "0").is_limit_of_route(status(429)));
+        assert!(!hints(&[("retry-after", "3")]).is_limit_of_route(status(429)));
     }
 
     #[test]

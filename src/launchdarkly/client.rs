@@ -1,24 +1,30 @@
 //! The client that the rest of the house sees: the ports of the domain on LaunchDarkly.
 
-use std::{num::NonZeroU16, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU16,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Request};
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 use tracing::{Instrument, info_span};
 
 use super::{
     actions, body, classify, credentials,
     hosts::{Endpoint, Hosts},
+    identify::identify,
+    pace::Errand,
     stack::{Stack, Unwritable, authorized},
     throttle::Throttle,
     transport::{Http, Peer, Transport},
     wire::{Members, SegmentTargets},
 };
 use crate::domain::{
-    Action, Connection, CredentialReport, CredentialsUnavailable, Delivery, Outcome, Refusal,
-    SegmentClient, Slot, Trouble, Vendor,
+    Action, Attempt, Connection, CredentialReport, CredentialsUnavailable, Delivery, Outcome,
+    Refusal, SegmentClient, Slot, Trouble, Vendor,
 };
 
 /// How to call LaunchDarkly.
@@ -63,9 +69,11 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Client {
     integration_key: String,
-    hosts: Hosts,
-    stack: Stack,
+    hosts: Arc<Hosts>,
+    stack: Arc<Stack>,
     actions: Vec<Action>,
+    /// Questions under way; they end with the client at the latest. At most one a token.
+    questions: Mutex<JoinSet<()>>,
 }
 
 impl Client {
@@ -93,19 +101,20 @@ impl Client {
         }
         Ok(Self {
             integration_key: settings.integration_key,
-            hosts: Hosts::new(settings.endpoint),
-            stack: Stack {
+            hosts: Arc::new(Hosts::new(settings.endpoint)),
+            stack: Arc::new(Stack {
                 throttle: Throttle::new(settings.calls_per_account),
                 attempt_timeout: settings.attempt_timeout,
                 transport,
-            },
+            }),
             actions: actions::all(),
+            questions: Mutex::default(),
         })
     }
 
     async fn attempt(&self, delivery: &Delivery) -> Outcome {
         // Another call's answer may have come between `ready` and this.
-        if let Some(hold) = self.stack.throttle.hold(&delivery.connection) {
+        if let Some(hold) = self.stack.throttle.told_to_wait(&delivery.connection) {
             return Outcome::Retry {
                 trouble: hold.trouble,
                 retry_after: Some(hold.until.saturating_duration_since(Instant::now())),
@@ -119,7 +128,12 @@ impl Client {
         let Ok(request) = self.request(delivery, members) else {
             return Outcome::Refused(Refusal::Credentials);
         };
-        match self.stack.attempt(&delivery.connection, request).await {
+        let connection = &delivery.connection;
+        match self
+            .stack
+            .attempt(connection, Errand::Delivery, request)
+            .await
+        {
             Ok(answer) => {
                 let outcome = classify::outcome(answer.status, &answer.hints);
                 body::drain(answer.body, answer.deadline).await;
@@ -130,6 +144,23 @@ impl Client {
                 retry_after: None,
             },
         }
+    }
+
+    /// Asks whose a token is that has just worked, if that is not known. Nobody waits for it.
+    fn ask_for_owner(&self, connection: &Arc<Connection>) {
+        if !self.stack.throttle.asks_for_owner(connection) {
+            return;
+        }
+        let (stack, hosts) = (Arc::clone(&self.stack), Arc::clone(&self.hosts));
+        let connection = Arc::clone(connection);
+        let question = async move { identify(&stack, &hosts, &connection).await };
+        let mut questions = self
+            .questions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Those that have ended leave.
+        while questions.try_join_next().is_some() {}
+        questions.spawn(question.instrument(info_span!("identify")));
     }
 
     fn request(
@@ -161,8 +192,8 @@ fn is_path_word(text: &str) -> bool {
 
 #[async_trait]
 impl SegmentClient for Client {
-    async fn ready(&self, connection: &Arc<Connection>) -> Slot {
-        self.stack.throttle.ready(connection).await
+    async fn ready(&self, connection: &Arc<Connection>, attempt: Attempt) -> Slot {
+        self.stack.throttle.ready(connection, attempt).await
     }
 
     fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)> {
@@ -179,6 +210,9 @@ impl SegmentClient for Client {
         );
         let outcome = self.attempt(delivery).instrument(span).await;
         drop(slot);
+        if outcome == Outcome::Applied {
+            self.ask_for_owner(&delivery.connection);
+        }
         outcome
     }
 }

@@ -6,12 +6,14 @@
 //! still be tried and what has superseded it. What an answer means is decided in [`classify`],
 //! and when the next call may start in [`pace`]; both are pure.
 
+mod account;
 mod actions;
 mod body;
 mod classify;
 mod client;
 mod credentials;
 mod hosts;
+mod identify;
 mod pace;
 mod stack;
 mod throttle;

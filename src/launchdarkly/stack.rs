@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     body::Body,
     classify::{self, Hints},
-    pace::Feedback,
+    pace::{Errand, Feedback},
     throttle::Throttle,
     transport::Transport,
 };
@@ -52,6 +52,7 @@ impl Stack {
     pub(super) async fn attempt(
         &self,
         connection: &Connection,
+        errand: Errand,
         request: Request<Bytes>,
     ) -> Result<Answer, Trouble> {
         let started = Instant::now();
@@ -66,31 +67,50 @@ impl Stack {
             Ok(Err(trouble)) => Err(trouble),
             Err(_) => Err(Trouble::TimedOut),
         };
-        let feedback = feedback(&answer, started.elapsed());
+        let feedback = feedback(&answer, errand, started);
         self.throttle.observe(connection, &feedback);
         tracing::debug!(
             status = answer.as_ref().ok().map(|answer| answer.status.as_u16()),
             trouble = feedback.trouble.map(tracing::field::display),
             wait = feedback.wait.map(tracing::field::debug),
-            latency = ?feedback.latency,
+            latency = ?started.elapsed(),
             "called LaunchDarkly"
         );
         answer
     }
 }
 
-fn feedback(answer: &Result<Answer, Trouble>, latency: Duration) -> Feedback {
-    match answer {
-        Ok(answer) => Feedback {
-            trouble: classify::trouble(answer.status),
-            wait: answer.hints.wait(answer.status),
-            latency,
-        },
-        Err(trouble) => Feedback {
-            trouble: Some(*trouble),
-            wait: None,
-            latency,
-        },
+fn feedback(answer: &Result<Answer, Trouble>, errand: Errand, started: Instant) -> Feedback {
+    let none = Feedback {
+        errand,
+        started,
+        trouble: None,
+        wait: None,
+        remaining: None,
+    };
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(trouble) => {
+            return Feedback {
+                trouble: Some(*trouble),
+                ..none
+            };
+        }
+    };
+    // A question goes another way than deliveries: what is told of its route is not theirs.
+    let hints = match errand {
+        Errand::Delivery => answer.hints,
+        Errand::Question => answer.hints.of_account(),
+    };
+    let remaining = hints.remaining();
+    if errand == Errand::Question && answer.hints.is_limit_of_route(answer.status) {
+        return Feedback { remaining, ..none };
+    }
+    Feedback {
+        trouble: classify::trouble(answer.status),
+        wait: hints.wait(answer.status),
+        remaining,
+        ..none
     }
 }
 

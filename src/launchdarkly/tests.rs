@@ -17,8 +17,8 @@ use super::{
     transport::Http,
 };
 use crate::domain::{
-    Connection, ContextKey, Delivery, Operation, Outcome, Refusal, SegmentClient, SegmentId,
-    SegmentRef, Slot, Trouble, Vendor,
+    Attempt, Connection, ContextKey, Delivery, Operation, Outcome, Refusal, SegmentClient,
+    SegmentId, SegmentRef, Slot, Trouble, Vendor,
 };
 
 /// Far longer than anything here takes, and shorter than an attempt may.
@@ -38,7 +38,7 @@ fn to_acme() -> Delivery {
 }
 
 async fn deliver(client: &Client, delivery: &Delivery) -> Outcome {
-    let slot = client.ready(&delivery.connection).await;
+    let slot = client.ready(&delivery.connection, Attempt::First).await;
     client.apply(slot, delivery).await
 }
 

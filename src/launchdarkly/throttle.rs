@@ -1,24 +1,35 @@
-//! Who may call now: each account's limit of concurrent calls and the moment it must wait for.
+//! Which account a call counts for: each account of LaunchDarkly has one pace.
+//!
+//! | a token's account is | from | until |
+//! |---|---|---|
+//! | its own | its first call | it is identified |
+//! | that of its account's ID | a credential check or a question of its own told the ID | it is forgotten |
+//!
+//! Whoever is identified second joins the first; the later of what both were told holds. Calls
+//! under way keep the place they have.
 
 use std::{
     collections::HashMap,
     fmt,
     num::NonZeroU16,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use aws_lc_rs::digest;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep_until},
+use tokio::time::Instant;
+
+use super::{
+    account::Account,
+    pace::{Feedback, Hold, Pace},
 };
+use crate::domain::{Attempt, Connection, Slot};
 
-use super::pace::{Feedback, Hold, Pace};
-use crate::domain::{Connection, Slot};
-
-/// How many accounts are remembered before those that nobody needs are looked for. Some 200
+/// How many tokens are remembered before those that nobody needs are looked for. Some 500
 /// bytes each, so the number matters little; it must only not grow for ever.
 const SWEEP_ABOVE: usize = 256;
+/// Between two questions whose token one is. Ours: a question that failed costs a call a minute.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Lets calls go at the pace of their accounts.
 pub(super) struct Throttle {
@@ -27,119 +38,195 @@ pub(super) struct Throttle {
 }
 
 struct Accounts {
-    by_key: HashMap<AccountKey, Arc<Account>>,
+    by_token: HashMap<Name, Token>,
+    /// Those whose ID is known; kept alive by their tokens and calls.
+    by_id: HashMap<Name, Weak<Account>>,
     /// Size at which to sweep next: twice what the last sweep had to leave, so that sweeping
     /// costs little however many accounts are in use.
     sweep_above: usize,
 }
 
-/// Names an account. LaunchDarkly limits accounts, but a token does not tell whose it is; until
-/// that is known, each token counts as an account. Never the token itself: a digest.
+struct Token {
+    account: Arc<Account>,
+    owner: Owner,
+}
+
+/// Whose a token is.
+#[derive(PartialEq, Eq)]
+enum Owner {
+    /// Not known; worth a question, but not before a moment.
+    Unknown { ask_after: Instant },
+    /// The account of this ID.
+    Known(Name),
+    /// LaunchDarkly does not tell it.
+    Untold,
+}
+
+/// Names a token or an account: a digest, so that no token is kept, and all are of one size.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct AccountKey(Vec<u8>);
+struct Name([u8; digest::SHA256_OUTPUT_LEN]);
 
-impl AccountKey {
-    fn of(connection: &Connection) -> Self {
-        let token = connection.access_token.expose().as_bytes();
-        Self(digest::digest(&digest::SHA256, token).as_ref().to_vec())
-    }
-}
-
-struct Account {
-    /// Fair: whoever asked first gets the next slot.
-    slots: Arc<Semaphore>,
-    pace: Mutex<Pace>,
-}
-
-impl Account {
-    fn new(calls: NonZeroU16) -> Self {
-        Self {
-            slots: Arc::new(Semaphore::new(calls.get().into())),
-            pace: Mutex::default(),
+impl Name {
+    fn of(parts: &[&[u8]]) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for part in parts {
+            context.update(part);
         }
+        let digest = context.finish();
+        Self(
+            digest
+                .as_ref()
+                .try_into()
+                .expect("a SHA-256 digest has its length"),
+        )
     }
 
-    fn pace(&self) -> MutexGuard<'_, Pace> {
-        lock(&self.pace)
+    fn of_token(connection: &Connection) -> Self {
+        Self::of(&[connection.access_token.expose().as_bytes()])
     }
 
-    /// Waits out every hold, also those that come while it waits. Cancel safe.
-    async fn wait(&self) {
-        loop {
-            let departure = self.pace().departure(Instant::now(), fastrand::f64());
-            match departure {
-                Some(at) => sleep_until(at).await,
-                None => return,
-            }
-        }
+    /// The instances are separate worlds: an ID of one says nothing in another.
+    fn of_account(connection: &Connection, id: &str) -> Self {
+        let instance = format!("{:?}/", connection.instance);
+        Self::of(&[instance.as_bytes(), id.as_bytes()])
     }
 }
 
 impl Throttle {
-    /// Lets each account have `calls_per_account` calls under way.
+    /// Lets each account have at most `calls_per_account` calls under way.
     pub(super) fn new(calls_per_account: NonZeroU16) -> Self {
         Self {
             calls_per_account,
             accounts: Mutex::new(Accounts {
-                by_key: HashMap::new(),
+                by_token: HashMap::new(),
+                by_id: HashMap::new(),
                 sweep_above: SWEEP_ABOVE,
             }),
         }
     }
 
-    /// Waits until a call of this connection's account may start.
-    ///
-    /// Those who wait for a moment hold their slots meanwhile, so that no more than the limit
-    /// leave when it comes; the rest follow as answers come back. Cancel safe: the place in the
-    /// queue is lost, and the slot with it.
-    pub(super) async fn ready(&self, connection: &Connection) -> Slot {
+    /// Waits until a call of this connection's account may start. Cancel safe: the place in the
+    /// queue is lost.
+    pub(super) async fn ready(&self, connection: &Connection, attempt: Attempt) -> Slot {
         let account = self.account(connection);
-        let permit = Arc::clone(&account.slots)
-            .acquire_owned()
-            .await
-            .expect("an account's semaphore is never closed");
-        account.wait().await;
-        // The account goes along, so that it is not forgotten while it has calls under way.
-        Slot::holding((permit, account))
+        // Its place keeps the account from being forgotten while it has calls under way.
+        Slot::holding(account.ready(attempt).await)
     }
 
     /// What holds this connection's account back.
     pub(super) fn hold(&self, connection: &Connection) -> Option<Hold> {
-        let account = {
-            let accounts = lock(&self.accounts);
-            Arc::clone(accounts.by_key.get(&AccountKey::of(connection))?)
-        };
-        account.pace().hold(Instant::now())
+        self.known(connection)?.hold()
+    }
+
+    /// What this connection's account was told to wait for; not a breaker, which lets probes
+    /// pass.
+    pub(super) fn told_to_wait(&self, connection: &Connection) -> Option<Hold> {
+        self.known(connection)?.told_to_wait()
     }
 
     /// Learns from a call.
     pub(super) fn observe(&self, connection: &Connection, feedback: &Feedback) {
-        self.account(connection)
-            .pace()
-            .observe(Instant::now(), feedback, fastrand::f64());
+        self.account(connection).observe(feedback);
+    }
+
+    /// Whether to ask now whose this connection's token is: that is not known, has not been
+    /// asked of late, and the question takes nothing from deliveries.
+    pub(super) fn asks_for_owner(&self, connection: &Connection) -> bool {
+        let now = Instant::now();
+        let mut accounts = self.accounts();
+        let Some(token) = accounts.by_token.get_mut(&Name::of_token(connection)) else {
+            return false;
+        };
+        let due = matches!(token.owner, Owner::Unknown { ask_after } if ask_after <= now);
+        let asks = due && token.account.is_at_ease();
+        if asks {
+            let ask_after = now + ASK_AGAIN;
+            token.owner = Owner::Unknown { ask_after };
+        }
+        asks
+    }
+
+    /// Learns whose this connection's token is; none if LaunchDarkly does not tell.
+    pub(super) fn identify(&self, connection: &Connection, account_id: Option<&str>) {
+        // Makes sure that the token is known.
+        drop(self.account(connection));
+        let owner = account_id.map(|id| Name::of_account(connection, id));
+        self.accounts().assign(&Name::of_token(connection), owner);
+    }
+
+    fn known(&self, connection: &Connection) -> Option<Arc<Account>> {
+        let accounts = self.accounts();
+        let token = accounts.by_token.get(&Name::of_token(connection))?;
+        Some(Arc::clone(&token.account))
     }
 
     fn account(&self, connection: &Connection) -> Arc<Account> {
-        let mut accounts = lock(&self.accounts);
-        accounts.sweep(Instant::now());
-        let account = accounts
-            .by_key
-            .entry(AccountKey::of(connection))
-            .or_insert_with(|| Arc::new(Account::new(self.calls_per_account)));
-        Arc::clone(account)
+        let now = Instant::now();
+        let mut accounts = self.accounts();
+        accounts.sweep();
+        let token = accounts
+            .by_token
+            .entry(Name::of_token(connection))
+            .or_insert_with(|| Token {
+                account: Arc::new(Account::new(Pace::new(self.calls_per_account, now))),
+                owner: Owner::Unknown { ask_after: now },
+            });
+        Arc::clone(&token.account)
+    }
+
+    /// What the lock guards is whole between any two statements, so poison means nothing.
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Accounts {
-    /// Forgets the accounts that nobody uses and nothing holds back, once there are many.
-    fn sweep(&mut self, now: Instant) {
-        if self.by_key.len() <= self.sweep_above {
+    fn assign(&mut self, token: &Name, owner: Option<Name>) {
+        let Some(token) = self.by_token.get_mut(token) else {
+            return;
+        };
+        let Some(owner) = owner else {
+            // What is known already stays.
+            if matches!(token.owner, Owner::Unknown { .. }) {
+                token.owner = Owner::Untold;
+            }
+            return;
+        };
+        match self.by_id.get(&owner).and_then(Weak::upgrade) {
+            Some(account) if Arc::ptr_eq(&account, &token.account) => {}
+            Some(account) => {
+                account.inherit(&token.account);
+                token.account = account;
+            }
+            None => {
+                let account = Arc::downgrade(&token.account);
+                self.by_id.insert(owner.clone(), account);
+            }
+        }
+        token.owner = Owner::Known(owner);
+    }
+
+    /// Forgets the tokens whose accounts nobody uses and nothing holds back, once there are many.
+    fn sweep(&mut self) {
+        if self.by_token.len() <= self.sweep_above {
             return;
         }
-        self.by_key.retain(|_, account| {
-            Arc::strong_count(account) > 1 || account.pace().hold(now).is_some()
+        let mut tokens: HashMap<*const Account, usize> = HashMap::new();
+        for token in self.by_token.values() {
+            *tokens.entry(Arc::as_ptr(&token.account)).or_default() += 1;
+        }
+        self.by_token.retain(|_, token| {
+            let account = &token.account;
+            let in_use = Arc::strong_count(account) > tokens[&Arc::as_ptr(account)];
+            if !in_use && account.hold().is_none() {
+                // One reference goes with this token.
+                tokens.entry(Arc::as_ptr(account)).and_modify(|n| *n -= 1);
+                return false;
+            }
+            true
         });
-        self.sweep_above = SWEEP_ABOVE.max(2 * self.by_key.len());
+        self.by_id.retain(|_, account| account.strong_count() > 0);
+        self.sweep_above = SWEEP_ABOVE.max(2 * self.by_token.len());
     }
 }
 
@@ -147,125 +234,10 @@ impl fmt::Debug for Throttle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Throttle")
             .field("calls_per_account", &self.calls_per_account)
-            .field("accounts", &lock(&self.accounts).by_key.len())
+            .field("tokens", &self.accounts().by_token.len())
             .finish()
     }
 }
 
-/// What these locks guard is whole between any two statements, so poison means nothing.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tokio::time::timeout;
-
-    use super::*;
-    use crate::{
-        domain::{ClientSideId, Instance, Trouble},
-        secret::AccessToken,
-    };
-
-    const MOMENT: Duration = Duration::from_millis(1);
-    const HOLD: Duration = Duration::from_secs(5);
-
-    fn connection(token: &str) -> Connection {
-        Connection {
-            access_token: AccessToken::new(token.into()),
-            client_side_id: ClientSideId::new("5a01".into()),
-            instance: Instance::Commercial,
-        }
-    }
-
-    fn throttle(calls: u16) -> Throttle {
-        Throttle::new(NonZeroU16::new(calls).unwrap())
-    }
-
-    fn told_to_wait() -> Feedback {
-        Feedback {
-            trouble: Some(Trouble::RateLimited),
-            wait: Some(HOLD),
-            latency: MOMENT,
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_account_has_so_many_calls_under_way_and_no_more() {
-        let (throttle, acme) = (throttle(2), connection("acme"));
-        let first = throttle.ready(&acme).await;
-        let _second = throttle.ready(&acme).await;
-        assert!(timeout(MOMENT, throttle.ready(&acme)).await.is_err());
-        let _others = throttle.ready(&connection("other")).await;
-        drop(first);
-        assert!(timeout(MOMENT, throttle.ready(&acme)).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn those_who_give_up_waiting_take_no_slot_with_them() {
-        let (throttle, acme) = (throttle(1), connection("acme"));
-        throttle.observe(&acme, &told_to_wait());
-        assert!(timeout(MOMENT, throttle.ready(&acme)).await.is_err());
-        assert!(timeout(2 * HOLD, throttle.ready(&acme)).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn many_who_wait_for_the_same_moment_leave_after_it_at_different_times() {
-        let (throttle, acme) = (throttle(16), connection("acme"));
-        let start = Instant::now();
-        throttle.observe(&acme, &told_to_wait());
-        let leave = async || {
-            let _slot = throttle.ready(&acme).await;
-            start.elapsed()
-        };
-        let left = futures_util::future::join_all((0..16).map(|_| leave())).await;
-        assert!(left.iter().all(|after| *after >= HOLD), "{left:?}");
-        let distinct: std::collections::BTreeSet<_> = left.iter().collect();
-        assert!(distinct.len() > 8, "{left:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_hold_that_comes_while_waiting_is_waited_for_too() {
-        let (throttle, acme) = (throttle(1), connection("acme"));
-        throttle.observe(&acme, &told_to_wait());
-        let start = Instant::now();
-        let mut waiting = std::pin::pin!(throttle.ready(&acme));
-        assert!(timeout(HOLD / 2, &mut waiting).await.is_err());
-        throttle.observe(&acme, &told_to_wait());
-        waiting.await;
-        assert!(start.elapsed() >= HOLD / 2 + HOLD);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_hold_is_reported_while_it_lasts_and_to_its_account_only() {
-        let (throttle, acme) = (throttle(1), connection("acme"));
-        assert_eq!(throttle.hold(&acme), None);
-        throttle.observe(&acme, &told_to_wait());
-        assert_eq!(throttle.hold(&acme).unwrap().trouble, Trouble::RateLimited);
-        assert_eq!(throttle.hold(&connection("other")), None);
-        tokio::time::advance(2 * HOLD).await;
-        assert_eq!(throttle.hold(&acme), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn idle_accounts_are_forgotten_but_none_that_is_busy_or_held() {
-        let (throttle, busy, held) = (throttle(1), connection("busy"), connection("held"));
-        let _slot = throttle.ready(&busy).await;
-        throttle.observe(&held, &told_to_wait());
-        for n in 0..10 * SWEEP_ABOVE {
-            drop(throttle.ready(&connection(&n.to_string())).await);
-        }
-        assert!(lock(&throttle.accounts).by_key.len() <= SWEEP_ABOVE + 1);
-        assert!(timeout(MOMENT, throttle.ready(&busy)).await.is_err());
-        assert!(throttle.hold(&held).is_some());
-    }
-
-    #[test]
-    fn debug_shows_no_token() {
-        let throttle = throttle(1);
-        drop(throttle.account(&connection("api-canary")));
-        assert!(!format!("{throttle:?}").contains("canary"));
-    }
-}
+mod tests;

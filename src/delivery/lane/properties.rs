@@ -14,8 +14,8 @@ use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
 use crate::{
     delivery::{Dispatcher, LaneHandle, Settings, Settled, TargetState, Targets, Tickets, Verdict},
     domain::{
-        ClientSideId, Connection, ContextKey, Delivery, DestinationUid, Instance, Operation,
-        Outcome, Refusal, Revision, SegmentClient, SegmentId, SegmentRef, Slot, Trouble,
+        Attempt, ClientSideId, Connection, ContextKey, Delivery, DestinationUid, Instance,
+        Operation, Outcome, Refusal, Revision, SegmentClient, SegmentId, SegmentRef, Slot, Trouble,
     },
     secret::AccessToken,
 };
@@ -111,7 +111,7 @@ impl Vendor {
 
 #[async_trait]
 impl SegmentClient for Vendor {
-    async fn ready(&self, _: &Arc<Connection>) -> Slot {
+    async fn ready(&self, _: &Arc<Connection>, _: Attempt) -> Slot {
         Slot::free()
     }
 

@@ -41,7 +41,7 @@ struct Call {
 
 #[async_trait]
 impl SegmentClient for Vendor {
-    async fn ready(&self, _: &Arc<Connection>) -> Slot {
+    async fn ready(&self, _: &Arc<Connection>, _: Attempt) -> Slot {
         Slot::free()
     }
 

@@ -7,11 +7,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::judge::{Existence, Role};
 use crate::{
-    domain::{Connection, CredentialsUnavailable, Trouble},
+    domain::{Attempt, Connection, CredentialsUnavailable, Trouble},
     launchdarkly::{
         body::{self, Unread},
         classify,
         hosts::Hosts,
+        identify,
+        pace::Errand,
         stack::{Answer, Stack, Unwritable, anonymous, authorized},
         wire::{Identity, TokenDetails},
     },
@@ -38,10 +40,15 @@ pub(super) enum Told<T> {
 impl Lookup<'_> {
     /// Who the token is.
     pub(super) async fn identity(&self) -> Result<Told<Identity>, CredentialsUnavailable> {
-        match self.get("/api/v2/caller-identity").await? {
+        match self.get(identify::PATH).await? {
             // That it does not exist says something about the host, not about the token.
             Told::Denied(status @ StatusCode::NOT_FOUND) => {
                 Err(unavailable(Trouble::Status(status.as_u16())))
+            }
+            Told::This::<Identity>(identity) => {
+                let account = identity.account_id.as_deref();
+                self.stack.throttle.identify(self.connection, account);
+                Ok(Told::This(identity))
             }
             told => Ok(told),
         }
@@ -108,8 +115,10 @@ impl Lookup<'_> {
         // The form of what stands in these requests has been checked by `hints`.
         let request = request.map_err(|_| unavailable(Trouble::Connection))?;
         let call = async {
-            let _slot = self.stack.throttle.ready(self.connection).await;
-            self.stack.attempt(self.connection, request).await
+            let throttle = &self.stack.throttle;
+            let _slot = throttle.ready(self.connection, Attempt::First).await;
+            let errand = Errand::Question;
+            self.stack.attempt(self.connection, errand, request).await
         };
         match timeout_at(self.deadline, call).await {
             Ok(Ok(mut answer)) => {

@@ -1,0 +1,153 @@
+//! Waiting in line for the pace of one account.
+//!
+//! Two queues, both fair. Everyone passes the turnstile one at a time: whoever is first in line
+//! asks the pace, alone, until it may go. Repeated attempts wait at the budget before that, so
+//! that one which cannot be afforded yet stands in no first attempt's way.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::{
+    sync::{Mutex as Turnstile, Notify},
+    time::{Instant, sleep_until},
+};
+
+use super::pace::{Admission, Departure, Feedback, Hold, Pace};
+use crate::domain::Attempt;
+
+/// One account of LaunchDarkly.
+#[derive(Debug)]
+pub(super) struct Account {
+    pace: Mutex<Pace>,
+    turnstile: Turnstile<()>,
+    budget: Turnstile<()>,
+    /// Tells whoever is first in line that the pace may have changed.
+    changed: Notify,
+}
+
+/// A place among the calls under way; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    account: Arc<Account>,
+    departure: Departure,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.account.pace().leave(&self.departure);
+        self.account.changed.notify_one();
+    }
+}
+
+/// A repeated attempt that is paid for; refunded when it is dropped before it is made.
+#[derive(Debug)]
+struct Paid<'a>(Option<&'a Account>);
+
+impl Paid<'_> {
+    fn spend(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Paid<'_> {
+    fn drop(&mut self) {
+        if let Some(account) = self.0 {
+            account.pace().refund();
+        }
+    }
+}
+
+impl Account {
+    pub(super) fn new(pace: Pace) -> Self {
+        Self {
+            pace: Mutex::new(pace),
+            turnstile: Turnstile::default(),
+            budget: Turnstile::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Waits until a call may start. Cancel safe: the place in the queue is lost, and whatever
+    /// was taken is given back.
+    pub(super) async fn ready(self: &Arc<Self>, attempt: Attempt) -> Place {
+        let paid = match attempt {
+            Attempt::First => Paid(None),
+            Attempt::Again => self.afford().await,
+        };
+        let _turn = self.turnstile.lock().await;
+        let departure = self.admitted(attempt).await;
+        // From here on nothing is awaited, so nothing that was taken can be lost.
+        paid.spend();
+        Place {
+            account: Arc::clone(self),
+            departure,
+        }
+    }
+
+    async fn afford(&self) -> Paid<'_> {
+        let _turn = self.budget.lock().await;
+        loop {
+            let asked = self.pace().afford(Instant::now());
+            match asked {
+                Ok(()) => return Paid(Some(self)),
+                // A first attempt may pay meanwhile; the floor alone takes no longer than this.
+                Err(at) => sleep_until(at).await,
+            }
+        }
+    }
+
+    async fn admitted(&self, attempt: Attempt) -> Departure {
+        loop {
+            let admission = self.pace().admit(Instant::now(), attempt, fastrand::f64());
+            match admission {
+                Admission::Go(departure) => return departure,
+                Admission::Wait(at) => tokio::select! {
+                    // Either way the pace is asked again, so the order does not matter.
+                    biased;
+                    () = self.changed.notified() => {}
+                    () = sleep_until(at) => {}
+                },
+                Admission::Full => self.changed.notified().await,
+            }
+        }
+    }
+
+    /// Learns from a call.
+    pub(super) fn observe(&self, feedback: &Feedback) {
+        self.pace()
+            .observe(Instant::now(), feedback, fastrand::f64());
+        self.changed.notify_one();
+    }
+
+    /// What holds calls back now.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        self.pace().hold(Instant::now())
+    }
+
+    /// What it was told to wait for now; not a breaker, which lets probes pass.
+    pub(super) fn told_to_wait(&self) -> Option<Hold> {
+        self.pace().told_to_wait(Instant::now())
+    }
+
+    /// Whether a call of no urgency would take nothing from deliveries now.
+    pub(super) fn is_at_ease(&self) -> bool {
+        self.pace().is_at_ease(Instant::now())
+    }
+
+    /// Takes over what an account was told that turned out to be this one.
+    pub(super) fn inherit(&self, other: &Self) {
+        // One lock after the other: two at once could wait for each other.
+        let told = other.told_to_wait();
+        if let Some(hold) = told {
+            self.pace().inherit(hold);
+            self.changed.notify_one();
+        }
+    }
+
+    /// What the lock guards is whole between any two statements, so poison means nothing.
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Waiting in line, in paused time.
+
+use std::{num::NonZeroU16, time::Duration};
+
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use super::*;
+use crate::domain::Trouble;
+
+const MOMENT: Duration = Duration::from_millis(1);
+const HOLD: Duration = Duration::from_secs(5);
+const DOWN: Trouble = Trouble::Status(503);
+
+fn account(calls: u16) -> Arc<Account> {
+    let calls = NonZeroU16::new(calls).unwrap();
+    Arc::new(Account::new(Pace::new(calls, Instant::now())))
+}
+
+fn tell_to_wait(account: &Account) {
+    account.observe(&Feedback {
+        wait: Some(HOLD),
+        ..Feedback::failure(Instant::now(), Trouble::RateLimited)
+    });
+}
+
+fn fail(account: &Account, times: u32) {
+    for _ in 0..times {
+        account.observe(&Feedback::failure(Instant::now(), DOWN));
+    }
+}
+
+/// Whether a call may start within a moment.
+async fn goes(account: &Arc<Account>, attempt: Attempt) -> bool {
+    timeout(MOMENT, account.ready(attempt)).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_has_so_many_calls_under_way_and_no_more() {
+    let account = account(2);
+    let first = account.ready(Attempt::First).await;
+    let _second = account.ready(Attempt::First).await;
+    assert!(!goes(&account, Attempt::First).await);
+    let mut waiting = std::pin::pin!(account.ready(Attempt::First));
+    assert!(timeout(MOMENT, &mut waiting).await.is_err());
+    drop(first);
+    assert!(timeout(MOMENT, waiting).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asked_first_goes_first() {
+    let account = account(1);
+    let order = Mutex::new(Vec::new());
+    let calls = (0..5).map(async |n| {
+        let _place = account.ready(Attempt::First).await;
+        order.lock().unwrap().push(n);
+        tokio::time::sleep(MOMENT).await;
+    });
+    join_all(calls).await;
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_give_up_waiting_take_no_place_with_them() {
+    let account = account(1);
+    tell_to_wait(&account);
+    assert!(!goes(&account, Attempt::First).await);
+    let left = timeout(2 * HOLD, account.ready(Attempt::First)).await;
+    assert!(left.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_wait_for_the_same_moment_leave_after_it_at_different_times() {
+    let account = account(16);
+    let start = Instant::now();
+    tell_to_wait(&account);
+    let left = join_all((0..16).map(async |_| {
+        let _place = account.ready(Attempt::First).await;
+        start.elapsed()
+    }))
+    .await;
+    assert!(left.iter().all(|after| *after >= HOLD), "{left:?}");
+    let distinct: std::collections::BTreeSet<_> = left.iter().collect();
+    assert!(distinct.len() > 8, "{left:?}");
+    assert!(
+        left.iter().all(|after| *after < HOLD + HOLD / 2),
+        "{left:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_comes_while_waiting_is_waited_for_too() {
+    let account = account(1);
+    tell_to_wait(&account);
+    let start = Instant::now();
+    let mut waiting = std::pin::pin!(account.ready(Attempt::First));
+    assert!(timeout(HOLD / 2, &mut waiting).await.is_err());
+    tell_to_wait(&account);
+    drop(waiting.await);
+    assert!(start.elapsed() >= HOLD / 2 + HOLD);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_attempt_that_cannot_be_afforded_waits_and_lets_first_ones_by() {
+    let account = account(8);
+    let mut again = std::pin::pin!(account.ready(Attempt::Again));
+    assert!(timeout(MOMENT, &mut again).await.is_err());
+    assert!(goes(&account, Attempt::First).await);
+    let start = Instant::now();
+    drop(again.await);
+    let waited = start.elapsed();
+    assert!(waited > 50 * MOMENT && waited < 150 * MOMENT, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_attempt_that_is_given_up_is_refunded() {
+    let account = account(1);
+    tokio::time::advance(110 * MOMENT).await;
+    let taken = account.ready(Attempt::First).await;
+    assert!(!goes(&account, Attempt::Again).await);
+    drop(taken);
+    assert!(goes(&account, Attempt::Again).await);
+    assert!(!goes(&account, Attempt::Again).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_vendor_is_probed_one_call_at_a_time_and_a_success_frees_all() {
+    let account = account(16);
+    fail(&account, 8);
+    let start = Instant::now();
+    let probe = account.ready(Attempt::First).await;
+    let waited = start.elapsed();
+    assert!(
+        waited > 700 * MOMENT && waited < 1700 * MOMENT,
+        "{waited:?}"
+    );
+    assert!(!goes(&account, Attempt::First).await);
+    let waiting = join_all((0..4).map(async |_| drop(account.ready(Attempt::First).await)));
+    let mut waiting = std::pin::pin!(waiting);
+    assert!(timeout(HOLD, &mut waiting).await.is_err());
+    account.observe(&Feedback::success(Instant::now()));
+    drop(probe);
+    assert!(timeout(MOMENT, waiting).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_dropped_lets_another_take_its_place() {
+    let account = account(16);
+    fail(&account, 8);
+    let probe = account.ready(Attempt::First).await;
+    assert!(!goes(&account, Attempt::First).await);
+    drop(probe);
+    assert!(goes(&account, Attempt::First).await);
+}

@@ -1,0 +1,49 @@
+//! Whose a stored token is: one question beside its deliveries, since nobody checks it again.
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use super::{
+    body,
+    hosts::Hosts,
+    pace::Errand,
+    stack::{Answer, Stack, authorized},
+    wire::Identity,
+};
+use crate::domain::Connection;
+
+/// Where LaunchDarkly tells who calls.
+pub(super) const PATH: &str = "/api/v2/caller-identity";
+
+/// Asks whose a connection's token is, and lets the throttle know. Waits for nobody's turn and
+/// takes no place: it is one call in a token's life, made while the account is at ease, and
+/// must hold up no delivery. Ends within the
+/// attempt's time-out; failure is no matter.
+pub(super) async fn identify(stack: &Stack, hosts: &Hosts, connection: &Connection) {
+    let uri = format!("{}{PATH}", hosts.rest(connection.instance));
+    let Ok(request) = authorized(Method::GET, &uri, &connection.access_token, Bytes::new()) else {
+        return;
+    };
+    let Ok(answer) = stack.attempt(connection, Errand::Question, request).await else {
+        return;
+    };
+    match answer.status {
+        StatusCode::OK => {
+            if let Some(identity) = decode(answer).await {
+                let account = identity.account_id.as_deref();
+                stack.throttle.identify(connection, account);
+            }
+        }
+        // It would say so again.
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+            stack.throttle.identify(connection, None);
+            body::drain(answer.body, answer.deadline).await;
+        }
+        _ => body::drain(answer.body, answer.deadline).await,
+    }
+}
+
+async fn decode(answer: Answer) -> Option<Identity> {
+    let reply = body::read(answer.body, answer.deadline).await.ok()?;
+    serde_json::from_slice(&reply).ok()
+}

@@ -1,0 +1,111 @@
+//! How many attempts may repeat others: a share of the first attempts, so that retries cannot
+//! multiply the load of a vendor in trouble.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Repeated attempts that each first attempt pays for: trouble adds a fifth to the load.
+const SHARE: f64 = 0.2;
+/// Repeated attempts per second that need no first ones, so that what is left when nothing new
+/// arrives is still delivered.
+const FLOOR_PER_SECOND: f64 = 10.0;
+/// Most that is saved up: one second of the floor, so that a long calm pays for no storm.
+const MOST_SAVED: f64 = FLOOR_PER_SECOND;
+/// Added to a wait, so that rounding does not wake anybody a hair too early, again and again.
+const TIMER_GRAIN: Duration = Duration::from_millis(1);
+
+/// The balance of one account, in attempts.
+///
+/// Over any `t` seconds, repeated attempts are at most a fifth of the first ones, plus ten for
+/// each second, plus the ten that may have been saved.
+#[derive(Debug)]
+pub(super) struct Budget {
+    balance: f64,
+    at: Instant,
+}
+
+impl Budget {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            balance: 0.0,
+            at: now,
+        }
+    }
+
+    /// A first attempt starts.
+    pub(super) fn deposit(&mut self) {
+        self.add(SHARE);
+    }
+
+    /// Takes what a repeated attempt costs, or tells when to ask again.
+    pub(super) fn withdraw(&mut self, now: Instant) -> Result<(), Instant> {
+        self.add(FLOOR_PER_SECOND * now.saturating_duration_since(self.at).as_secs_f64());
+        self.at = self.at.max(now);
+        if self.balance < 1.0 {
+            let wait = Duration::from_secs_f64((1.0 - self.balance) / FLOOR_PER_SECOND);
+            return Err(now + wait + TIMER_GRAIN);
+        }
+        self.balance -= 1.0;
+        Ok(())
+    }
+
+    /// A repeated attempt was paid for and not made.
+    pub(super) fn refund(&mut self) {
+        self.add(1.0);
+    }
+
+    fn add(&mut self, amount: f64) {
+        self.balance = (self.balance + amount).min(MOST_SAVED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_covered_is_told_when_it_will_be() {
+        let now = Instant::now();
+        let mut budget = Budget::new(now);
+        let later = budget.withdraw(now).unwrap_err();
+        assert_eq!(later - now, Duration::from_millis(101));
+        assert_eq!(budget.withdraw(later), Ok(()));
+        budget.refund();
+        assert_eq!(budget.withdraw(later), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn repeats_stay_below_the_share_and_the_floor_whatever_comes_when(
+            steps in prop::collection::vec((0..500u64, any::<bool>()), 1..400),
+        ) {
+            let start = Instant::now();
+            let (mut now, mut budget) = (start, Budget::new(start));
+            let (mut first, mut again) = (0.0, 0.0);
+            for (pause, repeats) in steps {
+                now += Duration::from_millis(pause);
+                if !repeats {
+                    budget.deposit();
+                    first += 1.0;
+                } else if budget.withdraw(now).is_ok() {
+                    again += 1.0;
+                }
+                let floor = FLOOR_PER_SECOND * (now - start).as_secs_f64();
+                prop_assert!(again <= SHARE * first + floor + 1e-6);
+            }
+        }
+
+        #[test]
+        fn a_calm_of_any_length_saves_one_second_of_the_floor(calm in 0..100_000u64) {
+            let start = Instant::now();
+            let mut budget = Budget::new(start);
+            (0..calm / 100).for_each(|_| budget.deposit());
+            let later = start + Duration::from_millis(calm);
+            let at_once = (0..1000).take_while(|_| budget.withdraw(later).is_ok()).count();
+            prop_assert!(at_once <= 10, "{}", at_once);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! How the parts of a pace act together.
+
+use super::*;
+
+const DOWN: Trouble = Trouble::Status(503);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn pace(most: u16, now: Instant) -> Pace {
+    Pace::new(NonZeroU16::new(most).unwrap(), now)
+}
+
+fn admitted(pace: &mut Pace, now: Instant) -> Departure {
+    match pace.admit(now, Attempt::First, 0.0) {
+        Admission::Go(departure) => departure,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn fail(pace: &mut Pace, now: Instant, times: u32) {
+    for _ in 0..times {
+        pace.observe(now, &Feedback::failure(now, DOWN), 0.0);
+    }
+}
+
+#[test]
+fn places_are_taken_by_calls_under_way_and_given_back() {
+    let now = Instant::now();
+    let mut pace = pace(2, now);
+    let first = admitted(&mut pace, now);
+    let _second = admitted(&mut pace, now);
+    assert_eq!(pace.admit(now, Attempt::First, 0.0), Admission::Full);
+    pace.leave(&first);
+    let _third = admitted(&mut pace, now);
+}
+
+#[test]
+fn a_conflict_is_neither_a_failure_nor_a_sign_of_room() {
+    let now = Instant::now();
+    let mut pace = pace(8, now);
+    for trouble in [Trouble::Conflict, Trouble::RateLimited] {
+        fail(&mut pace, now, 7);
+        pace.observe(now, &Feedback::failure(now, trouble), 0.0);
+        fail(&mut pace, now, 7);
+        assert_eq!(pace.hold(now), None, "{trouble:?} ends a run of failures");
+    }
+    let places = pace.limit.places();
+    let _taken: Vec<_> = (0..places).map(|_| admitted(&mut pace, now)).collect();
+    pace.observe(now, &Feedback::failure(now, Trouble::Conflict), 0.0);
+    assert_eq!(pace.limit.places(), places);
+}
+
+#[test]
+fn an_open_breaker_is_told_as_a_hold_and_lets_one_probe_pass_whatever_it_is_for() {
+    let now = Instant::now();
+    let mut pace = pace(8, now);
+    fail(&mut pace, now, 8);
+    let hold = pace.hold(now).unwrap();
+    assert_eq!(hold.trouble, DOWN);
+    assert_eq!(pace.told_to_wait(now), None);
+    assert_eq!(
+        pace.admit(now, Attempt::First, 0.0),
+        Admission::Wait(hold.until)
+    );
+    let probe = admitted(&mut pace, hold.until);
+    assert_eq!(pace.admit(hold.until, Attempt::First, 0.0), Admission::Full);
+    pace.leave(&probe);
+    let _other = admitted(&mut pace, hold.until);
+    pace.observe(hold.until, &Feedback::success(hold.until), 0.0);
+    assert_eq!(pace.hold(hold.until), None);
+}
+
+#[test]
+fn an_answered_question_says_nothing_about_deliveries() {
+    let now = Instant::now();
+    let mut pace = pace(8, now);
+    fail(&mut pace, now, 8);
+    let question = Feedback {
+        errand: Errand::Question,
+        ..Feedback::success(now)
+    };
+    pace.observe(now, &question, 0.0);
+    assert!(pace.hold(now).is_some());
+}
+
+#[test]
+fn only_first_attempts_pay_into_the_budget() {
+    let now = Instant::now();
+    let mut pace = pace(8, now);
+    for attempt in [Attempt::Again, Attempt::First] {
+        for _ in 0..5 {
+            match pace.admit(now, attempt, 0.0) {
+                Admission::Go(departure) => pace.leave(&departure),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(pace.afford(now).is_ok(), attempt == Attempt::First);
+    }
+}
+
+#[test]
+fn an_account_is_at_ease_if_nothing_holds_it_and_calls_are_left_over() {
+    let now = Instant::now();
+    let mut pace = pace(8, now);
+    assert!(pace.is_at_ease(now));
+    let two_left = Feedback {
+        remaining: Some(Remaining {
+            calls: 2,
+            until_reset: SECOND,
+        }),
+        ..Feedback::success(now)
+    };
+    pace.observe(now, &two_left, 0.0);
+    assert!(pace.is_at_ease(now));
+    let _taken = admitted(&mut pace, now);
+    assert!(!pace.is_at_ease(now));
+    let later = now + 2 * SECOND;
+    assert!(pace.is_at_ease(later));
+    fail(&mut pace, later, 8);
+    assert!(!pace.is_at_ease(later));
+}
+
+#[test]
+fn an_inherited_hold_counts_if_it_is_the_later() {
+    let now = Instant::now();
+    let mut pace = pace(8, now);
+    for (told, counts) in [(5, 5), (3, 5), (9, 9)] {
+        let hold = Hold {
+            until: now + SECOND * told,
+            trouble: Trouble::RateLimited,
+        };
+        pace.inherit(hold);
+        assert_eq!(pace.hold(now).unwrap().until, now + SECOND * counts);
+    }
+}

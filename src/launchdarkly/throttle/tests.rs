@@ -1,0 +1,148 @@
+//! Which calls share a pace, in paused time.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::*;
+use crate::{
+    domain::{Instance, Trouble},
+    launchdarkly::testing,
+};
+
+const MOMENT: Duration = Duration::from_millis(1);
+const HOLD: Duration = Duration::from_secs(5);
+
+fn connection(token: &str) -> Connection {
+    testing::connection(token, "5a01")
+}
+
+fn throttle(calls: u16) -> Throttle {
+    Throttle::new(NonZeroU16::new(calls).unwrap())
+}
+
+fn told_to_wait(wait: Duration) -> Feedback {
+    Feedback {
+        wait: Some(wait),
+        ..Feedback::failure(Instant::now(), Trouble::RateLimited)
+    }
+}
+
+/// Whether a call may start within a moment; it ends at once.
+async fn goes(throttle: &Throttle, connection: &Connection) -> bool {
+    let ready = throttle.ready(connection, Attempt::First);
+    timeout(MOMENT, ready).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_is_reported_while_it_lasts_and_to_its_account_only() {
+    let (throttle, acme) = (throttle(1), connection("acme"));
+    assert_eq!(throttle.hold(&acme), None);
+    throttle.observe(&acme, &told_to_wait(HOLD));
+    assert_eq!(throttle.hold(&acme).unwrap().trouble, Trouble::RateLimited);
+    assert_eq!(throttle.hold(&connection("other")), None);
+    assert!(goes(&throttle, &connection("other")).await);
+    tokio::time::advance(2 * HOLD).await;
+    assert_eq!(throttle.hold(&acme), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_of_one_account_share_its_pace_once_both_are_known() {
+    let (throttle, one, two) = (throttle(1), connection("one"), connection("two"));
+    let _place = throttle.ready(&one, Attempt::First).await;
+    throttle.identify(&one, Some("acme"));
+    assert!(goes(&throttle, &two).await);
+    throttle.identify(&two, Some("acme"));
+    assert!(!goes(&throttle, &two).await);
+    throttle.observe(&two, &told_to_wait(HOLD));
+    assert!(throttle.hold(&one).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn accounts_of_other_names_or_instances_stay_apart() {
+    let (throttle, one, other) = (throttle(1), connection("one"), connection("other"));
+    let elsewhere = Connection {
+        instance: Instance::Federal,
+        ..connection("elsewhere")
+    };
+    throttle.identify(&one, Some("acme"));
+    throttle.identify(&other, Some("umbrella"));
+    throttle.identify(&elsewhere, Some("acme"));
+    let _place = throttle.ready(&one, Attempt::First).await;
+    assert!(goes(&throttle, &other).await && goes(&throttle, &elsewhere).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_later_hold_of_two_tokens_is_that_of_their_account() {
+    for (first, second) in [(1, 3), (3, 1)] {
+        let (throttle, one, two) = (throttle(8), connection("one"), connection("two"));
+        throttle.observe(&one, &told_to_wait(HOLD * first));
+        throttle.observe(&two, &told_to_wait(HOLD * second));
+        throttle.identify(&one, Some("acme"));
+        throttle.identify(&two, Some("acme"));
+        let until = throttle.hold(&one).unwrap().until;
+        assert!(until >= Instant::now() + HOLD * 3);
+        assert_eq!(throttle.hold(&two).unwrap().until, until);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_keeps_the_place_it_had_before_its_token_was_identified() {
+    let (throttle, one, two) = (throttle(1), connection("one"), connection("two"));
+    throttle.identify(&one, Some("acme"));
+    let place = throttle.ready(&two, Attempt::First).await;
+    throttle.identify(&two, Some("acme"));
+    let _new = throttle.ready(&two, Attempt::First).await;
+    drop(place);
+    assert!(!goes(&throttle, &one).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_asked_about_until_its_account_is_known_once_a_minute_and_at_ease() {
+    let (throttle, acme) = (throttle(8), connection("acme"));
+    assert!(!throttle.asks_for_owner(&acme), "it has not been used");
+    drop(throttle.ready(&acme, Attempt::First).await);
+    throttle.observe(&acme, &told_to_wait(HOLD));
+    assert!(!throttle.asks_for_owner(&acme), "it has been told to wait");
+    tokio::time::advance(2 * HOLD).await;
+    assert!(throttle.asks_for_owner(&acme));
+    assert!(!throttle.asks_for_owner(&acme));
+    tokio::time::advance(ASK_AGAIN).await;
+    assert!(throttle.asks_for_owner(&acme));
+    tokio::time::advance(ASK_AGAIN).await;
+    throttle.identify(&acme, None);
+    assert!(!throttle.asks_for_owner(&acme));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_a_token_is_not_forgotten_for_a_silent_answer() {
+    let (throttle, one, two) = (throttle(1), connection("one"), connection("two"));
+    throttle.identify(&one, Some("acme"));
+    throttle.identify(&one, None);
+    throttle.identify(&two, Some("acme"));
+    let _place = throttle.ready(&one, Attempt::First).await;
+    assert!(!goes(&throttle, &two).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_accounts_are_forgotten_but_none_that_is_busy_or_held() {
+    let (throttle, busy, held) = (throttle(1), connection("busy"), connection("held"));
+    let _place = throttle.ready(&busy, Attempt::First).await;
+    throttle.observe(&held, &told_to_wait(HOLD));
+    for n in 0..10 * SWEEP_ABOVE {
+        let idle = connection(&n.to_string());
+        drop(throttle.ready(&idle, Attempt::First).await);
+        throttle.identify(&idle, Some(&(n / 2).to_string()));
+    }
+    assert!(throttle.accounts().by_token.len() <= SWEEP_ABOVE + 1);
+    assert!(throttle.accounts().by_id.len() <= SWEEP_ABOVE + 1);
+    assert!(!goes(&throttle, &busy).await);
+    assert!(throttle.hold(&held).is_some());
+}
+
+#[test]
+fn debug_shows_no_token() {
+    let throttle = throttle(1);
+    drop(throttle.account(&connection("api-canary")));
+    assert!(!format!("{throttle:?}").contains("canary"));
+}
