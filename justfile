@@ -22,6 +22,18 @@ _keys:
 test *arguments:
     cargo test --locked {{ arguments }}
 
+# The promises of delivery in full, as a table of figures; a name such as R7 picks one
+prove *arguments:
+    cargo test --release --locked --test prove -- --large {{ arguments }}
+
+# So many seeds of the simulated network
+simulate seeds="1000":
+    SIM_SEEDS={{ seeds }} cargo test --release --locked --test it sim::thirty_seeds -- --nocapture
+
+# One seed of it again, with its history
+replay seed:
+    SIM_SEED={{ seed }} cargo test --release --locked --test it sim::replays -- --nocapture
+
 # Format everything
 fmt:
     cargo fmt

@@ -1,28 +1,25 @@
 //! The composition root: puts the house together, lets the world in, and closes up again.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::watch,
     time::Instant,
 };
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::Stream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{codec::CompressionEncoding, transport::Server};
-use tonic_health::{ServingStatus, server::HealthReporter};
-use tower::util::MapRequestLayer;
-use tracing::{error, info, warn};
+use tonic::transport::server::{Connected, TcpIncoming};
+use tracing::{info, warn};
 
 use crate::{
-    clock,
     config::{self, Settings},
-    delivery::{self, Condemned, Dispatcher, Targets},
-    launchdarkly, pb,
-    pb::destination_connector_server::{DestinationConnectorServer, SERVICE_NAME},
+    delivery::{self, Dispatcher, Targets},
+    launchdarkly,
+    metrics::Metrics,
     server::{
         control::Control,
-        intake::Budget,
         service::Service,
         streams::{Door, House, Limits},
     },
@@ -30,22 +27,11 @@ use crate::{
     store::{self, KeyRing, SqliteStore, Store},
 };
 
-/// Largest message that is decoded (the contract's).
-const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
-/// Streams that one connection may hold. hyper's own limit of 200 is too low for an executor
-/// with a stream per activation.
-const STREAMS_PER_CONNECTION: u32 = 1000;
-/// What one stream may send ahead of being read: HTTP/2's own default.
-const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// What all streams of a connection may send ahead: 256 of them may be held back before the
-/// others on their connection wait with them.
-const CONNECTION_WINDOW_BYTES: u32 = 256 * STREAM_WINDOW_BYTES;
-/// How often a silent connection is asked whether it is still there, and how long it may take
-/// to answer. Ours: a vanished client frees its streams within the minute.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often the store is asked whether it answers. Ours: orchestrators probe about as often.
-const STORE_CHECK: Duration = Duration::from_secs(5);
+mod grpc;
+mod watchers;
+
+use watchers::Watchers;
+
 /// How long after the drain deadline the process waits for calls that are under way; more than
 /// nothing, less than an operator's patience.
 const LAST_CALLS: Duration = Duration::from_secs(5);
@@ -60,6 +46,7 @@ pub struct App {
     delivery: delivery::Settings,
     limits: Limits,
     max_buffered_bytes: usize,
+    metrics: Metrics,
 }
 
 /// Why the service cannot start.
@@ -102,8 +89,18 @@ impl App {
         let keys = KeyRing::load(&settings.keys_file)?;
         let store = SqliteStore::open(&settings.store, keys).await?;
         let vendor = launchdarkly::Client::new(vendor_settings(&settings.launch_darkly))?;
-        Ok(Self {
-            store: Arc::new(store),
+        Ok(Self::assemble(Arc::new(store), vendor, settings))
+    }
+
+    /// Puts the service together from a store and a way to LaunchDarkly of the caller's; of
+    /// `settings` it takes what concerns neither.
+    pub fn assemble(
+        store: Arc<dyn Store>,
+        vendor: launchdarkly::Client,
+        settings: &Settings,
+    ) -> Self {
+        Self {
+            store,
             vendor: Arc::new(vendor),
             delivery: delivery::Settings {
                 linger: settings.delivery.linger,
@@ -111,7 +108,14 @@ impl App {
             },
             limits: stream_limits(&settings.limits),
             max_buffered_bytes: settings.limits.max_buffered_bytes,
-        })
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// What the service counts.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// Serves on `listener` until `shutdown`, then drains and returns.
@@ -119,87 +123,93 @@ impl App {
     /// # Errors
     /// Only when the service stops without being asked.
     pub async fn run(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), RunError> {
+        // Results are small, and late ones hold up their senders: no waiting to fill packets.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        self.serve(incoming, shutdown).await
+    }
+
+    /// Serves the connections of a real network or another until `shutdown`, then drains and
+    /// returns.
+    ///
+    /// # Errors
+    /// Only when the service stops without being asked.
+    pub async fn serve<I, C>(self, incoming: I, shutdown: Shutdown) -> Result<(), RunError>
+    where
+        I: Stream<Item = io::Result<C>> + Send + 'static,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
         let (targets, condemned) = Targets::new();
-        let (drain, drained) = watch::channel(None);
         let dispatcher = Dispatcher::new(self.delivery, Arc::clone(&self.vendor) as _);
-        let sessions = TaskTracker::new();
+        let (drain, drained) = watch::channel(None);
+        let work = Work {
+            sessions: TaskTracker::new(),
+            dispatcher: dispatcher.clone(),
+            drain,
+        };
+        let limits = self.limits;
         let house = House::new(
             Arc::clone(&self.store),
             Arc::clone(&targets),
-            dispatcher.clone(),
-            self.limits,
+            dispatcher,
+            limits,
             drained,
+            self.metrics.clone(),
         );
-        let control = Control::new(Arc::clone(&self.store), self.vendor, targets);
-        let service = Service::new(control, Door::new(house, sessions.clone()));
+        let control = Control::new(Arc::clone(&self.store), self.vendor, targets, self.metrics);
+        let service = Service::new(control, Door::new(house, work.sessions.clone()));
+
         let (reporter, health) = tonic_health::server::health_reporter();
-        let budget = Budget::new(self.max_buffered_bytes, MAX_MESSAGE_BYTES);
+        let mut watchers =
+            Watchers::start(&self.store, reporter, condemned, shutdown.clone()).await;
         let stop = CancellationToken::new();
-
-        // Both end with this function, or with the process.
-        let watchers = CancellationToken::new();
-        let _guard = watchers.clone().drop_guard();
-        let store = Arc::clone(&self.store);
-        tokio::spawn(
-            watchers
-                .clone()
-                .run_until_cancelled_owned(record(condemned, store)),
-        );
-        let watch = watch_store(reporter.clone(), Arc::clone(&self.store), shutdown.clone());
-        let health_watch = tokio::spawn(watchers.run_until_cancelled_owned(watch));
-
-        let serving = Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .max_concurrent_streams(STREAMS_PER_CONNECTION)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .layer(MapRequestLayer::new(move |request| budget.gate(request)))
-            .add_service(health)
-            .add_service(reflection()?.build_v1().map_err(BuildError::from)?)
-            .add_service(reflection()?.build_v1alpha().map_err(BuildError::from)?)
-            .add_service(
-                DestinationConnectorServer::new(service)
-                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                    .accept_compressed(CompressionEncoding::Gzip),
-            )
-            .serve_with_incoming_shutdown(
-                TcpListenerStream::new(listener),
-                stop.clone().cancelled_owned(),
-            );
+        let budget = self.max_buffered_bytes;
+        let serving = grpc::serve(service, health, budget, incoming, stop.clone())?;
         // Awaited below, or aborted.
         let mut server = tokio::spawn(serving);
         tokio::select! {
+            // A server that has failed cannot drain.
+            biased;
             ended = &mut server => {
                 ended.map_err(|_| RunError::Panicked)??;
                 return Ok(());
             }
             () = shutdown.triggered() => {}
         }
-        let deadline = Instant::now() + self.limits.drain;
-        info!(streams = sessions.len(), "draining");
-        // Ended first, so that it cannot say otherwise afterwards.
-        health_watch.await.ok();
-        set_health(&reporter, ServingStatus::NotServing).await;
-        drain.send_replace(Some(deadline));
+
+        let deadline = Instant::now() + limits.drain;
+        info!(streams = work.sessions.len(), "draining");
+        watchers.say_not_serving().await;
+        work.drain.send_replace(Some(deadline));
         stop.cancel();
-        sessions.close();
-        let quiet = async {
-            sessions.wait().await;
-            dispatcher.ended().await;
-        };
-        if tokio::time::timeout_at(deadline + LAST_CALLS, quiet)
-            .await
-            .is_err()
-        {
-            warn!(streams = sessions.len(), "leaving streams behind");
-        }
+        work.end(deadline + LAST_CALLS).await;
         if tokio::time::timeout(LAST_WORDS, &mut server).await.is_err() {
             server.abort();
         }
         self.store.close().await;
         info!("stopped");
         Ok(())
+    }
+}
+
+/// What is under way: streams, and the calls of their records.
+struct Work {
+    sessions: TaskTracker,
+    dispatcher: Dispatcher,
+    /// Tells every stream to be done by a moment.
+    drain: watch::Sender<Option<Instant>>,
+}
+
+impl Work {
+    /// Waits until the streams and their calls have ended, at the longest until `latest`.
+    async fn end(self, latest: Instant) {
+        self.sessions.close();
+        let quiet = async {
+            self.sessions.wait().await;
+            self.dispatcher.ended().await;
+        };
+        if tokio::time::timeout_at(latest, quiet).await.is_err() {
+            warn!(streams = self.sessions.len(), "leaving streams behind");
+        }
     }
 }
 
@@ -221,48 +231,5 @@ fn stream_limits(limits: &config::Limits) -> Limits {
         age: limits.max_stream_age,
         idle: limits.max_stream_idle,
         drain: limits.drain_timeout,
-    }
-}
-
-fn reflection() -> Result<tonic_reflection::server::Builder<'static>, BuildError> {
-    Ok(tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(pb::DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
-}
-
-/// Writes down which destinations' credentials were refused.
-async fn record(mut condemned: mpsc::UnboundedReceiver<Condemned>, store: Arc<dyn Store>) {
-    while let Some(Condemned { uid, revision }) = condemned.recv().await {
-        if let Err(failure) = store.reject_credentials(uid, revision, clock::now()).await {
-            // The running streams have ended all the same; the next one finds out again.
-            error!(destination.uid = %uid, error = %failure, "refusal could not be recorded");
-        }
-    }
-}
-
-/// Keeps health true until shutdown: the service cannot serve without its store.
-async fn watch_store(reporter: HealthReporter, store: Arc<dyn Store>, shutdown: Shutdown) {
-    let watch = async {
-        loop {
-            let status = match store.ping().await {
-                Ok(()) => ServingStatus::Serving,
-                Err(failure) => {
-                    error!(error = %failure, "store does not answer");
-                    ServingStatus::NotServing
-                }
-            };
-            set_health(&reporter, status).await;
-            tokio::time::sleep(STORE_CHECK).await;
-        }
-    };
-    tokio::select! {
-        () = shutdown.triggered() => {}
-        () = watch => {}
-    }
-}
-
-async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
-    for service in ["", SERVICE_NAME] {
-        reporter.set_service_status(service, status).await;
     }
 }

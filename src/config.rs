@@ -23,6 +23,8 @@ pub use check::{Problem, Problems};
 pub struct Settings {
     /// Where the gRPC service listens.
     pub listen: SocketAddr,
+    /// Where metrics are read, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// URL of the database, such as `sqlite:connector.db`.
     pub store: String,
     /// File of the keys that seal access tokens at rest.
@@ -95,6 +97,7 @@ impl Settings {
     pub fn with_keys(keys_file: PathBuf) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            metrics_listen: None,
             store: "sqlite:connector.db".into(),
             keys_file,
             launch_darkly: LaunchDarkly::default(),
@@ -181,6 +184,10 @@ impl ServeArgs {
                  whoever reaches it may use every stored access token. Use a loopback address, or \
                  add --insecure if something in front of the service lets only the right ones in",
             );
+        }
+        if let Some(address) = &self.metrics_listen {
+            let some = |text: &str| parsed(text).map(Some);
+            check.set(&mut to.metrics_listen, "metrics-listen", address, some);
         }
         check.set(&mut to.store, "store", &self.store, store_url);
         if self.keys_file.is_none() {

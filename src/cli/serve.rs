@@ -1,7 +1,10 @@
 //! `serve`: runs the service until it is told to stop.
 
+use std::net::SocketAddr;
+
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::{Exit, sandbox};
@@ -9,6 +12,7 @@ use crate::{
     app::{App, BuildError},
     config::{ServeArgs, Settings},
     sandbox::Settings as World,
+    server::scrape,
     shutdown::Shutdown,
     telemetry,
 };
@@ -56,11 +60,34 @@ async fn serve(mut settings: Settings) -> anyhow::Result<()> {
         warn!("callers are not identified: whoever reaches {address} may use every destination");
     }
     info!(%address, "serving gRPC");
+    let scrapes = serve_metrics(settings.metrics_listen, &app).await?;
     app.run(listener, shutdown).await?;
+    drop(scrapes);
     match sandbox {
         Some(sandbox) => sandbox.stop().await,
         None => Ok(()),
     }
+}
+
+/// Answers scrapes until the returned guard is dropped, after the last stream has been counted.
+async fn serve_metrics(
+    listen: Option<SocketAddr>,
+    app: &App,
+) -> anyhow::Result<Option<AbortOnDropHandle<()>>> {
+    let Some(listen) = listen else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen} for metrics"))?;
+    info!(address = %listener.local_addr()?, "serving metrics");
+    let metrics = app.metrics();
+    let serving = tokio::spawn(async {
+        if let Err(error) = scrape::serve(listener, metrics).await {
+            error!(%error, "metrics can no longer be read");
+        }
+    });
+    Ok(Some(AbortOnDropHandle::new(serving)))
 }
 
 /// Starts the sandbox, if one is asked for, and points the service at it. It outlives the

@@ -12,6 +12,10 @@ pub struct ServeArgs {
     #[arg(default_value = "127.0.0.1:50051")]
     pub listen: String,
 
+    /// Address and port where `GET /metrics` answers; nowhere unless set
+    #[arg(long, env = "CONNECTOR_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<String>,
+
     /// Database of destinations
     #[arg(long, env = "CONNECTOR_STORE", value_name = "URL")]
     #[arg(default_value = "sqlite:connector.db")]

@@ -45,6 +45,7 @@ fn the_defaults_of_the_flags_are_the_defaults_of_the_settings() {
 fn each_flag_reaches_its_setting() {
     let settings = with_keys(&[
         "--listen=[::1]:1",
+        "--metrics-listen=127.0.0.1:2",
         "--store=sqlite:a.db",
         "--launchdarkly-url=https://ld.example:8443/",
         "--integration-key=other-one",
@@ -65,6 +66,7 @@ fn each_flag_reaches_its_setting() {
     ]);
     let expected = Settings {
         listen: "[::1]:1".parse().unwrap(),
+        metrics_listen: Some("127.0.0.1:2".parse().unwrap()),
         store: "sqlite:a.db".into(),
         keys_file: "k".into(),
         launch_darkly: LaunchDarkly {
@@ -103,6 +105,7 @@ fn every_problem_is_reported_at_once() {
     let wrong = [
         "--insecure=perhaps",
         "--listen=localhost",
+        "--metrics-listen=localhost",
         "--store=mysql:x",
         "--launchdarkly-url=http://ld.example",
         "--integration-key=a/b",

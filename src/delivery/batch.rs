@@ -44,6 +44,14 @@ impl Entry {
         self.changes.retain(|(_, ack)| !ack.is_abandoned());
     }
 
+    fn has_abandoned(&self) -> bool {
+        self.changes.iter().any(|(_, ack)| ack.is_abandoned())
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.changes.iter().any(|(_, ack)| ack.deadline() <= now)
+    }
+
     /// Forgets what no call may be made for any more: changes whose streams are gone or whose
     /// time-out has passed. Returns what is left to do.
     pub(super) fn refresh(&mut self, now: Instant) -> Option<Operation> {
@@ -284,43 +292,60 @@ impl Batch {
 
     /// Forgets changes whose streams are gone.
     pub(super) fn sweep(&mut self) {
-        self.revise(Entry::prune);
+        self.revise(Entry::has_abandoned, Entry::prune);
     }
 
     /// Times out what is overdue; `waiting_for` is what holds back entries never tried.
     pub(super) fn expire(&mut self, now: Instant, waiting_for: Option<Trouble>) {
-        self.revise(|entry| entry.expire(now, waiting_for));
+        self.revise(
+            |entry| entry.is_overdue(now),
+            |entry| entry.expire(now, waiting_for),
+        );
     }
 
-    /// Defers everything.
+    /// Defers everything, in order of arrival.
     pub(super) fn defer(&mut self, cause: Cause) {
-        for (_, entry) in self.open.drain() {
+        let mut entries: Vec<_> = self.open.drain().map(|(_, entry)| entry).collect();
+        entries.sort_unstable_by_key(|entry| entry.ordinal);
+        for entry in entries {
             entry.settle(Verdict::Deferred(cause));
         }
         self.adds = Queue::default();
         self.removes = Queue::default();
     }
 
-    /// Changes every entry, dropping those left without a change and re-queueing those whose
-    /// operation is another one now.
-    fn revise(&mut self, mut change: impl FnMut(&mut Entry)) {
+    /// Changes the entries that are concerned, dropping those left without a change and
+    /// re-queueing those whose operation is another one now. It goes by order of arrival: what
+    /// the outside sees must not hang on the hash of a key.
+    fn revise(
+        &mut self,
+        is_concerned: impl Fn(&Entry) -> bool,
+        mut change: impl FnMut(&mut Entry),
+    ) {
+        let mut concerned: Vec<_> = self
+            .open
+            .values()
+            .filter(|entry| is_concerned(entry))
+            .map(|entry| (entry.ordinal, entry.key.clone()))
+            .collect();
+        concerned.sort_unstable_by_key(|(ordinal, _)| *ordinal);
         let mut moved = Vec::new();
-        self.open.retain(|key, entry| {
-            change(entry);
+        for (_, key) in concerned {
+            let mut entry = self.open.remove(&key).expect("it was open just now");
+            change(&mut entry);
             let Some(operation) = entry.operation() else {
-                match entry.queued {
-                    Some(Operation::Add) => self.adds.live -= 1,
-                    Some(Operation::Remove) => self.removes.live -= 1,
-                    None => {}
-                }
-                return false;
+                self.unqueue(&mut entry);
+                continue;
             };
             if entry.queued.is_some_and(|queued| queued != operation) {
                 moved.push(key.clone());
             }
-            true
-        });
-        moved.iter().for_each(|key| self.enqueue(key, End::Front));
+            self.open.insert(key, entry);
+        }
+        // From the last, so that the first is at the very front in the end.
+        for key in moved.iter().rev() {
+            self.enqueue(key, End::Front);
+        }
         self.compact();
     }
 

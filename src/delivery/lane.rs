@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::Instant,
 };
 use tracing::{debug, info, warn};
@@ -207,9 +207,10 @@ impl Lane {
             // Reports first: they free keys and slots. The target before a departure: a call
             // must not leave with a token known to be refused.
             biased;
-            Some(report) = self.calls.join_next() => {
-                Event::Reported(report.expect("calls are not aborted and do not panic"))
-            }
+            Some(ended) = self.calls.join_next() => match ended {
+                Ok(report) => Event::Reported(report),
+                Err(error) => broken_off(error).await,
+            },
             () = self.target.changed() => Event::TargetChanged,
             slot = resolve(&mut self.ready) => Event::Ready(slot),
             _ = self.inbox.recv_many(&mut commands, INBOX_CHUNK) => Event::Commands(commands),
@@ -430,6 +431,15 @@ impl Drop for Lane {
     }
 }
 
+/// What a call means that brought no report. Nobody aborts calls but the runtime, when the process
+/// ends with some under way; then this task is about to end as well.
+async fn broken_off(error: JoinError) -> Event {
+    match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => std::future::pending().await,
+    }
+}
+
 /// Awaits a future that is kept between turns of the loop, so that waiting in line is not
 /// started over whenever something else happens. Cancel safe: the future stays in its place.
 async fn resolve(ready: &mut Option<BoxFuture<'static, Slot>>) -> Slot {
@@ -443,5 +453,7 @@ async fn resolve(ready: &mut Option<BoxFuture<'static, Slot>>) -> Slot {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -41,9 +41,10 @@ impl Destination {
     /// The freshness tag of this revision.
     #[must_use]
     pub fn etag(&self) -> Etag {
-        // The uid makes tags of a destination re-created under the same name differ.
-        let (head, _) = self.uid.0.as_u64_pair();
-        Etag(format!("{:x}-{}", head, self.revision.0))
+        // The uid makes tags of a destination re-created under the same name differ. Its second
+        // half, where the random part is: the first is the same for all of a millisecond.
+        let (_, tail) = self.uid.0.as_u64_pair();
+        Etag(format!("{tail:x}-{}", self.revision.0))
     }
 }
 

@@ -80,6 +80,15 @@ async fn segment_targets(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Notes what a call asked for that is answered by a mishap, as far as it can be read.
+pub(super) fn describe(sandbox: &Sandbox, number: u64, path: &str, body: &[u8]) {
+    let integration = path.strip_prefix("/api/v2/segment-targets/");
+    if let (Some(integration), Ok(order)) = (integration, Order::read(body)) {
+        let segment = order.segment_key(integration);
+        sandbox.lock().calls.describe(number, segment, &order);
+    }
+}
+
 impl Sandbox {
     /// All members or none.
     fn apply(&self, number: u64, integration: &str, order: &Order) -> Result<(), Refusal> {
@@ -94,6 +103,7 @@ impl Sandbox {
             })?;
         state.segments.apply(integration, order);
         state.calls.apply(number, order.keys.len());
+        state.observers.tell(integration, order);
         drop(state);
         self.announce();
         Ok(())

@@ -9,7 +9,7 @@ use axum::{
 };
 
 use super::{
-    Sandbox,
+    Sandbox, api,
     calls::Call,
     faults::{Mishap, When},
     mishaps, now_ms,
@@ -70,7 +70,9 @@ async fn answer(
         Ok(body) => body,
         Err(refusal) => return Ending::Answer(refusal.into_response()),
     };
-    let plan = sandbox.lock().deck.plan(parts.uri.path());
+    let caller = sandbox.caller(&parts.headers).ok();
+    let account = caller.as_ref().map(|caller| caller.account.id.as_str());
+    let plan = sandbox.lock().deck.plan(parts.uri.path(), account);
     if !plan.delay.is_zero() {
         tokio::time::sleep(plan.delay).await;
     }
@@ -79,6 +81,7 @@ async fn answer(
         .clone()
         .filter(|mishap| mishap.when == When::Instead)
     {
+        api::describe(sandbox, number, parts.uri.path(), &body);
         return Ending::Mishap(mishap);
     }
     parts.extensions.insert(CallNumber(number));

@@ -44,6 +44,9 @@ pub struct Mishap {
     /// Whether the call is carried out all the same.
     #[serde(default)]
     pub when: When,
+    /// The ID of the account whose calls alone it hits; everyone's unless told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
 }
 
 /// What a caller meets instead of LaunchDarkly's answer. Where a status is asked for with a body,
@@ -101,6 +104,7 @@ impl Mishap {
             rate: every_call(),
             calls: None,
             when: When::Instead,
+            account: None,
         }
     }
 
@@ -117,6 +121,19 @@ impl Mishap {
             calls: Some(calls),
             ..self
         }
+    }
+
+    /// Spares the calls of other accounts.
+    #[must_use]
+    pub fn of_account(self, id: &str) -> Self {
+        Self {
+            account: Some(id.into()),
+            ..self
+        }
+    }
+
+    fn concerns(&self, account: Option<&str>) -> bool {
+        self.calls != Some(0) && (self.account.is_none() || self.account.as_deref() == account)
     }
 
     /// Comes after the call was carried out.
@@ -192,14 +209,15 @@ impl Deck {
         &self.faults
     }
 
-    pub(super) fn plan(&mut self, path: &str) -> Plan {
+    /// What is in store for a call on `path` with a token of `account`.
+    pub(super) fn plan(&mut self, path: &str, account: Option<&str>) -> Plan {
         if !self.covers(path) {
             return Plan::default();
         }
         let jitter = self.random.u64(0..=self.faults.jitter_ms);
         Plan {
             delay: Duration::from_millis(self.faults.latency_ms.saturating_add(jitter)),
-            mishap: self.draw(),
+            mishap: self.draw(account),
         }
     }
 
@@ -234,13 +252,13 @@ impl Deck {
         path.starts_with(&self.faults.path_prefix)
     }
 
-    fn draw(&mut self) -> Option<Mishap> {
+    fn draw(&mut self, account: Option<&str>) -> Option<Mishap> {
         let random = &mut self.random;
         let mut live = self
             .faults
             .mishaps
             .iter_mut()
-            .filter(|each| each.calls != Some(0));
+            .filter(|mishap| mishap.concerns(account));
         let drawn = live.find(|mishap| random.f64() < mishap.rate)?;
         if let Some(calls) = &mut drawn.calls {
             *calls -= 1;
@@ -279,7 +297,7 @@ mod tests {
 
     fn statuses(deck: &mut Deck, calls: usize) -> Vec<Option<u16>> {
         let status = |plan: Plan| Some(plan.mishap?.how.status()?.as_u16());
-        (0..calls).map(|_| status(deck.plan(PATH))).collect()
+        (0..calls).map(|_| status(deck.plan(PATH, None))).collect()
     }
 
     #[test]
@@ -305,13 +323,22 @@ mod tests {
     }
 
     #[test]
+    fn a_mishap_of_one_account_spares_the_others_and_is_not_used_up_by_them() {
+        let mut deck = deck(r#"{"mishaps":[{"how":{"status":503},"calls":1,"account":"a"}]}"#);
+        assert_eq!(deck.plan(PATH, None).mishap, None);
+        assert_eq!(deck.plan(PATH, Some("b")).mishap, None);
+        assert!(deck.plan(PATH, Some("a")).mishap.is_some());
+        assert_eq!(deck.plan(PATH, Some("a")).mishap, None);
+    }
+
+    #[test]
     fn calls_outside_the_prefix_are_spared() {
         let mut deck = deck(
             r#"{"latency_ms":50,"max_members":1,"max_body_bytes":1,"mishaps":[{"how":"hang"}]}"#,
         );
-        assert_eq!(deck.plan("/api/v2/versions"), Plan::default());
+        assert_eq!(deck.plan("/api/v2/versions", None), Plan::default());
         assert_eq!(deck.weigh_body("/api/v2/versions", 2), Ok(()));
-        let plan = deck.plan(PATH);
+        let plan = deck.plan(PATH, None);
         assert_eq!(plan.delay, Duration::from_millis(50));
         assert_eq!(plan.mishap, Some(Mishap::new(How::Hang)));
         assert_eq!(deck.weigh_body(PATH, 2), Err(Objection::TooLarge));

@@ -41,6 +41,11 @@ pub const NO_PROJECTS_TOKEN: &str = "api-00000000-0000-4000-8000-000000000008";
 /// May write, in the other account only.
 pub const OTHER_ACCOUNT_TOKEN: &str = "api-00000000-0000-4000-8000-000000000009";
 
+/// The account of all tokens but [`OTHER_ACCOUNT_TOKEN`].
+pub const ACCOUNT: &str = "a00000000000000000000001";
+/// The account of [`OTHER_ACCOUNT_TOKEN`].
+pub const OTHER_ACCOUNT: &str = "b00000000000000000000001";
+
 /// The environment `production` of the first project, the one to use.
 pub const CLIENT_SIDE_ID: &str = "5a0000000000000000000001";
 /// The environment `test` of the first project.
@@ -78,7 +83,7 @@ pub fn world() -> World {
 fn first_account() -> Account {
     let with_role = |secret, name, role| token(secret, name, role, vec![]);
     Account {
-        id: "a00000000000000000000001".into(),
+        id: ACCOUNT.into(),
         tokens: vec![
             with_role(WRITER_TOKEN, "writer", Role::Writer),
             with_role(READER_TOKEN, "reader", Role::Reader),
@@ -112,7 +117,7 @@ fn first_account() -> Account {
 
 fn other_account() -> Account {
     Account {
-        id: "b00000000000000000000001".into(),
+        id: OTHER_ACCOUNT.into(),
         tokens: vec![token(
             OTHER_ACCOUNT_TOKEN,
             "elsewhere",

@@ -4,7 +4,7 @@
 //! not be repeated by the other, or no test would see it.
 //!
 //! - The decisions are plain data and functions: [`world`], [`segments`], [`flags`], [`faults`],
-//!   [`rate_limit`], [`calls`].
+//!   [`rate_limit`], [`calls`], and who is told of them, [`observer`].
 //! - HTTP lies around them: every call passes the [`door`] (log, limits, faults) to [`api`]
 //!   (REST) or [`sdk`] (what LaunchDarkly's SDKs read); [`control`] is the way in for people and
 //!   tests, under `/_sandbox/`; [`serve`] holds the connections.
@@ -21,6 +21,7 @@ pub mod fixtures;
 mod flags;
 mod hidden;
 mod mishaps;
+mod observer;
 mod rate_limit;
 mod refusal;
 mod sdk;
@@ -36,8 +37,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use axum::{Router, middleware};
-use tokio::{net::TcpListener, sync::watch};
+use axum::{Router, middleware, serve::Listener};
+use tokio::sync::watch;
 
 use crate::clock;
 
@@ -45,8 +46,10 @@ pub use self::{
     calls::{Call, Totals},
     faults::{Faults, How, Mishap, When},
     hidden::Hidden,
+    observer::Applied,
     rate_limit::{IpLimit, Limits},
     segments::Segment,
+    serve::Wire,
     world::{Account, Denial, Environment, Owner, Project, Rights, Role, Token, World},
 };
 
@@ -114,6 +117,7 @@ struct State {
     deck: faults::Deck,
     meter: rate_limit::Meter,
     calls: calls::CallLog,
+    observers: observer::Observers,
     /// Rises when SDKs must forget what they were told: a new flag, a reset.
     epoch: u64,
 }
@@ -132,6 +136,7 @@ impl State {
             deck: faults::Deck::new(settings.faults.clone()),
             meter: rate_limit::Meter::new(settings.limits.clone()),
             calls: calls::CallLog::default(),
+            observers: observer::Observers::default(),
             epoch: 0,
         }
     }
@@ -182,16 +187,21 @@ impl Sandbox {
         observed.merge(control::routes()).with_state(self.clone())
     }
 
-    /// Answers on a listener until `shutdown` is done, then drops every connection: open streams
+    /// Answers on a listener, of a real network or another, until `shutdown` is done, then drops every connection: open streams
     /// and hung calls too.
     ///
     /// # Errors
     /// If the listener fails.
-    pub async fn serve(
+    pub async fn serve<L>(
         self,
-        listener: TcpListener,
+        listener: L,
         shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
+    ) -> io::Result<()>
+    where
+        L: Listener,
+        L::Io: Wire,
+        L::Addr: fmt::Debug,
+    {
         serve::run(self.router(), listener, shutdown).await
     }
 
@@ -250,6 +260,15 @@ impl Sandbox {
     pub fn reset(&self) {
         self.lock().reset(&self.0.settings);
         self.announce();
+    }
+
+    /// Has `observer` told of every segment-targets call that is applied from now on, in the order
+    /// in which they are applied and before they are answered; also after a reset.
+    ///
+    /// It runs while the sandbox's state is locked: it must be quick, must not panic, and must
+    /// not come back to the sandbox.
+    pub fn observe(&self, observer: impl Fn(&Applied<'_>) + Send + Sync + 'static) {
+        self.lock().observers.add(observer);
     }
 
     /// Waits until the sandbox is as wanted; it looks after every arrival, answer and change.

@@ -91,7 +91,7 @@ impl Order {
         }
     }
 
-    fn adds(&self) -> bool {
+    pub(super) fn adds(&self) -> bool {
         ADD_WORDS.contains(&self.action.as_str())
     }
 

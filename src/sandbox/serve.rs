@@ -1,8 +1,7 @@
 //! Holds the sandbox's connections, so that one of them, or all, can be dropped without an answer.
 
 use std::{
-    io,
-    net::SocketAddr,
+    fmt, io,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -14,16 +13,41 @@ use axum::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+/// A connection as a listener hands it over.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Sends what is written without waiting for more, where the network would wait.
+    fn hurry(&self) {}
+
+    /// Makes the end of the connection a reset, where the network tells one from a close.
+    fn break_off(&self) {}
+}
+
+impl Wire for TcpStream {
+    fn hurry(&self) {
+        // Only latency is lost where it cannot be set.
+        self.set_nodelay(true).ok();
+    }
+
+    fn break_off(&self) {
+        self.set_zero_linger().ok();
+    }
+}
+
 /// Serves until `shutdown` is done. All connections end with it, or when this future is dropped.
-pub(super) async fn run(
+pub(super) async fn run<L>(
     router: Router,
-    listener: TcpListener,
+    listener: L,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+) -> io::Result<()>
+where
+    L: Listener,
+    L::Io: Wire,
+    L::Addr: fmt::Debug,
+{
     let server = CancellationToken::new();
     let _ends_connections = server.clone().drop_guard();
     let lines = Lines {
@@ -49,45 +73,52 @@ impl Cut {
     }
 }
 
-impl Connected<IncomingStream<'_, Lines>> for Cut {
-    fn connect_info(stream: IncomingStream<'_, Lines>) -> Self {
+impl<L> Connected<IncomingStream<'_, Lines<L>>> for Cut
+where
+    L: Listener,
+    L::Io: Wire,
+{
+    fn connect_info(stream: IncomingStream<'_, Lines<L>>) -> Self {
         Cut(stream.io().connection.clone())
     }
 }
 
 /// A listener whose connections can be cut.
-struct Lines {
-    listener: TcpListener,
+struct Lines<L> {
+    listener: L,
     server: CancellationToken,
 }
 
-impl Listener for Lines {
-    type Io = Line;
-    type Addr = SocketAddr;
+impl<L> Listener for Lines<L>
+where
+    L: Listener,
+    L::Io: Wire,
+{
+    type Io = Line<L::Io>;
+    type Addr = L::Addr;
 
-    async fn accept(&mut self) -> (Line, SocketAddr) {
-        let (stream, address) = Listener::accept(&mut self.listener).await;
+    async fn accept(&mut self) -> (Self::Io, L::Addr) {
+        let (stream, address) = self.listener.accept().await;
         (Line::new(stream, &self.server), address)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<L::Addr> {
         self.listener.local_addr()
     }
 }
 
 /// A connection that fails to read and write once it is cut.
-struct Line {
-    stream: TcpStream,
+struct Line<W: Wire> {
+    stream: W,
     server: CancellationToken,
     connection: CancellationToken,
     is_cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl Line {
-    fn new(stream: TcpStream, server: &CancellationToken) -> Self {
+impl<W: Wire> Line<W> {
+    fn new(stream: W, server: &CancellationToken) -> Self {
         let connection = server.child_token();
-        // Only latency is lost where it cannot be set.
-        stream.set_nodelay(true).ok();
+        stream.hurry();
         Self {
             stream,
             server: server.clone(),
@@ -106,16 +137,16 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl<W: Wire> Drop for Line<W> {
     /// A cut is heard as a reset; the end of the server is an orderly close.
     fn drop(&mut self) {
         if self.connection.is_cancelled() && !self.server.is_cancelled() {
-            self.stream.set_zero_linger().ok();
+            self.stream.break_off();
         }
     }
 }
 
-impl AsyncRead for Line {
+impl<W: Wire> AsyncRead for Line<W> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -126,7 +157,7 @@ impl AsyncRead for Line {
     }
 }
 
-impl AsyncWrite for Line {
+impl<W: Wire> AsyncWrite for Line<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

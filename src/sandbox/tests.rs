@@ -474,3 +474,41 @@ async fn a_body_over_the_limit_is_too_large() {
     call(&sandbox, "PUT /_sandbox/faults", "", fault).await;
     assert_eq!(send(&sandbox, "add_members", &["a"]).await.status, 413);
 }
+
+#[tokio::test]
+async fn observers_are_told_of_each_applied_call_in_order_and_of_no_other() {
+    let sandbox = Sandbox::default();
+    let (told, heard) = std::sync::mpsc::channel();
+    sandbox.observe(move |applied| {
+        let Applied { environment, .. } = *applied;
+        let keys = applied.keys.to_vec();
+        told.send((
+            environment.to_owned(),
+            applied.segment.clone(),
+            applied.adds,
+            keys,
+        ))
+        .unwrap();
+    });
+    sandbox.set_faults(Faults {
+        refused_keys: Hidden(["bad".to_owned()].into()),
+        mishaps: vec![
+            Mishap::new(How::Status(StatusCode::BAD_GATEWAY)).for_calls(1),
+            Mishap::new(How::Status(StatusCode::BAD_GATEWAY))
+                .for_calls(1)
+                .after_applying(),
+        ],
+        ..Faults::default()
+    });
+    send(&sandbox, "add_members", &["failed"]).await;
+    send(&sandbox, "add_members", &["a", "b"]).await;
+    send(&sandbox, "add_members", &["a", "bad"]).await;
+    sandbox.reset();
+    send(&sandbox, "remove_members", &["b"]).await;
+    let all: Vec<_> = heard.try_iter().collect();
+    let told = |adds, keys: &[&str]| {
+        let keys: Vec<_> = keys.iter().map(|&key| key.to_owned()).collect();
+        (CLIENT_SIDE_ID.to_owned(), SEGMENT.to_owned(), adds, keys)
+    };
+    assert_eq!(all, [told(true, &["a", "b"]), told(false, &["b"])]);
+}

@@ -1,4 +1,4 @@
-//! What a stream may take in: a process-wide budget of buffered bytes, and how its request ended.
+//! What a stream may take in, and how its request ended.
 //!
 //! Both need the raw request body. A message costs memory from its first byte on, before it can
 //! be decoded; and hyper reports a cancelled request like a finished one, as the end of the
@@ -12,91 +12,81 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body::{Body, Frame};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Sleep,
-};
-use tokio_util::sync::PollSemaphore;
+use tokio::time::Sleep;
 
-use super::status::Failure;
+use super::{
+    budget::{Budget, Group, Room},
+    status::Failure,
+};
+use crate::domain::DestinationUid;
 
 /// Path of the one call that streams.
 const STREAM_PATH: &str = "/cdp.destinations.v1.DestinationConnector/SendIdentifiers";
 /// How long a message may take from its first frame to its last. Ours: 1 MiB in this time is
 /// slower than any link that an executor runs on.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Unit in which bytes are counted, since semaphores count in 32 bits.
-const UNIT: usize = 1024;
 
-/// The bytes of records that all streams together may hold.
-#[derive(Debug, Clone)]
-pub(crate) struct Budget {
-    units: Arc<Semaphore>,
-    /// Units of the largest message.
-    message: u32,
+/// Puts the body of a stream behind the budget; leaves other requests as they are.
+pub(crate) fn gate(
+    budget: &Budget,
+    request: http::Request<tonic::body::Body>,
+) -> http::Request<tonic::body::Body> {
+    if request.uri().path() != STREAM_PATH {
+        return request;
+    }
+    let intake = Intake::new(budget);
+    let gated = |body| tonic::body::Body::new(Gated::new(body, intake.clone()));
+    let mut request = request.map(gated);
+    request.extensions_mut().insert(intake);
+    request
 }
 
-impl Budget {
-    /// A budget of `bytes`, at least that of one message of `message_limit` bytes.
-    pub(crate) fn new(bytes: usize, message_limit: usize) -> Self {
-        let message = units(message_limit);
-        let total = units(bytes).max(message);
-        Self {
-            units: Arc::new(Semaphore::new(total as usize)),
-            message,
-        }
-    }
-
-    /// Puts the body of a stream behind the budget; leaves other requests as they are.
-    pub(crate) fn gate(
-        &self,
-        request: http::Request<tonic::body::Body>,
-    ) -> http::Request<tonic::body::Body> {
-        if request.uri().path() != STREAM_PATH {
-            return request;
-        }
-        let intake = self.intake();
-        let gated = |body| tonic::body::Body::new(Gated::new(body, intake.clone()));
-        let mut request = request.map(gated);
-        request.extensions_mut().insert(intake);
-        request
-    }
-
-    /// A new stream's intake.
-    fn intake(&self) -> Intake {
-        Intake {
-            shared: Arc::default(),
-            budget: self.clone(),
-        }
-    }
-}
-
-fn units(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
-}
-
-/// One stream's share: held by its body, which reserves, and by its session, which keeps what a
-/// message really costs.
+/// One stream's part of the budget: held by its body, which reserves, and by its session, which
+/// keeps what a message really costs.
 #[derive(Debug, Clone)]
 pub(super) struct Intake {
     shared: Arc<Mutex<Shared>>,
     budget: Budget,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     /// Room for the message that is being read.
-    reserved: Option<OwnedSemaphorePermit>,
+    reserved: Option<Room>,
+    group: Arc<Group>,
     half_closed: bool,
 }
 
 impl Intake {
+    /// A new stream's intake.
+    fn new(budget: &Budget) -> Self {
+        let shared = Shared {
+            reserved: None,
+            group: budget.newcomers(),
+            half_closed: false,
+        };
+        Self {
+            shared: Arc::new(Mutex::new(shared)),
+            budget: budget.clone(),
+        }
+    }
+
+    /// Counts the stream's next messages to those of its destination.
+    pub(super) fn join(&self, uid: DestinationUid) {
+        self.lock().group = self.budget.group(uid);
+    }
+
     /// Exchanges the reservation of a decoded message for what it really holds. A message that
     /// came along in another one's last frame finds none: at most a frame goes uncounted.
-    pub(super) fn keep(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let mut reserved = self.lock().reserved.take()?;
-        reserved.split((units(bytes) as usize).min(reserved.num_permits()))
+    pub(super) fn keep(&self, bytes: usize) -> Option<Room> {
+        let mut shared = self.lock();
+        let mut reserved = shared.reserved.take()?;
+        reserved.shrink(bytes);
+        // It may have been made before the stream said its destination.
+        reserved.move_to(&shared.group);
+        Some(reserved)
     }
 
     /// Whether the client half-closed the stream, rather than going away.
@@ -113,7 +103,8 @@ impl Intake {
 struct Gated {
     inner: tonic::body::Body,
     intake: Intake,
-    semaphore: PollSemaphore,
+    /// Under way while a frame waits.
+    reservation: Option<BoxFuture<'static, Room>>,
     /// A frame that has arrived and waits for room.
     waiting: Option<Frame<Bytes>>,
     /// Runs while a message has come in part.
@@ -122,25 +113,25 @@ struct Gated {
 
 impl Gated {
     fn new(inner: tonic::body::Body, intake: Intake) -> Self {
-        let semaphore = PollSemaphore::new(Arc::clone(&intake.budget.units));
         Self {
             inner,
             intake,
-            semaphore,
+            reservation: None,
             waiting: None,
             stalled: None,
         }
     }
 
     fn poll_reserve(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.intake.lock().reserved.is_some() {
+        let mut shared = self.intake.lock();
+        if shared.reserved.is_some() {
             return Poll::Ready(());
         }
-        let permit = ready!(
-            self.semaphore
-                .poll_acquire_many(cx, self.intake.budget.message)
-        );
-        self.intake.lock().reserved = permit;
+        let budget = &self.intake.budget;
+        let start = || Box::pin(budget.clone().reserve(Arc::clone(&shared.group))) as BoxFuture<_>;
+        let reservation = self.reservation.get_or_insert_with(start);
+        shared.reserved = Some(ready!(reservation.as_mut().poll(cx)));
+        self.reservation = None;
         self.stalled = None;
         Poll::Ready(())
     }
@@ -205,19 +196,20 @@ mod tests {
 
     use super::*;
 
+    const MIB: usize = 1024 * 1024;
+
     fn gated(budget: &Budget) -> (Gated, Intake) {
-        let intake = budget.intake();
+        let intake = Intake::new(budget);
         let body = tonic::body::Body::new(Full::new(Bytes::from_static(b"message")));
         (Gated::new(body, intake.clone()), intake)
     }
 
     #[tokio::test]
     async fn a_frame_waits_until_the_budget_has_room_for_a_message() {
-        let budget = Budget::new(1024 * 1024, 1024 * 1024);
+        let budget = Budget::new(MIB, MIB);
         let (mut first, first_intake) = gated(&budget);
         first.frame().await.unwrap().unwrap();
         let kept = first_intake.keep(10 * 1024).unwrap();
-        assert_eq!(kept.num_permits(), 10);
 
         let (mut second, _) = gated(&budget);
         let mut frame = second.frame();
@@ -231,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn streams_that_wait_for_their_next_message_leave_the_budget_alone() {
-        let budget = Budget::new(1024 * 1024, 1024 * 1024);
+        let budget = Budget::new(MIB, MIB);
         for _ in 0..3 {
             let (mut body, intake) = gated(&budget);
             body.frame().now_or_never().unwrap().unwrap().unwrap();
@@ -241,17 +233,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_message_that_stays_in_parts_ends_its_stream_and_gives_its_room_back() {
-        let budget = Budget::new(1024 * 1024, 1024 * 1024);
+        let budget = Budget::new(MIB, MIB);
         let part = http_body_util::StreamBody::new(
             tokio_stream::once(Ok::<_, tonic::Status>(Frame::data(Bytes::from_static(
                 b"part",
             ))))
             .chain(tokio_stream::pending()),
         );
-        let mut body = Gated::new(tonic::body::Body::new(part), budget.intake());
+        let mut body = Gated::new(tonic::body::Body::new(part), Intake::new(&budget));
         body.frame().await.unwrap().unwrap();
         assert!(body.frame().await.unwrap().is_err());
-        assert_eq!(budget.units.available_permits(), 1024);
+        let (mut next, _) = gated(&budget);
+        assert!(next.frame().now_or_never().is_some());
     }
 
     #[tokio::test]

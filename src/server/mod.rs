@@ -1,5 +1,6 @@
 //! The gRPC edge: what comes in from the wire, and what goes back out.
 
+pub(crate) mod budget;
 mod check;
 pub mod control;
 mod convert;
@@ -8,6 +9,7 @@ pub(crate) mod intake;
 mod notice;
 mod opening;
 mod protocol;
+pub mod scrape;
 pub mod service;
 mod session;
 pub mod status;

@@ -109,6 +109,11 @@ impl Ledger {
         self.fresh.push((sequence, outcome));
     }
 
+    /// Records without a result.
+    pub(super) fn unsettled(&self) -> usize {
+        self.unsettled
+    }
+
     /// Whether every record has a result.
     pub(super) fn is_settled(&self) -> bool {
         self.unsettled == 0

@@ -15,13 +15,14 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 use tonic::{Status, Streaming};
 use tracing::{Instrument, debug, info, info_span};
 
 use super::{
+    budget::Room,
     fences::Fence,
     intake::Intake,
     notice::{notice, wall},
@@ -33,6 +34,7 @@ use super::{
 use crate::{
     delivery::{Cause, Health, LaneHandle, Settled, Target, Tickets},
     domain::{ContextKey, DestinationName, Mapping, Operation, SegmentId},
+    metrics::Tally,
     pb::{
         self, send_identifiers_request::Message as In, send_identifiers_response::Message as Out,
     },
@@ -146,6 +148,7 @@ async fn serve(
         outbound,
         intake,
     } = line;
+    intake.join(admitted.target.uid);
     let mut session = Session::new(&house, opening, admitted, intake);
     let end = session.run(&mut inbound, &outbound).await;
     // A body that nobody polls must not stand in line for the budget.
@@ -185,6 +188,8 @@ struct Session {
     tickets: Tickets,
     settled: mpsc::UnboundedReceiver<Settled>,
     ledger: Ledger,
+    /// Nothing is counted of a stream that delivers nothing.
+    tally: Option<Tally>,
     intake: Intake,
     /// What batches cost until all their records have a result, by their last sequence.
     kept: BTreeMap<i64, Kept>,
@@ -199,10 +204,10 @@ struct Session {
     drain_timeout: Duration,
 }
 
-/// A batch's share of the budget.
+/// A batch's part of the budget.
 struct Kept {
     unsettled: usize,
-    _share: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 /// A stream that was asked to move.
@@ -242,6 +247,7 @@ impl Session {
             max_in_flight_records: i32::try_from(limits.in_flight_records).unwrap_or(i32::MAX),
         };
         let mut health = lane.health();
+        let tally = house.metrics.tally(&opening.destination.to_string());
         let mut outbox = VecDeque::from([Out::Opened(opened)]);
         // A stream that joins a lane in trouble should hear of it.
         let current = *health.borrow_and_update();
@@ -259,6 +265,7 @@ impl Session {
             tickets,
             settled,
             ledger: Ledger::new(limits.batch_records, limits.in_flight_records),
+            tally: (!opening.validate_only).then_some(tally),
             intake,
             kept: BTreeMap::new(),
             outbox,
@@ -376,6 +383,7 @@ impl Session {
                 Err(cause) => deferred = Some(cause),
             }
         }
+        self.publish();
         self.idle_at = Instant::now() + self.idle;
         match deferred {
             None => Ok(()),
@@ -418,13 +426,27 @@ impl Session {
 
     /// Notes a verdict; a batch whose last record has one costs no more memory.
     fn note(&mut self, sequence: i64, outcome: protocol::Outcome) {
-        self.ledger.settle(sequence, outcome);
+        self.enter(sequence, outcome);
         let Some((&last, kept)) = self.kept.range_mut(sequence..).next() else {
             return;
         };
         kept.unsettled -= 1;
         if kept.unsettled == 0 {
             self.kept.remove(&last);
+        }
+    }
+
+    /// Enters a record's result into the books.
+    fn enter(&mut self, sequence: i64, outcome: protocol::Outcome) {
+        if let Some(tally) = &mut self.tally {
+            tally.settled(outcome.as_ref().map(|failure| failure.reason().as_str()));
+        }
+        self.ledger.settle(sequence, outcome);
+    }
+
+    fn publish(&mut self) {
+        if let Some(tally) = &mut self.tally {
+            tally.publish(self.ledger.unsettled());
         }
     }
 
@@ -494,6 +516,9 @@ impl Session {
     /// Numbers a batch and hands each of its records on, or rejects it alone.
     fn take(&mut self, batch: pb::IdentifierBatch) -> Result<(), Failure> {
         let mut sequence = self.ledger.admit(&batch)?;
+        if let Some(tally) = &mut self.tally {
+            tally.received(batch.records.len());
+        }
         let (mut cost, mut submitted) = (0, 0);
         for record in batch.records {
             match self.change(&record) {
@@ -503,16 +528,17 @@ impl Session {
                     self.lane
                         .submit(key, operation, self.tickets.issue(sequence));
                 }
-                outcome => self.ledger.settle(sequence, outcome.err()),
+                outcome => self.enter(sequence, outcome.err()),
             }
             sequence += 1;
         }
-        let share = self.intake.keep(cost).filter(|_| submitted > 0);
-        let kept = share.map(|_share| Kept {
+        let room = self.intake.keep(cost).filter(|_| submitted > 0);
+        let kept = room.map(|_room| Kept {
             unsettled: submitted,
-            _share,
+            _room,
         });
         self.kept.extend(kept.map(|kept| (sequence - 1, kept)));
+        self.publish();
         Ok(())
     }
 
@@ -559,6 +585,7 @@ impl Session {
 
     async fn send_known(&mut self, outbound: &mpsc::Sender<pb::SendIdentifiersResponse>) {
         self.settle_rest();
+        self.publish();
         let farewell = async {
             while self.ledger.has_news() || !self.outbox.is_empty() {
                 let Ok(permit) = outbound.reserve().await else {

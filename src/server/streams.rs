@@ -18,6 +18,7 @@ use tonic::{Request, Status, Streaming, async_trait, codegen::BoxStream};
 use super::{fences::Fences, intake::Intake, service::Streams, session, status::Failure};
 use crate::{
     delivery::{Dispatcher, Targets},
+    metrics::Metrics,
     pb,
     store::Store,
 };
@@ -58,6 +59,8 @@ pub struct House {
     pub limits: Limits,
     /// When the process stops taking records, once it is asked to stop.
     pub drain: watch::Receiver<Option<Instant>>,
+    /// What is counted.
+    pub metrics: Metrics,
     pub(super) fences: Fences,
 }
 
@@ -69,6 +72,7 @@ impl House {
         dispatcher: Dispatcher,
         limits: Limits,
         drain: watch::Receiver<Option<Instant>>,
+        metrics: Metrics,
     ) -> Self {
         Self {
             store,
@@ -76,6 +80,7 @@ impl House {
             dispatcher,
             limits,
             drain,
+            metrics,
             fences: Fences::default(),
         }
     }
@@ -126,9 +131,10 @@ impl Streams for Door {
             intake,
         };
         let house = Arc::clone(&self.house);
+        let counted = house.metrics.stream();
         self.sessions.spawn(async move {
             session::run(house, line, ending).await;
-            drop(place);
+            drop((place, counted));
         });
         Ok(Box::pin(Responses {
             responses,

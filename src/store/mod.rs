@@ -5,13 +5,17 @@
 
 mod keys;
 mod mapping;
+mod memory;
 mod row;
 mod seal;
 mod sqlite;
 #[cfg(test)]
 mod suite;
 
-use std::{fmt, time::SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -20,8 +24,13 @@ use crate::domain::{Destination, DestinationName, DestinationUid, Etag, Organiza
 
 pub use self::{
     keys::{KeyFileError, KeyId, KeyRing, KeyRingError, LineError, LineProblem},
+    memory::MemoryStore,
     sqlite::{OpenError, OpenProblem, SqliteStore},
 };
+
+/// How long a request is remembered. The contract promises 24 hours; as much again leaves room
+/// for a wall clock that is set forward.
+const RETENTION: Duration = Duration::from_hours(48);
 
 /// Keeps destinations; their times lose what is finer than a microsecond.
 #[async_trait]
@@ -129,6 +138,15 @@ pub struct Cursor {
     pub uid: DestinationUid,
 }
 
+impl Cursor {
+    fn of(destination: &Destination) -> Self {
+        Self {
+            created_micros: row::micros(destination.create_time),
+            uid: destination.uid,
+        }
+    }
+}
+
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
@@ -136,6 +154,16 @@ pub struct Page {
     pub destinations: Vec<Destination>,
     /// Where the next page starts; none after the last.
     pub next: Option<Cursor>,
+}
+
+impl Page {
+    /// The first `limit` of what was found; one more than that tells that there is a next page.
+    fn first(mut destinations: Vec<Destination>, limit: u16) -> Self {
+        let more = destinations.len() > usize::from(limit);
+        destinations.truncate(usize::from(limit));
+        let next = destinations.last().filter(|_| more).map(Cursor::of);
+        Self { destinations, next }
+    }
 }
 
 /// What can go wrong, by what the caller can do.

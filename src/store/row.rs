@@ -140,7 +140,8 @@ pub(super) fn micros(at: SystemTime) -> i64 {
     i64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(i64::MAX)
 }
 
-fn time(micros: i64) -> Option<SystemTime> {
+/// The time that [`micros`] was made of.
+pub(super) fn time(micros: i64) -> Option<SystemTime> {
     let since = Duration::from_micros(micros.try_into().ok()?);
     SystemTime::UNIX_EPOCH.checked_add(since)
 }

@@ -16,10 +16,7 @@ use uuid::Uuid;
 
 use self::fault::unavailable;
 pub use self::open::{OpenError, OpenProblem};
-use super::{
-    Cursor, Error, KeyRing, ListQuery, Once, Page, Remembered, Store,
-    row::{Row, micros},
-};
+use super::{Error, KeyRing, ListQuery, Once, Page, Remembered, Store, row::Row};
 use crate::domain::{Destination, DestinationName, DestinationUid, Etag, OrganizationId, Revision};
 
 /// Destinations in an SQLite file, their tokens sealed.
@@ -83,14 +80,11 @@ impl Store for SqliteStore {
         let limit = query.limit.max(1);
         // One more than asked for tells whether there is a next page.
         let rows = destinations::list(&self.readers, query, i64::from(limit) + 1).await?;
-        let mut destinations = rows
+        let destinations = rows
             .iter()
             .map(|row| row.destination(&self.keys))
-            .collect::<Result<Vec<_>, _>>()?;
-        let more = destinations.len() > usize::from(limit);
-        destinations.truncate(usize::from(limit));
-        let next = destinations.last().filter(|_| more).map(cursor);
-        Ok(Page { destinations, next })
+            .collect::<Result<_, _>>()?;
+        Ok(Page::first(destinations, limit))
     }
 
     async fn replace(
@@ -158,13 +152,6 @@ impl Store for SqliteStore {
         self.readers.close().await;
         // The last one to close writes the write-ahead log back.
         self.writer.close().await;
-    }
-}
-
-fn cursor(destination: &Destination) -> Cursor {
-    Cursor {
-        created_micros: micros(destination.create_time),
-        uid: destination.uid,
     }
 }
 

@@ -10,7 +10,7 @@ use launchdarkly_connector::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::binary::{Process, Server, ask, command, members, run, run_with};
+use crate::support::binary::{Process, Server, address, ask, command, get, members, run, run_with};
 
 const DESTINATION: &str = "organizations/acme/destinations/vips";
 
@@ -152,6 +152,28 @@ fn serve_tells_a_keys_file_to_mend_from_a_failure() {
     let ended = run_with(command(&taken).arg(keys), "");
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains(&server.address), "{ended:?}");
+}
+
+#[test]
+fn metrics_are_read_over_http_where_the_operator_says() {
+    let home = home();
+    let flags = [
+        "--sandbox",
+        "--sandbox-listen=127.0.0.1:0",
+        "--metrics-listen=127.0.0.1:0",
+    ];
+    let mut server = Server::start(&home, "127.0.0.1:0", &flags);
+    let metrics = address(&server.process.complains("serving metrics"));
+    create_destination(&server);
+    let url = server.url();
+    let sent = run_with(
+        &mut command(&send(&url, &["--format=csv", "-"])),
+        "user_id\na\nb\n",
+    );
+    assert_eq!(sent.code, Some(0), "{sent:?}");
+    let scrape = get(&metrics, "/metrics");
+    let delivered = format!("connector_records_delivered_total{{destination=\"{DESTINATION}\"}} 2");
+    assert!(scrape.contains(&delivered), "{scrape}");
 }
 
 #[test]

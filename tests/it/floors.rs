@@ -11,6 +11,7 @@ use std::{
 const ALLOWED: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("clock", &[]),
+    ("metrics", &[]),
     ("pb", &[]),
     ("secret", &[]),
     ("shutdown", &[]),
@@ -22,7 +23,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("delivery", &["backoff", "domain", "secret"]),
     (
         "server",
-        &["clock", "delivery", "domain", "pb", "secret", "store"],
+        &[
+            "clock", "delivery", "domain", "metrics", "pb", "secret", "store",
+        ],
     ),
     ("config", &["launchdarkly", "telemetry"]),
     (
@@ -33,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "delivery",
             "domain",
             "launchdarkly",
+            "metrics",
             "pb",
             "server",
             "shutdown",
@@ -47,6 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "config",
             "pb",
             "sandbox",
+            "server",
             "shutdown",
             "store",
             "telemetry",

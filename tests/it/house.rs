@@ -5,6 +5,7 @@ use std::{future::Future, net::SocketAddr, time::Duration};
 use launchdarkly_connector::{
     app::App,
     config::Settings,
+    metrics::Metrics,
     pb::{
         self, destination_connector_client::DestinationConnectorClient,
         identifier_record::Operation, send_identifiers_request::Message as In,
@@ -12,7 +13,9 @@ use launchdarkly_connector::{
     },
     sandbox::{
         Sandbox,
-        fixtures::{CLIENT_SIDE_ID, WRITER_TOKEN},
+        fixtures::{
+            CLIENT_SIDE_ID, OTHER_ACCOUNT_CLIENT_SIDE_ID, OTHER_ACCOUNT_TOKEN, WRITER_TOKEN,
+        },
     },
     shutdown::Shutdown,
     store::KeyRing,
@@ -21,6 +24,8 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
+
+use crate::support::{executor::record_reason, proxy::Proxy};
 
 /// Far above what loopback needs; only a failure waits as long.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -35,9 +40,12 @@ pub(crate) struct House {
     pub(crate) sandbox: Sandbox,
     /// Where the sandbox is.
     pub(crate) sandbox_url: String,
+    /// What stands before it; runs as long as the house.
+    _between: Option<Proxy>,
     pub(crate) client: Client,
     pub(crate) address: SocketAddr,
     pub(crate) shutdown: Shutdown,
+    pub(crate) metrics: Metrics,
     /// Ends when the service has drained.
     pub(crate) served: JoinHandle<()>,
     settings: Settings,
@@ -52,9 +60,23 @@ impl House {
 
     /// Starts with other settings than the defaults.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_behind(async |_| None, change).await
+    }
+
+    /// Starts with something between the service and its sandbox, which is told where the
+    /// sandbox is.
+    pub(crate) async fn start_behind(
+        between: impl AsyncFnOnce(SocketAddr) -> Option<Proxy>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let sandbox = Sandbox::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let sandbox_url = format!("http://{}", listener.local_addr().unwrap());
+        let sandbox_address = listener.local_addr().unwrap();
+        let between = between(sandbox_address).await;
+        let vendor = between
+            .as_ref()
+            .map_or(sandbox_address, |proxy| proxy.address);
+        let sandbox_url = format!("http://{vendor}");
         // Ends with the test's runtime.
         tokio::spawn(sandbox.clone().serve(listener, std::future::pending()));
 
@@ -65,13 +87,15 @@ impl House {
         settings.store = format!("sqlite:{}", directory.path().join("connector.db").display());
         settings.launch_darkly.url = Some(sandbox_url.parse().unwrap());
         change(&mut settings);
-        let (client, address, shutdown, served) = serve(&settings).await;
+        let (client, address, shutdown, metrics, served) = serve(&settings).await;
         Self {
             sandbox,
             sandbox_url,
+            _between: between,
             client,
             address,
             shutdown,
+            metrics,
             served,
             settings,
             directory,
@@ -82,11 +106,12 @@ impl House {
     pub(crate) async fn restart(self) -> Self {
         self.shutdown.trigger();
         soon("the service ends", self.served).await.unwrap();
-        let (client, address, shutdown, served) = serve(&self.settings).await;
+        let (client, address, shutdown, metrics, served) = serve(&self.settings).await;
         Self {
             client,
             address,
             shutdown,
+            metrics,
             served,
             ..self
         }
@@ -103,10 +128,23 @@ impl House {
 
     /// Creates a destination for the sandbox's writer token, and returns its name.
     pub(crate) async fn create(&self, id: &str) -> String {
+        self.create_as(id, destination(WRITER_TOKEN)).await
+    }
+
+    /// Creates a destination in the sandbox's other account, and returns its name.
+    pub(crate) async fn create_elsewhere(&self, id: &str) -> String {
+        let mut elsewhere = destination(OTHER_ACCOUNT_TOKEN);
+        if let Some(pb::destination::Config::LaunchDarkly(config)) = &mut elsewhere.config {
+            config.client_side_id = OTHER_ACCOUNT_CLIENT_SIDE_ID.into();
+        }
+        self.create_as(id, elsewhere).await
+    }
+
+    async fn create_as(&self, id: &str, destination: pb::Destination) -> String {
         let request = pb::CreateDestinationRequest {
             parent: ORGANIZATION.into(),
             destination_id: id.into(),
-            destination: Some(destination(WRITER_TOKEN)),
+            destination: Some(destination),
             ..Default::default()
         };
         self.client
@@ -150,15 +188,16 @@ impl House {
     }
 }
 
-async fn serve(settings: &Settings) -> (Client, SocketAddr, Shutdown, JoinHandle<()>) {
+async fn serve(settings: &Settings) -> (Client, SocketAddr, Shutdown, Metrics, JoinHandle<()>) {
     let app = App::build(settings).await.unwrap();
+    let metrics = app.metrics();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
     let run = app.run(listener, shutdown.clone());
     // Awaited by tests that stop the service; otherwise it ends with the test's runtime.
     let served = tokio::spawn(async { run.await.unwrap() });
-    (connect(address).await, address, shutdown, served)
+    (connect(address).await, address, shutdown, metrics, served)
 }
 
 pub(crate) async fn connect(address: SocketAddr) -> Client {
@@ -363,11 +402,4 @@ pub(crate) fn results(acks: &[pb::Ack]) -> std::collections::BTreeMap<i64, Optio
         }
     }
     results
-}
-
-fn record_reason(error: &tonic_types::pb::Status) -> String {
-    use prost::Message;
-    let code = Code::from_i32(error.code);
-    let status = Status::with_details(code, &error.message, error.encode_to_vec().into());
-    reason(&status)
 }

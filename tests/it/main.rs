@@ -5,11 +5,17 @@
 )]
 
 mod cli;
+mod executor;
 mod floors;
+mod history;
 mod house;
+mod interleavings;
 mod journey;
+mod metrics;
 mod operator;
+mod proxy;
 mod sandbox_http;
 mod sandbox_sdk;
+mod sim;
 mod stream;
 mod support;

@@ -10,7 +10,7 @@ use launchdarkly_connector::{
     },
     sandbox::{
         Faults, Hidden, How, Mishap,
-        fixtures::{CLIENT_SIDE_ID, READER_TOKEN, WRITER_TOKEN},
+        fixtures::{CLIENT_SIDE_ID, OTHER_ACCOUNT, READER_TOKEN, WRITER_TOKEN},
     },
 };
 use tonic::Code;
@@ -712,4 +712,39 @@ async fn streams_that_say_nothing_leave_room_for_those_that_do() {
     busy.add(&["a"]).await;
     busy.finish().await.1.unwrap();
     assert_eq!(house.members(), ["a"]);
+}
+
+#[tokio::test]
+async fn a_destination_that_is_stuck_leaves_room_for_the_others() {
+    let house = House::start_with(|s| s.limits.max_buffered_bytes = 8 * 1024 * 1024).await;
+    let (sick, well) = (
+        house.create_elsewhere("sick").await,
+        house.create("well").await,
+    );
+    let hang = Mishap::new(How::Hang).of_account(OTHER_ACCOUNT);
+    house.sandbox.set_faults(faults(hang));
+    let mut stuck = Vec::new();
+    // Twice as many records as the process may hold.
+    for n in 0..4 {
+        let stream = house.open(&sick).await;
+        for batch in 0..10 {
+            let keys: Vec<_> = (0..1000).map(|key| format!("k{n}-{batch}-{key}")).collect();
+            stream
+                .add(&keys.iter().map(String::as_str).collect::<Vec<_>>())
+                .await;
+        }
+        stuck.push(stream);
+    }
+    house
+        .until("the stuck destination is called", |s| !s.calls().is_empty())
+        .await;
+    let mut busy = house.open(&well).await;
+    for n in 1..=20 {
+        let keys: Vec<_> = (0..1000).map(|key| format!("w{n}-{key}")).collect();
+        busy.add(&keys.iter().map(String::as_str).collect::<Vec<_>>())
+            .await;
+        busy.committed(n * 1000).await;
+    }
+    busy.finish().await.1.unwrap();
+    assert_eq!(house.members().len(), 20_000);
 }

@@ -210,6 +210,46 @@ async fn an_overdue_record_is_told_what_was_tried() {
     assert!(bench.seal_all().is_empty());
 }
 
+/// Keys enough that the order of their hashes is not by chance that of their arrival.
+fn many() -> Vec<String> {
+    (0..50).map(|n| format!("key-{n}")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn verdicts_come_in_order_of_arrival() {
+    for defers in [true, false] {
+        let mut bench = Bench::new();
+        for key in many() {
+            bench.push(&key, Operation::Add);
+        }
+        if defers {
+            bench.batch.defer(Cause::Segment);
+        } else {
+            let later = bench.now + Duration::from_secs(61);
+            bench.batch.expire(later, None);
+        }
+        let settled = std::iter::from_fn(|| bench.settled.try_recv().ok());
+        let order: Vec<_> = settled.map(|settled| settled.sequence).collect();
+        assert_eq!(order, (1..=50).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_whose_newest_stream_goes_away_leave_in_order_of_arrival() {
+    let mut bench = Bench::new();
+    let (other, _other_settled) = Tickets::new(Duration::from_secs(60));
+    for key in many() {
+        bench.push(&key, Operation::Add);
+    }
+    for key in many().into_iter().rev() {
+        bench.push_ack(&key, Operation::Remove, other.issue(1));
+    }
+    other.abandon();
+    bench.batch.sweep();
+    let sealed = bench.seal_all();
+    assert_eq!(keys(&sealed[0]), many());
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Push {

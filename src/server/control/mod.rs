@@ -23,6 +23,7 @@ use crate::{
     clock,
     delivery::{TargetState, Targets},
     domain::{Destination, DestinationName, DestinationState, Etag, Vendor},
+    metrics::Metrics,
     pb,
     store::{self, Store},
 };
@@ -34,16 +35,23 @@ pub struct Control {
     vendor: Arc<dyn Vendor>,
     /// Where running streams learn what became of their destination.
     targets: Arc<Targets>,
+    metrics: Metrics,
 }
 
 impl Control {
     /// Puts the calls on a store and a vendor.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, vendor: Arc<dyn Vendor>, targets: Arc<Targets>) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        vendor: Arc<dyn Vendor>,
+        targets: Arc<Targets>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             store,
             vendor,
             targets,
+            metrics,
         }
     }
 
@@ -76,7 +84,10 @@ impl Control {
         let name: DestinationName = check::all(|noted| noted.keep("name", request.name.parse()))?;
         let etag = etag(request.etag);
         match self.store.delete(&name, etag.as_ref()).await {
-            Ok(Some(uid)) => self.targets.publish_deleted(uid),
+            Ok(Some(uid)) => {
+                self.targets.publish_deleted(uid);
+                self.metrics.forget(&name.to_string());
+            }
             Ok(None) if request.allow_missing => {}
             Ok(None) => return Err(Failure::DestinationNotFound(name)),
             Err(store::Error::Conflict) => return Err(Failure::EtagMismatch(name)),

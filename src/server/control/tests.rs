@@ -22,6 +22,7 @@ struct House {
     store: Arc<TroubledStore>,
     oracle: Arc<Oracle>,
     targets: Arc<Targets>,
+    metrics: Metrics,
 }
 
 impl House {
@@ -33,11 +34,18 @@ impl House {
         let store = Arc::new(TroubledStore::new().await);
         let oracle = Arc::new(Oracle::with_actions(ids));
         let (targets, _) = Targets::new();
+        let metrics = Metrics::default();
         Self {
-            control: Control::new(store.clone(), oracle.clone(), targets.clone()),
+            control: Control::new(
+                store.clone(),
+                oracle.clone(),
+                targets.clone(),
+                metrics.clone(),
+            ),
             store,
             oracle,
             targets,
+            metrics,
         }
     }
 

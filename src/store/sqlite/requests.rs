@@ -1,6 +1,6 @@
 //! The statements on table `requests`: what took effect, so that none of it does twice.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use sqlx::{SqliteConnection, SqlitePool};
 use uuid::Uuid;
@@ -8,12 +8,9 @@ use uuid::Uuid;
 use super::fault::unavailable;
 use crate::{
     domain::{Destination, DestinationName, DestinationUid, OrganizationId},
-    store::{Error, Fingerprint, Once, Remembered, row::micros},
+    store::{Error, Fingerprint, Once, RETENTION, Remembered, row::micros},
 };
 
-/// How long a request is remembered. The contract promises 24 hours; as much again leaves room
-/// for a wall clock that is set forward.
-const RETENTION: Duration = Duration::from_hours(48);
 /// Most expired requests forgotten with each remembered one: more than come in, so that they
 /// do not pile up, and few enough not to be felt.
 const FORGET_AT_ONCE: i64 = 16;

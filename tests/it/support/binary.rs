@@ -101,6 +101,11 @@ impl Process {
         }
     }
 
+    /// Its process ID.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to stop as a supervisor does, and waits until it ends.
     pub(crate) fn terminate(self) -> Ended {
         self.signal("TERM");
@@ -108,7 +113,7 @@ impl Process {
     }
 
     fn signal(&self, signal: &str) -> ExitStatus {
-        let kill = format!("kill -{signal} {}", self.child.id());
+        let kill = format!("kill -{signal} {}", self.id());
         Command::new("sh").args(["-c", &kill]).status().unwrap()
     }
 }
@@ -209,19 +214,25 @@ impl Server {
     }
 }
 
-fn address(line: &str) -> String {
+/// The address that a line of the log tells.
+pub(crate) fn address(line: &str) -> String {
     let line: Value = serde_json::from_str(line).unwrap();
     line["address"].as_str().unwrap().to_owned()
 }
 
-/// Asks a sandbox, by HTTP/1.0 so that the answer ends with the connection.
+/// Asks a sandbox.
 pub(crate) fn ask(address: &str, path: &str) -> Value {
+    serde_json::from_str(&get(address, path)).unwrap()
+}
+
+/// Gets a page, by HTTP/1.0 so that the answer ends with the connection.
+pub(crate) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    serde_json::from_str(body).unwrap()
+    body.to_owned()
 }
 
 /// The members of a segment in a sandbox's first environment, in order.

@@ -1,3 +1,7 @@
 //! What several tests need.
 
 pub(crate) mod binary;
+pub(crate) mod executor;
+pub(crate) mod history;
+pub(crate) mod proxy;
+pub(crate) mod scrape;

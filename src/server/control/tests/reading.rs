@@ -163,6 +163,19 @@ async fn a_deletion_is_guarded_announced_and_may_find_nothing() {
 }
 
 #[tokio::test]
+async fn nothing_is_counted_for_a_destination_that_is_deleted() {
+    let (house, _) = House::with_vip().await;
+    drop(house.metrics.tally(VIP));
+    assert!(house.metrics.text().contains(VIP));
+    let request = pb::DeleteDestinationRequest {
+        name: VIP.into(),
+        ..Default::default()
+    };
+    house.control.delete_destination(request).await.unwrap();
+    assert!(!house.metrics.text().contains(VIP));
+}
+
+#[tokio::test]
 async fn streams_hear_of_a_deletion_even_if_its_caller_went_away() {
     let (house, _) = House::with_vip().await;
     let mut target = house.watch().await;

@@ -1,0 +1,74 @@
+//! The gRPC server: its services and the limits of its connections.
+
+use std::{io, time::Duration};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    codec::CompressionEncoding,
+    transport::{Error, Server, server::Connected},
+};
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tower::util::MapRequestLayer;
+
+use super::BuildError;
+use crate::{
+    pb::{self, destination_connector_server::DestinationConnectorServer},
+    server::{budget::Budget, intake, service::Service, streams::Door},
+};
+
+/// Largest message that is decoded (the contract's).
+const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+/// Streams that one connection may hold. hyper's own limit of 200 is too low for an executor
+/// with a stream per activation.
+const STREAMS_PER_CONNECTION: u32 = 1000;
+/// What one stream may send ahead of being read: HTTP/2's own default.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// What all streams of a connection may send ahead: 256 of them may be held back before the
+/// others on their connection wait with them.
+const CONNECTION_WINDOW_BYTES: u32 = 256 * STREAM_WINDOW_BYTES;
+/// How often a silent connection is asked whether it is still there, and how long it may take
+/// to answer. Ours: a vanished client frees its streams within the minute.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves the connections that come in until `stop`; then each ends once its streams have.
+pub(super) fn serve<I, C>(
+    service: Service<Door>,
+    health: HealthServer<impl Health>,
+    max_buffered_bytes: usize,
+    incoming: I,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = Result<(), Error>> + Send, BuildError>
+where
+    I: Stream<Item = io::Result<C>> + Send,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let budget = Budget::new(max_buffered_bytes, MAX_MESSAGE_BYTES);
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .layer(MapRequestLayer::new(move |request| {
+            intake::gate(&budget, request)
+        }))
+        .add_service(health)
+        .add_service(reflection()?.build_v1()?)
+        .add_service(reflection()?.build_v1alpha()?)
+        .add_service(
+            DestinationConnectorServer::new(service)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .accept_compressed(CompressionEncoding::Gzip),
+        )
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+    Ok(serving)
+}
+
+fn reflection() -> Result<tonic_reflection::server::Builder<'static>, BuildError> {
+    Ok(tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pb::DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
+}

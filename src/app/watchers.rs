@@ -1,0 +1,98 @@
+//! What runs beside the streams: the store's health is watched, and refused credentials are kept.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tracing::error;
+
+use crate::{
+    clock, delivery::Condemned, pb::destination_connector_server::SERVICE_NAME, shutdown::Shutdown,
+    store::Store,
+};
+
+/// How often the store is asked whether it answers. Ours: orchestrators probe about as often.
+const STORE_CHECK: Duration = Duration::from_secs(5);
+
+/// Both tasks; they end with this, or with the process.
+pub(super) struct Watchers {
+    health: JoinHandle<Option<()>>,
+    reporter: HealthReporter,
+    _guard: DropGuard,
+}
+
+impl Watchers {
+    /// Starts them; health is told until `shutdown`, and known when this returns.
+    pub(super) async fn start(
+        store: &Arc<dyn Store>,
+        reporter: HealthReporter,
+        condemned: mpsc::UnboundedReceiver<Condemned>,
+        shutdown: Shutdown,
+    ) -> Self {
+        let end = CancellationToken::new();
+        let guard = end.clone().drop_guard();
+        let record = record(condemned, Arc::clone(store));
+        tokio::spawn(end.clone().run_until_cancelled_owned(record));
+        // Whoever is served first may ask for it first.
+        check_store(&reporter, store).await;
+        let watch = watch_store(reporter.clone(), Arc::clone(store), shutdown);
+        let health = tokio::spawn(end.run_until_cancelled_owned(watch));
+        Self {
+            health,
+            reporter,
+            _guard: guard,
+        }
+    }
+
+    /// Says that the service does not serve any more. For use after the shutdown.
+    pub(super) async fn say_not_serving(&mut self) {
+        // Ended first, so that it cannot say otherwise afterwards.
+        (&mut self.health).await.ok();
+        set_health(&self.reporter, ServingStatus::NotServing).await;
+    }
+}
+
+/// Writes down which destinations' credentials were refused.
+async fn record(mut condemned: mpsc::UnboundedReceiver<Condemned>, store: Arc<dyn Store>) {
+    while let Some(Condemned { uid, revision }) = condemned.recv().await {
+        if let Err(failure) = store.reject_credentials(uid, revision, clock::now()).await {
+            // The running streams have ended all the same; the next one finds out again.
+            error!(destination.uid = %uid, error = %failure, "refusal could not be recorded");
+        }
+    }
+}
+
+/// Keeps health true until shutdown.
+async fn watch_store(reporter: HealthReporter, store: Arc<dyn Store>, shutdown: Shutdown) {
+    let watch = async {
+        loop {
+            tokio::time::sleep(STORE_CHECK).await;
+            check_store(&reporter, &store).await;
+        }
+    };
+    tokio::select! {
+        // Whoever asks to stop does not wait for a check.
+        biased;
+        () = shutdown.triggered() => {}
+        () = watch => {}
+    }
+}
+
+/// The service cannot serve without its store.
+async fn check_store(reporter: &HealthReporter, store: &Arc<dyn Store>) {
+    let status = match store.ping().await {
+        Ok(()) => ServingStatus::Serving,
+        Err(failure) => {
+            error!(error = %failure, "store does not answer");
+            ServingStatus::NotServing
+        }
+    };
+    set_health(reporter, status).await;
+}
+
+async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
+    for service in ["", SERVICE_NAME] {
+        reporter.set_service_status(service, status).await;
+    }
+}

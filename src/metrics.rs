@@ -1,0 +1,353 @@
+//! What the process counts, and how a scrape reads it.
+//!
+//! | metric | kind | labels | counts |
+//! |---|---|---|---|
+//! | `connector_records_received_total` | counter | destination | records that streams have sent |
+//! | `connector_records_delivered_total` | counter | destination | those that LaunchDarkly has accepted |
+//! | `connector_records_failed_total` | counter | destination, reason | those with an error for a result |
+//! | `connector_records_deferred_total` | counter | destination | those whose stream ended before they had a result, and which stay with their sender |
+//! | `connector_records_in_flight` | gauge | destination | those that wait for a result now |
+//! | `connector_streams` | gauge | | streams that are open |
+//!
+//! Of each destination, at every scrape: received = delivered + failed + deferred + in flight. All
+//! five change together, under one lock, and a scrape reads them under it. Records of
+//! `validate_only` streams are not counted. `destination` is a resource name, so there are as many
+//! series as destinations have been used; those of a deleted destination are forgotten.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+/// All that is counted; clones are handles to the same.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    records: Mutex<BTreeMap<String, Arc<Mutex<Records>>>>,
+    streams: AtomicU64,
+}
+
+/// What became of one destination's records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Records {
+    received: u64,
+    delivered: u64,
+    failed: BTreeMap<&'static str, u64>,
+    deferred: u64,
+    in_flight: u64,
+}
+
+impl Metrics {
+    /// Counts a stream as open for as long as the returned value lives.
+    #[must_use]
+    pub fn stream(&self) -> OpenStream {
+        self.0.streams.fetch_add(1, Ordering::Relaxed);
+        OpenStream(self.clone())
+    }
+
+    /// Counts the records of one stream into a destination, by its resource name.
+    #[must_use]
+    pub fn tally(&self, destination: &str) -> Tally {
+        let mut all = lock(&self.0.records);
+        let records = all.entry(destination.to_owned()).or_default();
+        Tally {
+            records: Arc::clone(records),
+            fresh: Records::default(),
+            in_flight: 0,
+        }
+    }
+
+    /// Forgets a destination that is gone for ever. Streams it still has are no longer shown.
+    pub fn forget(&self, destination: &str) {
+        lock(&self.0.records).remove(destination);
+    }
+
+    /// All metrics in the `OpenMetrics` text format.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut registry = Registry::with_prefix("connector");
+        registry.register_collector(Box::new(self.clone()));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).expect("a string takes whatever is written");
+        text
+    }
+
+    fn snapshot(&self) -> Vec<(String, Records)> {
+        let all = lock(&self.0.records);
+        all.iter()
+            .map(|(name, records)| (name.clone(), lock(records).clone()))
+            .collect()
+    }
+}
+
+/// One open stream.
+#[derive(Debug)]
+pub struct OpenStream(Metrics);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts one stream's records. What is counted shows once it is [published](Self::publish); what
+/// is in flight when the stream ends is deferred.
+pub struct Tally {
+    records: Arc<Mutex<Records>>,
+    fresh: Records,
+    /// This stream's part of what is in flight, as published last.
+    in_flight: u64,
+}
+
+impl Tally {
+    /// Counts records that have been read.
+    pub fn received(&mut self, records: usize) {
+        self.fresh.received += count(records);
+    }
+
+    /// Counts a record that has its result: none, or the reason it failed for.
+    pub fn settled(&mut self, failure: Option<&'static str>) {
+        match failure {
+            None => self.fresh.delivered += 1,
+            Some(reason) => *self.fresh.failed.entry(reason).or_default() += 1,
+        }
+    }
+
+    /// Shows what was counted, now that `in_flight` of the stream's records wait for a result.
+    pub fn publish(&mut self, in_flight: usize) {
+        let mut records = lock(&self.records);
+        records.add(std::mem::take(&mut self.fresh));
+        records.in_flight -= self.in_flight;
+        self.in_flight = count(in_flight);
+        records.in_flight += self.in_flight;
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let left = self.in_flight + self.fresh.received - self.fresh.settled();
+        self.fresh.deferred += left;
+        self.publish(0);
+    }
+}
+
+impl fmt::Debug for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tally")
+            .field("in_flight", &self.in_flight)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Records {
+    fn settled(&self) -> u64 {
+        self.delivered + self.failed.values().sum::<u64>()
+    }
+
+    fn add(&mut self, more: Self) {
+        self.received += more.received;
+        self.delivered += more.delivered;
+        self.deferred += more.deferred;
+        for (reason, records) in more.failed {
+            *self.failed.entry(reason).or_default() += records;
+        }
+    }
+}
+
+/// One line of a metric: its labels and its value.
+type Series<'a> = (Vec<(&'a str, &'a str)>, u64);
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let records = self.snapshot();
+        let each = |value: fn(&Records) -> u64| -> Vec<Series<'_>> {
+            records
+                .iter()
+                .map(|(name, records)| (vec![("destination", name.as_str())], value(records)))
+                .collect()
+        };
+        let failed = records.iter().flat_map(|(name, records)| {
+            let labels = |reason| vec![("destination", name.as_str()), ("reason", reason)];
+            let failed = records.failed.iter();
+            failed.map(move |(reason, records)| (labels(*reason), *records))
+        });
+        let counter = MetricType::Counter;
+        let metrics = [
+            (
+                "records_received",
+                "Records that streams have sent",
+                counter,
+                each(|r| r.received),
+            ),
+            (
+                "records_delivered",
+                "Records that LaunchDarkly has accepted",
+                counter,
+                each(|r| r.delivered),
+            ),
+            (
+                "records_failed",
+                "Records with an error for a result",
+                counter,
+                failed.collect(),
+            ),
+            (
+                "records_deferred",
+                "Records that stay with their sender: the stream ended before they had a result",
+                counter,
+                each(|r| r.deferred),
+            ),
+            (
+                "records_in_flight",
+                "Records that wait for a result",
+                MetricType::Gauge,
+                each(|r| r.in_flight),
+            ),
+            (
+                "streams",
+                "Streams that are open",
+                MetricType::Gauge,
+                vec![(vec![], self.0.streams.load(Ordering::Relaxed))],
+            ),
+        ];
+        for (name, help, kind, series) in metrics {
+            encode(&mut encoder, name, help, kind, &series)?;
+        }
+        Ok(())
+    }
+}
+
+fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    series: &[Series<'_>],
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in series {
+        let labels = Labels(labels);
+        let line = metric.encode_family(&labels)?;
+        match kind {
+            MetricType::Gauge => ConstGauge::new(*value).encode(line)?,
+            _ => ConstCounter::new(*value).encode(line)?,
+        }
+    }
+    Ok(())
+}
+
+/// Labels that are known only at the scrape.
+#[derive(Debug)]
+struct Labels<'a>(&'a [(&'a str, &'a str)]);
+
+impl EncodeLabelSet for Labels<'_> {
+    fn encode(
+        &self,
+        encoder: &mut prometheus_client::encoding::LabelSetEncoder<'_>,
+    ) -> fmt::Result {
+        self.0.encode(encoder)
+    }
+}
+
+fn count(records: usize) -> u64 {
+    u64::try_from(records).expect("a stream's window is counted in 32 bits")
+}
+
+/// What these locks guard is whole between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "organizations/acme/destinations/vip";
+
+    fn records(metrics: &Metrics) -> Records {
+        metrics.snapshot().pop().expect("one destination").1
+    }
+
+    #[test]
+    fn records_are_received_and_then_become_one_thing_each() {
+        let metrics = Metrics::default();
+        let mut tally = metrics.tally(NAME);
+        tally.received(10);
+        tally.settled(Some("IDENTIFIER_MISSING"));
+        tally.publish(9);
+        assert_eq!(
+            (records(&metrics).in_flight, records(&metrics).received),
+            (9, 10)
+        );
+        (0..4).for_each(|_| tally.settled(None));
+        tally.publish(5);
+        // Read and not published when the stream breaks off.
+        tally.received(3);
+        tally.settled(None);
+        drop(tally);
+        let end = Records {
+            received: 13,
+            delivered: 5,
+            failed: BTreeMap::from([("IDENTIFIER_MISSING", 1)]),
+            deferred: 7,
+            in_flight: 0,
+        };
+        assert_eq!(records(&metrics), end);
+    }
+
+    #[test]
+    fn streams_of_a_destination_are_counted_together() {
+        let metrics = Metrics::default();
+        let (mut one, mut other) = (metrics.tally(NAME), metrics.tally(NAME));
+        one.received(2);
+        one.publish(2);
+        other.received(3);
+        other.publish(3);
+        assert_eq!(records(&metrics).in_flight, 5);
+        drop(one);
+        assert_eq!(records(&metrics).in_flight, 3);
+    }
+
+    #[test]
+    fn a_scrape_names_everything_and_escapes_what_it_quotes() {
+        let metrics = Metrics::default();
+        let _open = metrics.stream();
+        let mut tally = metrics.tally("a\"b");
+        tally.received(2);
+        tally.settled(Some("DELIVERY_TIMEOUT"));
+        tally.publish(1);
+        let text = metrics.text();
+        for line in [
+            r#"connector_records_received_total{destination="a\"b"} 2"#,
+            r#"connector_records_delivered_total{destination="a\"b"} 0"#,
+            r#"connector_records_failed_total{destination="a\"b",reason="DELIVERY_TIMEOUT"} 1"#,
+            r#"connector_records_deferred_total{destination="a\"b"} 0"#,
+            r#"connector_records_in_flight{destination="a\"b"} 1"#,
+            "connector_streams 1",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|got| got == line), "{line} not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_destination_that_is_gone_is_forgotten() {
+        let metrics = Metrics::default();
+        drop(metrics.tally(NAME));
+        metrics.forget(NAME);
+        assert!(!metrics.text().contains(NAME));
+    }
+}

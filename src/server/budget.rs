@@ -1,0 +1,287 @@
+//! How many bytes of records the process may hold, and how much of them one destination.
+//!
+//! Whoever asks for room gets it only while four times what his group holds is left free. So one
+//! destination whose records do not leave takes a fifth of the budget at most, another one a fifth
+//! of what that has left, and so on: ten that are stuck still leave a tenth for all others. Nobody
+//! has to be given a fixed part, which would be too much for some and wasted on others.
+//!
+//! Groups are destinations and not LaunchDarkly accounts: what the edge knows of a stream is its
+//! destination, and the rule holds for any number of groups.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use tokio::sync::Notify;
+
+use crate::domain::DestinationUid;
+
+/// How many times what a group holds must be left free. Ours: a fifth of the default budget is
+/// some 60,000 records, many times what a destination needs that LaunchDarkly answers.
+const HEADROOM: usize = 4;
+
+/// The bytes that all streams together may hold; clones are handles to the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// What the largest message takes: the least that is ever asked for.
+    message: usize,
+    /// Of the streams that have not said their destination yet.
+    newcomers: Arc<Group>,
+    books: Mutex<Books>,
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct Books {
+    free: usize,
+    groups: HashMap<DestinationUid, Weak<Group>>,
+}
+
+/// Streams that share what they may hold.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// Guarded by the budget's books, which every change goes through.
+    held: Mutex<usize>,
+    /// Lets its streams ask in their order; the one whose turn it is waits for room.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// Bytes taken from the budget; given back when dropped.
+pub(super) struct Room {
+    budget: Arc<Inner>,
+    group: Arc<Group>,
+    bytes: usize,
+}
+
+impl Budget {
+    /// A budget of `bytes`, at least that of one message of `message` bytes.
+    pub(crate) fn new(bytes: usize, message: usize) -> Self {
+        Self(Arc::new(Inner {
+            message,
+            newcomers: Arc::default(),
+            books: Mutex::new(Books {
+                free: bytes.max(message),
+                groups: HashMap::new(),
+            }),
+            freed: Notify::new(),
+        }))
+    }
+
+    /// The group of streams that have no destination yet.
+    pub(super) fn newcomers(&self) -> Arc<Group> {
+        Arc::clone(&self.0.newcomers)
+    }
+
+    /// The group of a destination's streams.
+    pub(super) fn group(&self, uid: DestinationUid) -> Arc<Group> {
+        let mut books = self.0.books();
+        let known = books.groups.get(&uid).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            books.groups.retain(|_, group| group.strong_count() > 0);
+            let group = Arc::default();
+            books.groups.insert(uid, Arc::downgrade(&group));
+            group
+        })
+    }
+
+    /// Waits for room for a message. Cancel safe: only the place in the line is lost.
+    pub(super) async fn reserve(self, group: Arc<Group>) -> Room {
+        let _turn = group.turn.lock().await;
+        loop {
+            let freed = self.0.freed.notified();
+            if self.0.take(&group) {
+                return Room {
+                    bytes: self.0.message,
+                    budget: Arc::clone(&self.0),
+                    group: Arc::clone(&group),
+                };
+            }
+            freed.await;
+        }
+    }
+}
+
+impl Inner {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        lock(&self.books)
+    }
+
+    fn take(&self, group: &Group) -> bool {
+        let mut books = self.books();
+        let mut held = lock(&group.held);
+        let fits = may_take(self.message, *held, books.free);
+        if fits {
+            books.free -= self.message;
+            *held += self.message;
+        }
+        fits
+    }
+
+    fn give_back(&self, group: &Group, bytes: usize) {
+        let mut books = self.books();
+        books.free += bytes;
+        *lock(&group.held) -= bytes;
+        drop(books);
+        self.freed.notify_waiters();
+    }
+}
+
+/// Whether a group that holds `held` may take a message while `free` is left.
+fn may_take(message: usize, held: usize, free: usize) -> bool {
+    free.checked_sub(message)
+        .is_some_and(|left| HEADROOM * held <= left)
+}
+
+impl Room {
+    /// Counts it to another group, whatever that one holds.
+    pub(super) fn move_to(&mut self, group: &Arc<Group>) {
+        let books = self.budget.books();
+        *lock(&self.group.held) -= self.bytes;
+        *lock(&group.held) += self.bytes;
+        drop(books);
+        self.group = Arc::clone(group);
+        self.budget.freed.notify_waiters();
+    }
+
+    /// Gives back all but `bytes`; it never grows.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        let surplus = self.bytes.saturating_sub(bytes);
+        if surplus > 0 {
+            self.bytes -= surplus;
+            self.budget.give_back(&self.group, surplus);
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room").field("bytes", &self.bytes).finish()
+    }
+}
+
+/// What these locks guard is whole between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MESSAGE: usize = 10;
+
+    fn destination(budget: &Budget) -> Arc<Group> {
+        budget.group(DestinationUid::generate())
+    }
+
+    fn now(budget: &Budget, group: &Arc<Group>) -> Option<Room> {
+        budget.clone().reserve(Arc::clone(group)).now_or_never()
+    }
+
+    /// Takes all it gets.
+    fn hog(budget: &Budget, group: &Arc<Group>) -> Vec<Room> {
+        std::iter::from_fn(|| now(budget, group)).collect()
+    }
+
+    #[test]
+    fn ten_that_take_all_they_get_leave_a_tenth() {
+        let budget = Budget::new(1000 * MESSAGE, MESSAGE);
+        let groups: Vec<_> = (0..10).map(|_| destination(&budget)).collect();
+        let taken: Vec<_> = groups.iter().map(|group| hog(&budget, group)).collect();
+        let held: Vec<_> = taken.iter().map(Vec::len).collect();
+        assert_eq!(held[..3], [200, 160, 128], "a fifth of what is left, each");
+        assert!(budget.0.books().free >= 100 * MESSAGE, "{held:?}");
+    }
+
+    #[test]
+    fn room_is_shared_by_the_streams_of_a_destination() {
+        let budget = Budget::new(100 * MESSAGE, MESSAGE);
+        let uid = DestinationUid::generate();
+        let (one, other) = (budget.group(uid), budget.group(uid));
+        let taken = hog(&budget, &one);
+        assert_eq!(taken.len(), 20);
+        assert!(now(&budget, &other).is_none());
+        assert!(now(&budget, &budget.newcomers()).is_some());
+    }
+
+    #[test]
+    fn room_that_moves_counts_where_it_went() {
+        let budget = Budget::new(100 * MESSAGE, MESSAGE);
+        let (newcomers, group) = (budget.newcomers(), destination(&budget));
+        for _ in 0..30 {
+            let mut room = now(&budget, &newcomers).unwrap();
+            room.move_to(&group);
+            std::mem::forget(room);
+        }
+        assert!(now(&budget, &group).is_none());
+        assert!(now(&budget, &newcomers).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_goes_on_when_room_is_given_back_and_in_order() {
+        let budget = Budget::new(4 * MESSAGE, MESSAGE);
+        let group = destination(&budget);
+        let mut taken = hog(&budget, &group);
+        let mut first = Box::pin(budget.clone().reserve(Arc::clone(&group)));
+        assert!((&mut first).now_or_never().is_none());
+        let mut second = Box::pin(budget.clone().reserve(Arc::clone(&group)));
+        assert!((&mut second).now_or_never().is_none());
+        taken.pop();
+        assert!((&mut second).now_or_never().is_none());
+        let room = first.await;
+        drop(room);
+        second.await;
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_holds_up_nobody() {
+        let budget = Budget::new(4 * MESSAGE, MESSAGE);
+        let group = destination(&budget);
+        let taken = hog(&budget, &group);
+        let mut first = Box::pin(budget.clone().reserve(Arc::clone(&group)));
+        let mut second = Box::pin(budget.clone().reserve(Arc::clone(&group)));
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        drop((first, taken));
+        second.await;
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_given_back_is_what_was_taken(
+            acts in prop::collection::vec((0..4usize, 0..30usize, any::<bool>()), 1..60)
+        ) {
+            let budget = Budget::new(30 * MESSAGE, MESSAGE);
+            let groups: Vec<_> = (0..4).map(|_| destination(&budget)).collect();
+            let mut rooms: Vec<Room> = Vec::new();
+            for (group, bytes, takes) in acts {
+                if takes {
+                    rooms.extend(now(&budget, &groups[group]));
+                } else if let Some(room) = rooms.last_mut() {
+                    room.shrink(bytes);
+                }
+                if bytes % 7 == 0 && !rooms.is_empty() {
+                    rooms.swap_remove(bytes % rooms.len());
+                }
+                let held: usize = rooms.iter().map(|room| room.bytes).sum();
+                prop_assert_eq!(budget.0.books().free + held, 30 * MESSAGE);
+            }
+            drop(rooms);
+            prop_assert_eq!(budget.0.books().free, 30 * MESSAGE);
+            prop_assert!(groups.iter().all(|group| *lock(&group.held) == 0));
+        }
+    }
+}

@@ -1,0 +1,544 @@
+//! Streams under random interleavings: opened, fenced, half-closed, cancelled, drained, with
+//! faults and rotations between, in paused time. The real service and the sandbox are joined in
+//! memory; the history is the judge.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use launchdarkly_connector::{
+    app::App,
+    config::Settings,
+    domain::Trouble,
+    launchdarkly::{self, Body, Transport},
+    pb::{
+        self, destination_connector_client::DestinationConnectorClient,
+        send_identifiers_request::Message as In, send_identifiers_response::Message as Out,
+    },
+    sandbox::{
+        Faults, How, Mishap, Sandbox,
+        fixtures::{ADMIN_TOKEN, CLIENT_SIDE_ID, SERVICE_TOKEN, WRITER_TOKEN},
+    },
+    shutdown::Shutdown,
+    store::MemoryStore,
+};
+use proptest::prelude::*;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+use tower::ServiceExt;
+
+use crate::{
+    house::{ORGANIZATION, SEGMENT, destination, open, reason},
+    support::{
+        executor::{Record, record_reason, wire},
+        history::{Ending, Event, History, Incarnation, Operation, Outcome},
+    },
+};
+
+const LOGS: usize = 2;
+/// Of each log; few, so that changes of one meet each other.
+const KEYS: usize = 4;
+const RECORDS: usize = 40;
+/// Shorter than the delivery time-out, so that no record fails for want of time.
+const ATTEMPT: Duration = Duration::from_secs(2);
+/// Longer than anything here may take, in time that costs nothing.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// What happens next.
+#[derive(Clone, Debug)]
+enum Act {
+    /// A new stream of a log. One that is still open is left to be fenced.
+    Open(usize),
+    Send(usize, usize),
+    HalfClose(usize),
+    Cancel(usize),
+    Weather(Weather),
+    Rotate(&'static str),
+    /// The service drains, and another one takes its place.
+    Restart,
+    Wait(Duration),
+}
+
+/// How LaunchDarkly is doing.
+#[derive(Clone, Copy, Debug)]
+enum Weather {
+    Fine,
+    /// Calls overtake each other.
+    Slow,
+    Failing,
+    Limiting,
+    Conflicting,
+    Ambiguous,
+    Hanging,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let weather = prop_oneof![
+        Just(Weather::Fine),
+        Just(Weather::Slow),
+        Just(Weather::Failing),
+        Just(Weather::Limiting),
+        Just(Weather::Conflicting),
+        Just(Weather::Ambiguous),
+        Just(Weather::Hanging),
+    ];
+    let token = prop_oneof![Just(WRITER_TOKEN), Just(ADMIN_TOKEN), Just(SERVICE_TOKEN)];
+    let act = prop_oneof![
+        3 => (0..LOGS).prop_map(Act::Open),
+        8 => (0..LOGS, 1..8usize).prop_map(|(log, records)| Act::Send(log, records)),
+        1 => (0..LOGS).prop_map(Act::HalfClose),
+        1 => (0..LOGS).prop_map(Act::Cancel),
+        3 => weather.prop_map(Act::Weather),
+        1 => token.prop_map(Act::Rotate),
+        1 => Just(Act::Restart),
+        4 => (1..600u64).prop_map(|ms| Act::Wait(Duration::from_millis(ms))),
+    ];
+    prop::collection::vec(act, 1..40)
+}
+
+fn faults(weather: Weather) -> Faults {
+    let now_and_then = |mishap: Mishap| mishap.at_rate(0.5);
+    let status = |status| Mishap::new(How::Status(status));
+    let mishap = match weather {
+        Weather::Fine | Weather::Slow => None,
+        Weather::Failing => Some(now_and_then(status(StatusCode::SERVICE_UNAVAILABLE))),
+        Weather::Limiting => Some(now_and_then(status(StatusCode::TOO_MANY_REQUESTS))),
+        Weather::Conflicting => Some(now_and_then(status(StatusCode::CONFLICT))),
+        Weather::Ambiguous => Some(now_and_then(Mishap::new(How::Reset).after_applying())),
+        Weather::Hanging => Some(now_and_then(Mishap::new(How::Hang).after_applying())),
+    };
+    Faults {
+        latency_ms: 10,
+        jitter_ms: if matches!(weather, Weather::Slow) {
+            400
+        } else {
+            0
+        },
+        mishaps: mishap.into_iter().collect(),
+        ..Faults::default()
+    }
+}
+
+/// Calls the sandbox as a function.
+#[derive(Debug)]
+struct InProcess(Sandbox);
+
+#[async_trait]
+impl Transport for InProcess {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Trouble> {
+        let request = request.map(axum::body::Body::from);
+        let Ok(answer) = self.0.router().oneshot(request).await;
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.map_err(|_| Trouble::Connection)?;
+        let body = Full::new(body.to_bytes()).map_err(|never| match never {});
+        Ok(Response::from_parts(head, body.boxed_unsync()))
+    }
+}
+
+/// The service that runs now.
+struct Service {
+    channel: Channel,
+    shutdown: Shutdown,
+    served: JoinHandle<()>,
+}
+
+impl Service {
+    async fn start(sandbox: &Sandbox, disk: &MemoryStore) -> Self {
+        let mut settings = Settings::with_keys("unused".into());
+        settings.limits.max_batch_records = 8;
+        settings.limits.max_in_flight_records = 16;
+        settings.limits.drain_timeout = Duration::from_secs(3);
+        // Calls are full and overlap.
+        settings.delivery.max_members_per_call = 2;
+        let vendor = launchdarkly::Settings {
+            attempt_timeout: ATTEMPT,
+            ..launchdarkly::Settings::default()
+        };
+        let transport = Box::new(InProcess(sandbox.clone()));
+        let vendor = launchdarkly::Client::over(transport, vendor).unwrap();
+        let app = App::assemble(Arc::new(disk.reopen()), vendor, &settings);
+        let shutdown = Shutdown::new();
+        let (connections, incoming) = mpsc::unbounded_channel();
+        let run = app.serve(UnboundedReceiverStream::new(incoming), shutdown.clone());
+        let served = tokio::spawn(async { run.await.unwrap() });
+        let connector = tower::service_fn(move |_| {
+            let (ours, theirs) = tokio::io::duplex(64 * 1024);
+            let taken = connections.send(Ok::<_, io::Error>(theirs));
+            let gone = || io::Error::from(io::ErrorKind::ConnectionRefused);
+            std::future::ready(taken.map(|()| TokioIo::new(ours)).map_err(|_| gone()))
+        });
+        let endpoint = Endpoint::from_static("http://in-memory");
+        let channel = endpoint.connect_with_connector(connector).await.unwrap();
+        Self {
+            channel,
+            shutdown,
+            served,
+        }
+    }
+
+    fn client(&self) -> DestinationConnectorClient<Channel> {
+        DestinationConnectorClient::new(self.channel.clone())
+    }
+
+    async fn stop(self) {
+        self.shutdown.trigger();
+        self.served.await.unwrap();
+    }
+}
+
+/// A sender of one log.
+struct Player {
+    log: Arc<str>,
+    records: Vec<Record>,
+    incarnations: u32,
+    /// The last `committed_sequence` that any stream of the log has read.
+    committed: Arc<Mutex<i64>>,
+    live: Option<Live>,
+    /// Streams that were left open for their successors to fence.
+    left: Vec<Live>,
+}
+
+/// An open stream. Its results are read, and noted, by a task of its own.
+struct Live {
+    by: Incarnation,
+    /// Taken by whoever half-closes first: the test, or the task when the server asks to move.
+    outbound: Outbound,
+    next: i64,
+    reader: JoinHandle<()>,
+}
+
+type Outbound = Arc<Mutex<Option<mpsc::Sender<pb::SendIdentifiersRequest>>>>;
+
+impl Live {
+    /// Sends so many records more, as long as nothing has half-closed the stream.
+    fn send(&mut self, records: &[Record], history: &History) {
+        let outbound = self.outbound.lock().unwrap();
+        let from = usize::try_from(self.next - 1).unwrap();
+        let to = records.len().min(from + 8);
+        let (Some(outbound), true) = (&*outbound, from < to && !self.reader.is_finished()) else {
+            return;
+        };
+        let batch = &records[from..to];
+        let sent = (self.next..)
+            .zip(batch)
+            .map(|(sequence, record)| Event::Sent {
+                by: self.by.clone(),
+                sequence,
+                key: Arc::clone(&record.key),
+                operation: record.operation,
+            });
+        history.record_all(sent);
+        let batch = pb::IdentifierBatch {
+            first_sequence: Some(self.next),
+            records: batch.iter().map(wire).collect(),
+        };
+        self.next = i64::try_from(to).unwrap() + 1;
+        let message = Some(In::Batch(batch));
+        // A stream that has just ended refuses; its status tells why.
+        outbound
+            .try_send(pb::SendIdentifiersRequest { message })
+            .ok();
+    }
+
+    fn half_close(&self) {
+        self.outbound.lock().unwrap().take();
+    }
+}
+
+impl Player {
+    fn new(number: usize) -> Self {
+        // Neighbours differ in key and, half of the time, in operation, so that they leave in
+        // different calls; the operations of a key alternate, so that any out of order shows.
+        let record = |n: usize| Record {
+            key: format!("log{number}-k{}", n % KEYS).into(),
+            operation: if (n / KEYS + n % KEYS).is_multiple_of(2) {
+                Operation::Add
+            } else {
+                Operation::Remove
+            },
+        };
+        Self {
+            log: format!("log{number}").into(),
+            records: (0..RECORDS).map(record).collect(),
+            incarnations: 0,
+            committed: Arc::default(),
+            live: None,
+            left: Vec::new(),
+        }
+    }
+
+    async fn open(&mut self, service: &Service, history: &History) {
+        self.left.extend(self.live.take());
+        self.incarnations += 1;
+        let by = Incarnation {
+            log: Arc::clone(&self.log),
+            number: self.incarnations,
+        };
+        let (sender, requests) = mpsc::channel(RECORDS);
+        let first = pb::OpenStream {
+            stream_id: self.log.to_string(),
+            ..open(&format!("{ORGANIZATION}/destinations/vip"))
+        };
+        let message = Some(In::Open(first));
+        sender
+            .try_send(pb::SendIdentifiersRequest { message })
+            .unwrap();
+        match opened(service, requests).await {
+            Ok(inbound) => {
+                history.record(Event::Opened(by.clone()));
+                let next = *self.committed.lock().unwrap() + 1;
+                let outbound = Arc::new(Mutex::new(Some(sender)));
+                let reader = Reader {
+                    by: by.clone(),
+                    history: history.clone(),
+                    committed: Arc::clone(&self.committed),
+                    outbound: Arc::clone(&outbound),
+                };
+                let reader = tokio::spawn(reader.read(inbound));
+                self.live = Some(Live {
+                    by,
+                    outbound,
+                    next,
+                    reader,
+                });
+            }
+            Err(status) => history.record(Event::Ended {
+                by,
+                how: ending(&status),
+            }),
+        }
+    }
+
+    async fn cancel(&mut self, history: &History) {
+        let Some(live) = self.live.take() else {
+            return;
+        };
+        live.reader.abort();
+        // One that has ended by itself has said so.
+        if live.reader.await.is_err() {
+            history.record(Event::Ended {
+                by: live.by,
+                how: Ending::Lost,
+            });
+        }
+    }
+
+    /// Sends all that is left, on a stream of its own.
+    async fn finish(&mut self, service: &Service, history: &History) {
+        self.open(service, history).await;
+        let mut live = self
+            .live
+            .take()
+            .expect("nothing stands in the way any more");
+        while live.next <= i64::try_from(RECORDS).unwrap() {
+            live.send(&self.records, history);
+        }
+        live.half_close();
+        live.reader.await.unwrap();
+        assert_eq!(
+            *self.committed.lock().unwrap(),
+            i64::try_from(RECORDS).unwrap()
+        );
+        for left in self.left.drain(..) {
+            left.reader.await.unwrap();
+        }
+    }
+}
+
+async fn opened(
+    service: &Service,
+    requests: mpsc::Receiver<pb::SendIdentifiersRequest>,
+) -> Result<Streaming<pb::SendIdentifiersResponse>, Status> {
+    let answer = service
+        .client()
+        .send_identifiers(ReceiverStream::new(requests))
+        .await?;
+    let mut inbound = answer.into_inner();
+    match inbound.message().await?.and_then(|first| first.message) {
+        Some(Out::Opened(_)) => Ok(inbound),
+        other => panic!("not opened: {other:?}"),
+    }
+}
+
+/// Notes what a stream hears.
+struct Reader {
+    by: Incarnation,
+    history: History,
+    committed: Arc<Mutex<i64>>,
+    outbound: Outbound,
+}
+
+impl Reader {
+    async fn read(self, mut inbound: Streaming<pb::SendIdentifiersResponse>) {
+        let how = loop {
+            match inbound.message().await {
+                Ok(Some(response)) => self.take(response.message.unwrap()),
+                Ok(None) => break Ending::Ok,
+                Err(status) => break ending(&status),
+            }
+        };
+        let by = self.by;
+        self.history.record(Event::Ended { by, how });
+    }
+
+    fn take(&self, message: Out) {
+        match message {
+            Out::Ack(ack) => self.settle(&ack),
+            Out::Drain(_) => drop(self.outbound.lock().unwrap().take()),
+            Out::Notice(_) => {}
+            Out::Opened(_) => panic!("opened twice"),
+        }
+    }
+
+    fn settle(&self, ack: &pb::Ack) {
+        let mut events = Vec::new();
+        for run in &ack.results {
+            let outcome = run.error.as_ref().map_or(Outcome::Ok, |error| {
+                Outcome::Failed(record_reason(error).into())
+            });
+            events.extend(
+                (run.first_sequence..=run.last_sequence).map(|sequence| Event::Result {
+                    by: self.by.clone(),
+                    sequence,
+                    outcome: outcome.clone(),
+                }),
+            );
+        }
+        events.push(Event::Committed {
+            by: self.by.clone(),
+            sequence: ack.committed_sequence,
+        });
+        self.history.record_all(events);
+        let mut committed = self.committed.lock().unwrap();
+        *committed = ack.committed_sequence.max(*committed);
+    }
+}
+
+fn ending(status: &Status) -> Ending {
+    match reason(status) {
+        // Not the service speaks, but the HTTP library about a connection.
+        reason if reason.is_empty() => Ending::Lost,
+        reason => Ending::Status {
+            code: status.code(),
+            reason,
+        },
+    }
+}
+
+struct World {
+    sandbox: Sandbox,
+    disk: MemoryStore,
+    service: Service,
+    players: Vec<Player>,
+    history: History,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (sandbox, disk) = (Sandbox::default(), MemoryStore::default());
+        let history = History::default();
+        history.observe(&sandbox, CLIENT_SIDE_ID, SEGMENT);
+        let service = Service::start(&sandbox, &disk).await;
+        let create = pb::CreateDestinationRequest {
+            parent: ORGANIZATION.into(),
+            destination_id: "vip".into(),
+            destination: Some(destination(WRITER_TOKEN)),
+            ..Default::default()
+        };
+        service.client().create_destination(create).await.unwrap();
+        Self {
+            sandbox,
+            disk,
+            service,
+            players: (0..LOGS).map(Player::new).collect(),
+            history,
+        }
+    }
+
+    async fn act(&mut self, act: Act) {
+        match act {
+            Act::Open(log) => self.players[log].open(&self.service, &self.history).await,
+            Act::Send(log, batches) => {
+                let player = &mut self.players[log];
+                if let Some(live) = &mut player.live {
+                    (0..batches).for_each(|_| live.send(&player.records, &self.history));
+                }
+            }
+            Act::HalfClose(log) => {
+                if let Some(live) = &self.players[log].live {
+                    live.half_close();
+                }
+            }
+            Act::Cancel(log) => self.players[log].cancel(&self.history).await,
+            Act::Weather(weather) => self.sandbox.set_faults(faults(weather)),
+            Act::Rotate(token) => self.rotate(token).await,
+            Act::Restart => {
+                let next = Service::start(&self.sandbox, &self.disk).await;
+                std::mem::replace(&mut self.service, next).stop().await;
+            }
+            Act::Wait(time) => tokio::time::sleep(time).await,
+        }
+    }
+
+    async fn rotate(&self, token: &str) {
+        let update = pb::UpdateDestinationRequest {
+            destination: Some(pb::Destination {
+                name: format!("{ORGANIZATION}/destinations/vip"),
+                ..destination(token)
+            }),
+            update_mask: Some(prost_types::FieldMask {
+                paths: vec!["launch_darkly.access_token".into()],
+            }),
+            ..Default::default()
+        };
+        self.service
+            .client()
+            .update_destination(update)
+            .await
+            .unwrap();
+    }
+
+    async fn finish(mut self) -> History {
+        self.sandbox.set_faults(faults(Weather::Fine));
+        for player in &mut self.players {
+            player.finish(&self.service, &self.history).await;
+        }
+        self.history
+            .conclude(self.sandbox.members(CLIENT_SIDE_ID, SEGMENT));
+        self.service.stop().await;
+        self.history
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn streams_keep_their_promises_in_any_order_of_events(acts in acts()) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time().start_paused(true).build().unwrap();
+        let history = runtime.block_on(async {
+            let mut world = World::new().await;
+            let played = async {
+                for act in VecDeque::from(acts) {
+                    world.act(act).await;
+                }
+                world.finish().await
+            };
+            tokio::time::timeout(DEADLINE, played).await.expect("something hangs")
+        });
+        history.check().map_err(TestCaseError::fail)?;
+    }
+}

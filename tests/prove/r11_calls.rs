@@ -1,0 +1,73 @@
+//! R11: under load, calls are full.
+
+use std::time::Duration;
+
+use launchdarkly_connector::sandbox::{
+    Call, Faults,
+    fixtures::{CLIENT_SIDE_ID, SEGMENT},
+};
+
+use crate::{
+    figure::Figure,
+    house::{House, open},
+    load,
+    options::Size,
+    support::{
+        executor::{self, Job, Record},
+        history::{History, Operation},
+    },
+};
+
+const PROMISE: &str = "R11";
+const MEMBERS_PER_CALL: usize = 1_000;
+
+pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
+    load::runtime().block_on(prove(size))
+}
+
+async fn prove(size: Size) -> Result<Vec<Figure>, String> {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    house.sandbox.set_faults(Faults {
+        latency_ms: 50,
+        ..Faults::default()
+    });
+    let history = History::default();
+    history.observe(&house.sandbox, CLIENT_SIDE_ID, SEGMENT);
+    let (logs, records): (usize, usize) = size.pick((4, 15_000), (8, 50_000));
+    let jobs = (0..logs).map(|log| Job {
+        log: format!("log-{log}").into(),
+        open: open(&name),
+        records: (0..records)
+            .map(|n| Record {
+                key: format!("{log}-{n}").into(),
+                operation: Operation::Add,
+            })
+            .collect(),
+    });
+    let settings = executor::Settings {
+        deadline: Some(Duration::from_secs(120)),
+        ..executor::Settings::default()
+    };
+    let url = format!("http://{}", house.address);
+    let patience = Duration::from_secs(10);
+    let ran = load::run(jobs.collect(), &url, patience, settings, &history).await?;
+    history.conclude(house.sandbox.members(CLIENT_SIDE_ID, SEGMENT));
+    history.check()?;
+    let calls = house.sandbox.calls();
+    let calls = calls
+        .iter()
+        .filter(|call: &&Call| call.segment.is_some())
+        .count();
+    let changes = logs * records;
+    let least = changes.div_ceil(MEMBERS_PER_CALL);
+    Ok(vec![
+        Figure::told(PROMISE, "distinct changes", changes),
+        Figure::at_most(PROMISE, "calls", calls, least * 105 / 100),
+        Figure::told(
+            PROMISE,
+            "time",
+            format!("{:.1} s", ran.elapsed.as_secs_f64()),
+        ),
+    ])
+}

@@ -1,0 +1,127 @@
+//! R6: while LaunchDarkly fails, calls that are tried again are few; afterwards all is delivered.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use http::StatusCode;
+use launchdarkly_connector::{
+    pb,
+    sandbox::{Call, Faults, How, Mishap},
+};
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::{
+    figure::Figure,
+    house::{self, House, Stream},
+    load,
+    options::Size,
+};
+
+const PROMISE: &str = "R6";
+/// What one lane sends its next record after.
+const EVERY: Duration = Duration::from_millis(200);
+
+pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
+    let mut figures = Vec::new();
+    for (what, rate) in [("all calls fail", 1.0), ("every second call fails", 0.5)] {
+        figures.extend(load::runtime().block_on(prove(size, what, rate))?);
+    }
+    Ok(figures)
+}
+
+async fn prove(size: Size, what: &str, rate: f64) -> Result<Vec<Figure>, String> {
+    let house = House::start_with(|s| s.delivery.linger = Duration::from_millis(5)).await;
+    let name = house.create("vip").await;
+    let lanes = size.pick(40, 200);
+    let lasts = Duration::from_secs(size.pick(5, 30));
+    let mut streams = Vec::new();
+    for lane in 0..lanes {
+        streams.push(house.open_with(into(&name, lane)).await);
+    }
+    house.sandbox.set_faults(Faults {
+        seed: size.seed,
+        latency_ms: 5,
+        mishaps: vec![Mishap::new(How::Status(StatusCode::SERVICE_UNAVAILABLE)).at_rate(rate)],
+        ..Faults::default()
+    });
+    let until = Instant::now() + lasts;
+    let mut senders = JoinSet::new();
+    for (lane, stream) in streams.into_iter().enumerate() {
+        senders.spawn(send(stream, lane, until));
+    }
+    tokio::time::sleep_until(until).await;
+    let calls = house.sandbox.calls();
+    house.sandbox.set_faults(Faults::default());
+    let recovered = Instant::now();
+    let (mut records, mut delivered) = (0, 0);
+    while let Some(sent) = senders.join_next().await {
+        let (of, ok) = sent.map_err(|error| error.to_string())?;
+        (records, delivered) = (records + of, delivered + ok);
+    }
+    let recovered = recovered.elapsed();
+    let (first, again) = attempts(&calls);
+    // A fifth of the first attempts, and ten a second.
+    let allowed = first / 5 + 10 * lasts.as_secs();
+    let figure = |figure: &str| format!("{what} for {} s: {figure}", lasts.as_secs());
+    Ok(vec![
+        Figure::told(PROMISE, figure("lanes"), lanes),
+        Figure::told(PROMISE, figure("first attempts"), first),
+        Figure::at_most(PROMISE, figure("calls made again"), again, allowed),
+        Figure::exactly(
+            PROMISE,
+            figure("records delivered in the end"),
+            delivered,
+            records,
+        ),
+        Figure::told(
+            PROMISE,
+            figure("until the backlog was gone"),
+            format!("{:.1} s", recovered.as_secs_f64()),
+        ),
+    ])
+}
+
+fn into(destination: &str, lane: usize) -> pb::OpenStream {
+    let segment = format!("r6-{lane}");
+    pb::OpenStream {
+        activation: Some(pb::Activation {
+            segment_id: segment.clone(),
+            segment_name: segment,
+            field_mappings: vec![],
+        }),
+        ..house::open(destination)
+    }
+}
+
+/// Sends a record of a new key every now and then, and waits for all results: how many there are,
+/// and how many of them are OK.
+async fn send(stream: Stream, lane: usize, until: Instant) -> (usize, usize) {
+    let mut records = 0;
+    while Instant::now() < until {
+        stream.add(&[&format!("{lane}-{records}")]).await;
+        records += 1;
+        tokio::time::sleep(EVERY).await;
+    }
+    let (answers, ended) = stream.finish().await;
+    ended.expect("an outage does not end a stream");
+    let ok = answers.results().values().filter(|r| r.is_none()).count();
+    (records, ok)
+}
+
+/// Calls whose members were all new, and those that held one that had been in a call before.
+fn attempts(calls: &[Call]) -> (u64, u64) {
+    let mut seen = BTreeSet::new();
+    let (mut first, mut again) = (0, 0);
+    for call in calls.iter().filter(|call| call.segment.is_some()) {
+        let known = call
+            .keys
+            .iter()
+            .filter(|key| !seen.insert((*key).clone()))
+            .count();
+        if known > 0 {
+            again += 1;
+        } else {
+            first += 1;
+        }
+    }
+    (first, again)
+}

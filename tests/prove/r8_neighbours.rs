@@ -1,0 +1,108 @@
+//! R8: a destination that is sick harms no other.
+
+use std::time::Duration;
+
+use launchdarkly_connector::sandbox::{Faults, How, Mishap, fixtures::OTHER_ACCOUNT};
+use tokio::time::Instant;
+
+use crate::{
+    figure::Figure,
+    house::{House, Stream},
+    load,
+    options::Size,
+};
+
+const PROMISE: &str = "R8";
+/// What the well one sends, and how often.
+const BATCH: usize = 100;
+const EVERY: Duration = Duration::from_millis(20);
+/// Streams of the sick one: together they want more memory than there is.
+const STUCK: usize = 16;
+
+pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
+    load::runtime().block_on(prove(size))
+}
+
+async fn prove(size: Size) -> Result<Vec<Figure>, String> {
+    let house = House::start_with(|s| s.limits.max_buffered_bytes = 32 * 1024 * 1024).await;
+    let sick = house.create_elsewhere("sick").await;
+    let well = house.create("well").await;
+    house.sandbox.set_faults(Faults {
+        latency_ms: 20,
+        mishaps: vec![Mishap::new(How::Hang).of_account(OTHER_ACCOUNT)],
+        ..Faults::default()
+    });
+    let mut stream = house.open(&well).await;
+    let (rounds, batches) = size.pick((1, 100), (4, 500));
+    let (mut calm, mut beside) = (Vec::new(), Vec::new());
+    let mut sent = 0;
+    // In turns, so that what else the machine does falls on both.
+    for _ in 0..rounds {
+        calm.extend(measure(&mut stream, &mut sent, batches).await);
+        let stuck = get_stuck(&house, &sick).await;
+        beside.extend(measure(&mut stream, &mut sent, batches).await);
+        drop(stuck);
+    }
+    stream
+        .finish()
+        .await
+        .1
+        .map_err(|status| format!("{status:?}"))?;
+    let (calm, beside) = (p99(calm), p99(beside));
+    let ratio = beside.as_secs_f64() / calm.as_secs_f64();
+    let ratio = (100.0 * ratio).round() / 100.0;
+    let what = "ack p99 beside a sick destination / without it";
+    let millis = |time: Duration| format!("{:.1} ms", 1000.0 * time.as_secs_f64());
+    let judged = if size.large {
+        Figure::at_most(PROMISE, what, ratio, 1.2)
+    } else {
+        // Of so few, one hiccup of the machine decides.
+        Figure::told(PROMISE, what, ratio)
+    };
+    Ok(vec![
+        Figure::told(PROMISE, "ack p99 without it", millis(calm)),
+        Figure::told(PROMISE, "ack p99 beside it", millis(beside)),
+        judged,
+    ])
+}
+
+/// How long each batch waits until it is committed.
+async fn measure(stream: &mut Stream, sent: &mut i64, batches: usize) -> Vec<Duration> {
+    let mut times = Vec::with_capacity(batches);
+    for _ in 0..batches {
+        let keys: Vec<_> = (0..BATCH).map(|key| format!("w{key}")).collect();
+        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+        let start = Instant::now();
+        stream.add(&keys).await;
+        *sent += BATCH as i64;
+        stream.committed(*sent).await;
+        times.push(start.elapsed());
+        tokio::time::sleep(EVERY).await;
+    }
+    times
+}
+
+/// Streams that push all they may to a destination that never answers.
+async fn get_stuck(house: &House, sick: &str) -> Vec<Stream> {
+    let before = house.sandbox.totals().calls;
+    let mut stuck = Vec::new();
+    for n in 0..STUCK {
+        let stream = house.open(sick).await;
+        for batch in 0..12 {
+            let keys: Vec<_> = (0..1000).map(|key| format!("{n}-{batch}-{key}")).collect();
+            stream
+                .add(&keys.iter().map(String::as_str).collect::<Vec<_>>())
+                .await;
+        }
+        stuck.push(stream);
+    }
+    house
+        .until("it is called", |s| s.totals().calls > before)
+        .await;
+    stuck
+}
+
+fn p99(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
