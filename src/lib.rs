@@ -59,6 +59,12 @@
 //! | target | what is known right now about a destination in use |
 //! | throttle | what holds calls of one LaunchDarkly account to a pace |
 //! | slot | a place among the calls an account may have under way |
+//! | pace | what is known of when an account may be called, and how often |
+//! | limit | how many calls of an account may be under way, found by trying |
+//! | hold | a moment before when no call of an account starts |
+//! | allowance | the calls that remain to an account until its next window |
+//! | breaker | what stops an account's calls, but for probes, after failures in a row |
+//! | budget | the share of attempts that may repeat others |
 //! | fence | of the streams with one `stream_id`, only the newest may write |
 //! | drain | to ask streams to move, and settle what they have sent |
 //! | sandbox | a stand-in for LaunchDarkly, for trying and testing |

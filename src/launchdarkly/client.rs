@@ -184,6 +184,15 @@ impl Client {
     }
 }
 
+#[cfg(test)]
+impl Client {
+    /// Waits until every question has its answer.
+    pub(super) async fn questions_answered(&self) {
+        let questions = std::mem::take(&mut *self.questions.lock().unwrap());
+        questions.join_all().await;
+    }
+}
+
 /// Whether a text can be one word of a path without any escaping.
 fn is_path_word(text: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');

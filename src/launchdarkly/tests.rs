@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use tokio::time::{Instant, timeout};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::{
     Client, Error, Settings,
-    testing::{Server, connection, endless, stalling, status},
+    testing::{Call, Server, connection, endless, json, stalling, status},
     transport::Http,
 };
 use crate::domain::{
@@ -154,6 +154,76 @@ async fn a_success_with_nothing_remaining_holds_the_next_call_back() {
     let acme = to_acme();
     assert_eq!(deliver(&client, &acme).await, Outcome::Applied);
     assert!(client.held_until(&acme.connection).is_some());
+}
+
+/// Answers deliveries, and says of every token that it is acme's.
+fn acmes(call: &Call) -> Option<Response> {
+    if call.method == http::Method::POST {
+        status(204)
+    } else {
+        json(serde_json::json!({"accountId": "acme"}))
+    }
+}
+
+fn questions(server: &Server) -> usize {
+    let of_identity = |call: &&Call| call.path == "/api/v2/caller-identity";
+    server.calls().iter().filter(of_identity).count()
+}
+
+/// A client with room for one call at a time.
+fn narrow(server: &Server) -> Client {
+    Client::new(Settings {
+        calls_per_account: NonZeroU16::MIN,
+        ..server.settings()
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_token_that_works_is_asked_about_once_and_joins_its_accounts_pace() {
+    let server = Server::start(acmes);
+    let client = narrow(&server);
+    let (one, two) = (to_acme(), delivery(connection("api-two", "5a02"), &["u-2"]));
+    for _ in 0..2 {
+        for delivery in [&one, &two] {
+            assert_eq!(deliver(&client, delivery).await, Outcome::Applied);
+            client.questions_answered().await;
+        }
+    }
+    assert_eq!(questions(&server), 2);
+    let _slot = client.ready(&one.connection, Attempt::First).await;
+    let other = client.ready(&two.connection, Attempt::First);
+    assert!(timeout(Duration::from_millis(50), other).await.is_err());
+}
+
+#[tokio::test]
+async fn a_token_is_not_asked_about_before_it_works_nor_again_at_once() {
+    for (first, expected) in [(503, 0), (204, 1)] {
+        let server = Server::start(move |call| {
+            let is_delivery = call.method == http::Method::POST;
+            status(if is_delivery { first } else { 500 })
+        });
+        let client = Client::new(server.settings()).unwrap();
+        for _ in 0..2 {
+            deliver(&client, &to_acme()).await;
+            client.questions_answered().await;
+        }
+        assert_eq!(questions(&server), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_credential_check_tells_the_account() {
+    let server = Server::start(acmes);
+    let client = narrow(&server);
+    let one = Arc::new(connection("api-one", "5a01"));
+    let two = Arc::new(connection("api-two", "5a01"));
+    for token in [&one, &two] {
+        drop(client.check_credentials(token).await);
+    }
+    let _slot = client.ready(&one, Attempt::First).await;
+    let other = client.ready(&two, Attempt::First);
+    assert!(timeout(Duration::from_millis(50), other).await.is_err());
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use launchdarkly_connector::{
         send_identifiers_response::Message as Out,
     },
     sandbox::{
-        Sandbox,
+        Call, Sandbox,
         fixtures::{
             CLIENT_SIDE_ID, OTHER_ACCOUNT_CLIENT_SIDE_ID, OTHER_ACCOUNT_TOKEN, WRITER_TOKEN,
         },
@@ -178,6 +178,14 @@ impl House {
     /// Waits until the sandbox shows what is expected.
     pub(crate) async fn until(&self, what: &str, shows: impl Fn(&Sandbox) -> bool + Send) {
         soon(what, self.sandbox.until(shows)).await;
+    }
+
+    /// The calls that were to change a segment. Beside them, the service asks once whose a token
+    /// is that has worked.
+    pub(crate) fn deliveries(&self) -> Vec<Call> {
+        let mut calls = self.sandbox.calls();
+        calls.retain(|call| call.path.contains("/segment-targets/"));
+        calls
     }
 
     pub(crate) fn members(&self) -> Vec<String> {

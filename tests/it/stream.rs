@@ -444,8 +444,7 @@ async fn an_outage_is_a_notice_and_not_an_error() {
     let (answers, ended) = stream.end().await;
     ended.unwrap();
     assert_eq!(answers.results().into_values().collect::<Vec<_>>(), [None]);
-    let calls = house.sandbox.calls();
-    assert_eq!(calls.len(), 3);
+    assert_eq!(house.deliveries().len(), 3);
 }
 
 #[tokio::test]
@@ -692,11 +691,8 @@ async fn streams_of_many_connections_share_the_calls_of_a_segment() {
         stream.committed(1).await;
     }
     assert_eq!(house.members().len(), 5);
-    assert!(
-        house.sandbox.calls().len() <= 2,
-        "{:?}",
-        house.sandbox.calls()
-    );
+    let deliveries = house.deliveries();
+    assert!(deliveries.len() <= 2, "{deliveries:?}");
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ struct Vendor {
     script: Mutex<VecDeque<Outcome>>,
     poison: BTreeSet<String>,
     calls: Mutex<Vec<Call>>,
+    /// What each slot was asked for.
+    attempts: Mutex<Vec<Attempt>>,
     overlapping: Mutex<BTreeSet<String>>,
 }
 
@@ -41,7 +43,8 @@ struct Call {
 
 #[async_trait]
 impl SegmentClient for Vendor {
-    async fn ready(&self, _: &Arc<Connection>, _: Attempt) -> Slot {
+    async fn ready(&self, _: &Arc<Connection>, attempt: Attempt) -> Slot {
+        self.attempts.lock().unwrap().push(attempt);
         Slot::free()
     }
 
@@ -117,6 +120,7 @@ impl Bench {
             script: Mutex::new(script.into_iter().collect()),
             poison: poison.iter().map(ToString::to_string).collect(),
             calls: Mutex::default(),
+            attempts: Mutex::default(),
             overlapping: Mutex::default(),
         });
         let (targets, _condemned) = Targets::new();
@@ -251,6 +255,29 @@ async fn newer_changes_coalesce_with_a_batch_that_waits_for_its_next_attempt() {
     assert_eq!(
         (calls[1].operation, calls[1].keys.len()),
         (Operation::Remove, 2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_call_that_holds_what_has_failed_before_is_a_repeated_attempt() {
+    let bench = Bench::new([retry(Trouble::Status(503), None)], &["c"]);
+    let mut stream = bench.open(LONG);
+    stream.submit("a", Operation::Add);
+    stream.lane.flush();
+    tokio::time::sleep(CALL_TIME / 2).await;
+    stream.submit("b", Operation::Add);
+    assert_eq!(stream.verdicts(2).await, [Verdict::Delivered; 2]);
+    // Found by halving: each probe is progress.
+    stream.submit("c", Operation::Add);
+    stream.submit("d", Operation::Add);
+    stream.verdicts(2).await;
+    let attempts = bench.vendor.attempts.lock().unwrap().clone();
+    assert_eq!(attempts[..2], [Attempt::First, Attempt::Again]);
+    assert!(attempts.len() >= 5, "{attempts:?}");
+    assert!(
+        attempts[2..]
+            .iter()
+            .all(|attempt| *attempt == Attempt::First)
     );
 }
 

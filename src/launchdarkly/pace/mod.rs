@@ -153,7 +153,8 @@ impl Pace {
         Admission::Go(Departure { probe })
     }
 
-    /// A call has ended, or was never made.
+    /// A call has ended, or was never made. What it taught is [observed](Self::observe) before:
+    /// a probe that is gone without a lesson gives its place to the next at once.
     pub(super) fn leave(&mut self, departure: &Departure) {
         self.under_way -= 1;
         if let Some(probe) = departure.probe {

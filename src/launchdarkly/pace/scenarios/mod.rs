@@ -216,11 +216,10 @@ impl Play {
         self.calls[call].answer = Some(answer);
     }
 
-    fn conclude(&mut self, call: usize) {
-        let call = &mut self.calls[call];
+    fn conclude(&mut self, index: usize) {
+        let call = &mut self.calls[index];
         let answer = call.answer.take().unwrap();
         let (lane, attempt, started) = (call.lane, call.attempt, call.started);
-        self.pace.leave(&call.departure);
         self.vendor.release(&answer);
         let feedback = Feedback {
             trouble: answer.trouble,
@@ -230,6 +229,7 @@ impl Play {
         };
         let unit = self.chance.f64();
         self.pace.observe(self.instant(), &feedback, unit);
+        self.pace.leave(&self.calls[index].departure);
         self.stated = self.stated.max(answer.stated.unwrap_or_default());
         self.made.push(Made {
             started,
