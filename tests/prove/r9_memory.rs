@@ -54,7 +54,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
         ..Faults::default()
     });
 
-    let (streams, len) = size.pick((250, 1_000), (1_000, 20));
+    let (streams, len) = size.pick((200, 1_000), (1_000, 20));
     let idle = rss_mib(&server, "VmRSS");
     let pushed = std::sync::Arc::new(Barrier::new(streams + 1));
     let healed = std::sync::Arc::new(Barrier::new(streams + 1));
