@@ -72,6 +72,16 @@ impl Entry {
         self.tried.calls > 0
     }
 
+    /// The entry that an item of a queue stands for, unless that has moved on.
+    fn live<'a>(
+        open: &'a HashMap<ContextKey, Self>,
+        (ordinal, key): &(u64, ContextKey),
+        operation: Operation,
+    ) -> Option<&'a Self> {
+        let of_item = |entry: &&Self| entry.ordinal == *ordinal && entry.queued == Some(operation);
+        open.get(key).filter(of_item)
+    }
+
     /// Gives all its acks the same verdict.
     pub(super) fn settle(self, verdict: Verdict) {
         self.changes
@@ -205,20 +215,11 @@ impl Batch {
         let Some(operation) = self.longest_due(rule, now) else {
             return false;
         };
-        let Self {
-            open,
-            adds,
-            removes,
-            ..
-        } = self;
-        let queue = match operation {
-            Operation::Add => adds,
-            Operation::Remove => removes,
-        };
+        let (open, queue) = self.split(operation);
         queue
             .keys
             .iter()
-            .filter_map(|(ordinal, key)| open.get(key).filter(|entry| entry.ordinal == *ordinal))
+            .filter_map(|item| Entry::live(open, item, operation))
             .take(rule.limit)
             .any(Entry::has_failed)
     }
@@ -360,10 +361,9 @@ impl Batch {
         } = self;
         for (queue, operation) in [(adds, Operation::Add), (removes, Operation::Remove)] {
             if queue.keys.len() > 2 * queue.live + MOST_STALE {
-                queue.keys.retain(|(ordinal, key)| {
-                    open.get(key)
-                        .is_some_and(|e| e.ordinal == *ordinal && e.queued == Some(operation))
-                });
+                queue
+                    .keys
+                    .retain(|item| Entry::live(open, item, operation).is_some());
             }
         }
     }
@@ -397,32 +397,26 @@ impl Batch {
 
     /// The ordinal and age of a queue's first live entry; drops stale items before it.
     fn front(&mut self, operation: Operation) -> Option<(u64, Instant)> {
-        let Self {
-            open,
-            adds,
-            removes,
-            ..
-        } = self;
-        let queue = match operation {
-            Operation::Add => adds,
-            Operation::Remove => removes,
-        };
+        let (open, queue) = self.split(operation);
         loop {
-            let (ordinal, key) = queue.keys.front()?;
-            match open.get(key) {
-                Some(e) if e.ordinal == *ordinal && e.queued == Some(operation) => {
-                    return Some((e.ordinal, e.since));
-                }
-                _ => drop(queue.keys.pop_front()),
+            match Entry::live(open, queue.keys.front()?, operation) {
+                Some(entry) => return Some((entry.ordinal, entry.since)),
+                None => drop(queue.keys.pop_front()),
             }
         }
     }
 
-    fn queue(&mut self, operation: Operation) -> &mut Queue {
-        match operation {
+    /// A queue, and the entries that its keys stand for.
+    fn split(&mut self, operation: Operation) -> (&HashMap<ContextKey, Entry>, &mut Queue) {
+        let queue = match operation {
             Operation::Add => &mut self.adds,
             Operation::Remove => &mut self.removes,
-        }
+        };
+        (&self.open, queue)
+    }
+
+    fn queue(&mut self, operation: Operation) -> &mut Queue {
+        self.split(operation).1
     }
 }
 

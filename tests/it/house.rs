@@ -240,11 +240,16 @@ pub(crate) fn destination(token: &str) -> pb::Destination {
 }
 
 pub(crate) fn open(destination: &str) -> pb::OpenStream {
+    open_into(destination, "vip")
+}
+
+/// Opens a stream into a segment of this ID.
+pub(crate) fn open_into(destination: &str, segment: &str) -> pb::OpenStream {
     pb::OpenStream {
         destination: destination.into(),
         activation: Some(pb::Activation {
-            segment_id: "vip".into(),
-            segment_name: "VIP".into(),
+            segment_id: segment.into(),
+            segment_name: segment.to_uppercase(),
             field_mappings: vec![],
         }),
         ..Default::default()

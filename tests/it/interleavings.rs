@@ -517,8 +517,24 @@ impl World {
         }
         self.history
             .conclude(self.sandbox.members(CLIENT_SIDE_ID, SEGMENT));
+        self.check_endings();
         self.service.stop().await;
         self.history
+    }
+
+    /// Streams end early because others take their place, or the service goes, and for no other
+    /// reason: whatever happens here is no fault of theirs.
+    fn check_endings(&self) {
+        for event in self.history.events() {
+            if let Event::Ended {
+                how: Ending::Status { reason, .. },
+                ..
+            } = &event
+            {
+                let expected = ["STREAM_SUPERSEDED", "SERVER_DRAINING"];
+                assert!(expected.contains(&reason.as_str()), "{event}");
+            }
+        }
     }
 }
 

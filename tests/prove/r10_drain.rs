@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use launchdarkly_connector::{
-    pb::{self, send_identifiers_request::Message as In},
+    pb::send_identifiers_request::Message as In,
     sandbox::{
         Faults, Sandbox,
         fixtures::{CLIENT_SIDE_ID, SEGMENT},
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     figure::Figure,
-    house::{Stream, connect, open},
+    house::{Stream, connect, open, open_into},
     load::{self, Load},
     options::Size,
     r4_crashes::{create, free_address},
@@ -71,16 +71,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
 
     // One that ignores whatever it is told, and one that never says a byte.
     let mut rude = Stream::start(connect(address).await).await;
-    let elsewhere = Some(pb::Activation {
-        segment_id: "rude".into(),
-        segment_name: "rude".into(),
-        field_mappings: vec![],
-    });
-    rude.send(In::Open(pb::OpenStream {
-        activation: elsewhere,
-        ..open(&name)
-    }))
-    .await;
+    rude.send(In::Open(open_into(&name, "rude"))).await;
     rude.next().await.map_err(|status| format!("{status:?}"))?;
     rude.add(&["rude"]).await;
     let silent = TcpStream::connect(address).await.unwrap();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use launchdarkly_connector::{
-    pb::{self, identifier_record::Operation},
+    pb::identifier_record::Operation,
     sandbox::{
         Call, Faults, Hidden,
         fixtures::{CLIENT_SIDE_ID, INTEGRATION},
@@ -12,7 +12,7 @@ use launchdarkly_connector::{
 
 use crate::{
     figure::Figure,
-    house::{self, House, record},
+    house::{House, open_into, record},
     load,
     options::Size,
 };
@@ -72,16 +72,7 @@ async fn isolate(
         refused_keys: Hidden(poison.iter().map(|place| key(*place)).collect()),
         ..Faults::default()
     });
-    let stream = house
-        .open_with(pb::OpenStream {
-            activation: Some(pb::Activation {
-                segment_id: segment.into(),
-                segment_name: segment.into(),
-                field_mappings: vec![],
-            }),
-            ..house::open(destination)
-        })
-        .await;
+    let stream = house.open_with(open_into(destination, segment)).await;
     let records = (0..MEMBERS).map(|place| record(&key(place), Operation::Add));
     stream.batch(records.collect()).await;
     let (answers, ended) = stream.finish().await;

@@ -3,15 +3,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use http::StatusCode;
-use launchdarkly_connector::{
-    pb,
-    sandbox::{Call, Faults, How, Mishap},
-};
+use launchdarkly_connector::sandbox::{Call, Faults, How, Mishap};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     figure::Figure,
-    house::{self, House, Stream},
+    house::{House, Stream, open_into},
     load,
     options::Size,
 };
@@ -35,7 +32,11 @@ async fn prove(size: Size, what: &str, rate: f64) -> Result<Vec<Figure>, String>
     let lasts = Duration::from_secs(size.pick(5, 30));
     let mut streams = Vec::new();
     for lane in 0..lanes {
-        streams.push(house.open_with(into(&name, lane)).await);
+        streams.push(
+            house
+                .open_with(open_into(&name, &format!("r6-{lane}")))
+                .await,
+        );
     }
     house.sandbox.set_faults(Faults {
         seed: size.seed,
@@ -80,18 +81,6 @@ async fn prove(size: Size, what: &str, rate: f64) -> Result<Vec<Figure>, String>
             format!("{:.1} s", recovered.as_secs_f64()),
         ),
     ])
-}
-
-fn into(destination: &str, lane: usize) -> pb::OpenStream {
-    let segment = format!("r6-{lane}");
-    pb::OpenStream {
-        activation: Some(pb::Activation {
-            segment_id: segment.clone(),
-            segment_name: segment,
-            field_mappings: vec![],
-        }),
-        ..house::open(destination)
-    }
 }
 
 /// Sends a record of a new key every now and then, and waits for all results: how many there are,

@@ -10,14 +10,14 @@ use std::{
 };
 
 use launchdarkly_connector::{
-    clock, pb,
+    clock,
     sandbox::{Call, Faults, IpLimit, Limits},
 };
 use tokio::task::JoinSet;
 
 use crate::{
     figure::Figure,
-    house::{self, House},
+    house::{House, open_into},
     load,
     options::Size,
 };
@@ -61,7 +61,9 @@ async fn prove(size: Size, says: Says) -> Result<Vec<Figure>, String> {
     let ends = Arc::new(AtomicBool::new(false));
     let mut phases = Vec::new();
     for lane in 0..LANES {
-        let stream = house.open_with(into(&name, lane)).await;
+        let stream = house
+            .open_with(open_into(&name, &format!("r7-{lane}")))
+            .await;
         let ends = Arc::clone(&ends);
         lanes.spawn(async move {
             let mut stream = stream;
@@ -107,18 +109,6 @@ fn limits(says: Says, limit: u64, window_ms: u64) -> Limits {
             }),
             ..Limits::default()
         },
-    }
-}
-
-fn into(destination: &str, lane: usize) -> pb::OpenStream {
-    let segment = format!("r7-{lane}");
-    pb::OpenStream {
-        activation: Some(pb::Activation {
-            segment_id: segment.clone(),
-            segment_name: segment,
-            field_mappings: vec![],
-        }),
-        ..house::open(destination)
     }
 }
 
