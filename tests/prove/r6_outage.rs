@@ -43,13 +43,15 @@ async fn prove(size: Size, what: &str, rate: f64) -> Result<Vec<Figure>, String>
         mishaps: vec![Mishap::new(How::Status(StatusCode::SERVICE_UNAVAILABLE)).at_rate(rate)],
         ..Faults::default()
     });
-    let until = Instant::now() + lasts;
+    let began = Instant::now();
+    let until = began + lasts;
     let mut senders = JoinSet::new();
     for (lane, stream) in streams.into_iter().enumerate() {
         senders.spawn(send(stream, lane, until));
     }
     tokio::time::sleep_until(until).await;
     let calls = house.sandbox.calls();
+    let lasted = began.elapsed();
     house.sandbox.set_faults(Faults::default());
     let recovered = Instant::now();
     let (mut records, mut delivered) = (0, 0);
@@ -60,7 +62,7 @@ async fn prove(size: Size, what: &str, rate: f64) -> Result<Vec<Figure>, String>
     let recovered = recovered.elapsed();
     let (first, again) = attempts(&calls);
     // A fifth of the first attempts, and ten a second.
-    let allowed = first / 5 + 10 * lasts.as_secs();
+    let allowed = first / 5 + u64::try_from(lasted.as_millis()).unwrap() / 100;
     let figure = |figure: &str| format!("{what} for {} s: {figure}", lasts.as_secs());
     Ok(vec![
         Figure::told(PROMISE, figure("lanes"), lanes),

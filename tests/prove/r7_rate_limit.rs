@@ -34,7 +34,9 @@ const UNDER_WAY: u64 = 100;
 
 pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
     let mut figures = load::runtime().block_on(prove(size, Says::Everything))?;
-    figures.extend(load::runtime().block_on(prove(size, Says::RetryAfter))?);
+    if size.large {
+        figures.extend(load::runtime().block_on(prove(size, Says::RetryAfter))?);
+    }
     Ok(figures)
 }
 
@@ -165,7 +167,11 @@ fn figures(calls: &[Call], phases: &[(u64, u64)], window_ms: u64, says: Says) ->
         let goodput = used as f64 / (limit * (WINDOWS - 1)) as f64;
         let what = format!("{how}, limit {limit}: goodput, % of it");
         let goodput = (100.0 * goodput).round();
-        figures.push(Figure::at_least(PROMISE, what, goodput, 90.0));
+        figures.push(match says {
+            Says::Everything => Figure::at_least(PROMISE, what, goodput, 90.0),
+            // The wait runs from a no in the midst of a window, and may end after the next one.
+            Says::RetryAfter => Figure::told(PROMISE, what, goodput),
+        });
         for (_, window) in adapted {
             accepted += window.accepted;
             limited += window.limited;

@@ -54,7 +54,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
         ..Faults::default()
     });
 
-    let streams = size.pick(200, 1_000);
+    let (streams, len) = size.pick((200, 1_000), (1_000, 20));
     let idle = rss_mib(&server, "VmRSS");
     let pushed = std::sync::Arc::new(Barrier::new(streams + 1));
     let healed = std::sync::Arc::new(Barrier::new(streams + 1));
@@ -72,7 +72,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
                 .map_err(|status| format!("{status:?}"))?;
             let (pushed, healed) = (pushed.clone(), healed.clone());
             pushers.spawn(async move {
-                push(&stream, n).await;
+                push(&stream, n, len).await;
                 pushed.wait().await;
                 healed.wait().await;
                 stream.half_close();
@@ -107,11 +107,12 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     ])
 }
 
-/// Hands all it has to the transport; what the server does not read waits there.
-async fn push(stream: &Stream, n: usize) {
+/// Hands all it has to the transport; what the server does not read waits there. Keys are filled
+/// up to `len` bytes: a few streams with long ones want as much memory as many with short ones.
+async fn push(stream: &Stream, n: usize, len: usize) {
     for batch in 0..BATCHES {
         let keys: Vec<_> = (0..BATCH)
-            .map(|key| format!("person-{n}-{batch}-{key}"))
+            .map(|key| format!("{:len$}", format!("person-{n}-{batch}-{key}")))
             .collect();
         stream
             .add(&keys.iter().map(String::as_str).collect::<Vec<_>>())
