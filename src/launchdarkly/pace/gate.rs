@@ -12,9 +12,13 @@ use tokio::time::Instant;
 use super::{Feedback, Hold, Remaining};
 use crate::domain::Trouble;
 
-/// Over how long the calls that waited for the same moment are spread. Short beside the ten
-/// seconds of a window, so that little of its allowance is lost.
-pub(super) const SPREAD: Duration = Duration::from_millis(250);
+/// How much later than the stated moment an account may begin, so that many accounts, and many
+/// processes, do not begin together. Short beside the ten seconds of a window, so that little
+/// of its allowance is lost.
+const SPREAD: Duration = Duration::from_millis(250);
+/// Over how long the first calls of an account are spread that waited for the same moment: some
+/// milliseconds between two are enough not to arrive as one.
+const OPENING: Duration = Duration::from_millis(100);
 /// Resets that differ by less are of the same window: clocks are read in milliseconds, and
 /// LaunchDarkly's machines may differ by some.
 const SAME_RESET: Duration = Duration::from_millis(100);
@@ -31,7 +35,9 @@ pub(super) struct Gate {
     opened: Option<Instant>,
     /// Limits met in a row that named no moment to come.
     undated: u32,
-    /// Earliest next start while those who waited are being spread.
+    /// The opening whose first calls are being spread, and how many of them are still to come.
+    opening: Option<(Instant, u16)>,
+    /// Earliest next start while they are.
     next: Option<Instant>,
 }
 
@@ -127,8 +133,9 @@ impl Gate {
     /// here and in other processes, from waking together.
     pub(super) fn not_before(&self, now: Instant, under_way: usize, unit: f64) -> Option<Instant> {
         let later = |at: Instant| at + SPREAD.mul_f64(unit);
-        if let Some(hold) = self.hold(now) {
-            return Some(later(hold.until));
+        // It was drawn at random already.
+        if let Some(hold) = self.hold.filter(|hold| now < hold.until) {
+            return Some(hold.until);
         }
         let under_way = u64::try_from(under_way).unwrap_or(u64::MAX);
         match self.window.filter(|window| now < window.reset) {
@@ -137,15 +144,20 @@ impl Gate {
         }
     }
 
-    /// A call starts at `now`. If it may have waited, the next does not follow at once: `most`,
-    /// as many as may ever be under way, leave within about [`SPREAD`].
+    /// A call starts at `now`. If it may have waited, the next does not follow at once: the first
+    /// `most`, as many as may ever be under way, leave within about [`OPENING`].
     pub(super) fn departs(&mut self, now: Instant, most: u16, unit: f64) {
         let hold = self.hold.map(|hold| hold.until);
         let window = self.window.map(|window| window.reset);
         let known = [hold, window, self.opened];
         let opened = known.into_iter().flatten().filter(|at| *at <= now).max();
-        let spreads = opened.is_some_and(|opened| now < opened + 2 * SPREAD);
-        let gap = 2 * SPREAD / u32::from(most.max(1));
+        let recent = opened.filter(|opened| now < *opened + 2 * SPREAD);
+        self.opening = recent.map(|opened| match self.opening {
+            Some((known, left)) if known == opened => (opened, left.saturating_sub(1)),
+            _ => (opened, most.saturating_sub(1)),
+        });
+        let gap = 2 * OPENING / u32::from(most.max(1));
+        let spreads = self.opening.is_some_and(|(_, left)| left > 0);
         self.next = spreads.then(|| now + gap.mul_f64(unit));
     }
 }
@@ -195,14 +207,14 @@ mod tests {
         assert_eq!(gate.not_before(now, 0, 0.0), None);
         gate.observe(now, &told_to_wait(SECOND), 0.0);
         assert_eq!(gate.not_before(now, 0, 0.0), Some(now + SECOND));
-        assert_eq!(
-            gate.not_before(now, 0, 0.5),
-            Some(now + SECOND + SPREAD / 2)
-        );
         let opened = now + SECOND;
         assert_eq!(gate.not_before(opened, 0, 0.5), None);
+        for _ in 1..10 {
+            gate.departs(opened, 10, 0.5);
+            assert_eq!(gate.not_before(opened, 1, 0.5), Some(opened + OPENING / 10));
+        }
         gate.departs(opened, 10, 0.5);
-        assert_eq!(gate.not_before(opened, 1, 0.5), Some(opened + SPREAD / 10));
+        assert_eq!(gate.not_before(opened, 1, 0.5), None);
         let long_after = opened + SECOND;
         gate.departs(long_after, 10, 0.5);
         assert_eq!(gate.not_before(long_after, 1, 0.5), None);
@@ -249,6 +261,8 @@ mod tests {
         gate.observe(now, &remaining(3, SECOND), 0.0);
         assert_eq!(room(&gate, now), 3);
         assert_eq!(gate.not_before(now, 3, 0.0), Some(now + SECOND));
+        let half = Some(now + SECOND + SPREAD / 2);
+        assert_eq!(gate.not_before(now, 3, 0.5), half);
         assert_eq!(room(&gate, now + SECOND), 100);
         gate.observe(now, &remaining(0, SECOND), 0.0);
         assert_eq!(gate.hold(now).unwrap().until, now + SECOND);
