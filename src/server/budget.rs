@@ -1,9 +1,12 @@
 //! How many bytes of records the process may hold, and how much of them one destination.
 //!
-//! Whoever asks for room gets it only while four times what his group holds is left free. So one
-//! destination whose records do not leave takes a fifth of the budget at most, another one a fifth
-//! of what that has left, and so on: ten that are stuck still leave a tenth for all others. Nobody
-//! has to be given a fixed part, which would be too much for some and wasted on others.
+//! Whoever asks for room gets it only while nine times what his group holds is left free. So one
+//! destination whose records do not leave takes a tenth of the budget at most, another one a tenth
+//! of what that has left, and so on: twenty that are stuck still leave a tenth for all others.
+//! Nobody has to be given a fixed part, which would be too much for some and wasted on others.
+//!
+//! Streams that have not said their destination yet have a small budget of their own, so that a
+//! stream can be opened, and told what is wrong, however much is stuck.
 //!
 //! Groups are destinations and not LaunchDarkly accounts: what the edge knows of a stream is its
 //! destination, and the rule holds for any number of groups.
@@ -18,9 +21,12 @@ use tokio::sync::Notify;
 
 use crate::domain::DestinationUid;
 
-/// How many times what a group holds must be left free. Ours: a fifth of the default budget is
-/// some 60,000 records, many times what a destination needs that LaunchDarkly answers.
-const HEADROOM: usize = 4;
+/// How many times what a group holds must be left free. Ours: a tenth of the default budget is
+/// some 30,000 records, many times what a destination needs that LaunchDarkly answers.
+const HEADROOM: isize = 9;
+/// First messages that may be under way at once. Ours: they are small and come at once, so that
+/// even of a thousand streams that open together few are ever half read.
+const NEWCOMERS: isize = 16;
 
 /// The bytes that all streams together may hold; clones are handles to the same.
 #[derive(Debug, Clone)]
@@ -29,8 +35,7 @@ pub(crate) struct Budget(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// What the largest message takes: the least that is ever asked for.
-    message: usize,
-    /// Of the streams that have not said their destination yet.
+    message: isize,
     newcomers: Arc<Group>,
     books: Mutex<Books>,
     freed: Notify,
@@ -38,7 +43,8 @@ struct Inner {
 
 #[derive(Debug)]
 struct Books {
-    free: usize,
+    /// Less than nothing while messages came along in others' frames.
+    free: isize,
     groups: HashMap<DestinationUid, Weak<Group>>,
 }
 
@@ -46,7 +52,7 @@ struct Books {
 #[derive(Debug, Default)]
 pub(super) struct Group {
     /// Guarded by the budget's books, which every change goes through.
-    held: Mutex<usize>,
+    held: Mutex<isize>,
     /// Lets its streams ask in their order; the one whose turn it is waits for room.
     turn: tokio::sync::Mutex<()>,
 }
@@ -55,21 +61,32 @@ pub(super) struct Group {
 pub(super) struct Room {
     budget: Arc<Inner>,
     group: Arc<Group>,
-    bytes: usize,
+    bytes: isize,
 }
 
 impl Budget {
     /// A budget of `bytes`, at least that of one message of `message` bytes.
     pub(crate) fn new(bytes: usize, message: usize) -> Self {
+        Self::of(signed(bytes.max(message)), signed(message))
+    }
+
+    fn of(free: isize, message: isize) -> Self {
         Self(Arc::new(Inner {
             message,
             newcomers: Arc::default(),
             books: Mutex::new(Books {
-                free: bytes.max(message),
+                free,
                 groups: HashMap::new(),
             }),
             freed: Notify::new(),
         }))
+    }
+
+    /// A budget beside this one, for the first messages of streams.
+    pub(crate) fn for_newcomers(&self) -> Self {
+        let message = self.0.message;
+        // They are one group: the rule must not keep them from what is theirs.
+        Self::of(NEWCOMERS * message * (HEADROOM + 1), message)
     }
 
     /// The group of streams that have no destination yet.
@@ -95,13 +112,24 @@ impl Budget {
         loop {
             let freed = self.0.freed.notified();
             if self.0.take(&group) {
-                return Room {
-                    bytes: self.0.message,
-                    budget: Arc::clone(&self.0),
-                    group: Arc::clone(&group),
-                };
+                return self.room(&group, self.0.message);
             }
             freed.await;
+        }
+    }
+
+    /// Takes room for a message that is there already, whatever is left.
+    pub(super) fn insist(&self, group: &Arc<Group>, bytes: usize) -> Room {
+        let bytes = signed(bytes);
+        self.0.change(group, bytes);
+        self.room(group, bytes)
+    }
+
+    fn room(&self, group: &Arc<Group>, bytes: isize) -> Room {
+        Room {
+            budget: Arc::clone(&self.0),
+            group: Arc::clone(group),
+            bytes,
         }
     }
 }
@@ -122,38 +150,33 @@ impl Inner {
         fits
     }
 
-    fn give_back(&self, group: &Group, bytes: usize) {
+    /// Counts so many more bytes, or fewer, as held by a group.
+    fn change(&self, group: &Group, bytes: isize) {
         let mut books = self.books();
-        books.free += bytes;
-        *lock(&group.held) -= bytes;
+        books.free -= bytes;
+        *lock(&group.held) += bytes;
         drop(books);
         self.freed.notify_waiters();
     }
 }
 
 /// Whether a group that holds `held` may take a message while `free` is left.
-fn may_take(message: usize, held: usize, free: usize) -> bool {
-    free.checked_sub(message)
-        .is_some_and(|left| HEADROOM * held <= left)
+fn may_take(message: isize, held: isize, free: isize) -> bool {
+    let left = free - message;
+    left >= 0 && HEADROOM * held <= left
+}
+
+fn signed(bytes: usize) -> isize {
+    isize::try_from(bytes).expect("no machine has so much memory")
 }
 
 impl Room {
-    /// Counts it to another group, whatever that one holds.
-    pub(super) fn move_to(&mut self, group: &Arc<Group>) {
-        let books = self.budget.books();
-        *lock(&self.group.held) -= self.bytes;
-        *lock(&group.held) += self.bytes;
-        drop(books);
-        self.group = Arc::clone(group);
-        self.budget.freed.notify_waiters();
-    }
-
     /// Gives back all but `bytes`; it never grows.
     pub(super) fn shrink(&mut self, bytes: usize) {
-        let surplus = self.bytes.saturating_sub(bytes);
+        let surplus = (self.bytes - signed(bytes)).max(0);
         if surplus > 0 {
             self.bytes -= surplus;
-            self.budget.give_back(&self.group, surplus);
+            self.budget.change(&self.group, -surplus);
         }
     }
 }
@@ -184,6 +207,12 @@ mod tests {
 
     const MESSAGE: usize = 10;
 
+    impl Budget {
+        pub(in crate::server) fn free(&self) -> isize {
+            self.0.books().free
+        }
+    }
+
     fn destination(budget: &Budget) -> Arc<Group> {
         budget.group(DestinationUid::generate())
     }
@@ -198,13 +227,13 @@ mod tests {
     }
 
     #[test]
-    fn ten_that_take_all_they_get_leave_a_tenth() {
+    fn twenty_that_take_all_they_get_leave_a_tenth() {
         let budget = Budget::new(1000 * MESSAGE, MESSAGE);
-        let groups: Vec<_> = (0..10).map(|_| destination(&budget)).collect();
+        let groups: Vec<_> = (0..20).map(|_| destination(&budget)).collect();
         let taken: Vec<_> = groups.iter().map(|group| hog(&budget, group)).collect();
         let held: Vec<_> = taken.iter().map(Vec::len).collect();
-        assert_eq!(held[..3], [200, 160, 128], "a fifth of what is left, each");
-        assert!(budget.0.books().free >= 100 * MESSAGE, "{held:?}");
+        assert_eq!(held[..3], [100, 90, 81], "a tenth of what is left, each");
+        assert!(budget.free() >= 100 * signed(MESSAGE), "{held:?}");
     }
 
     #[test]
@@ -213,22 +242,28 @@ mod tests {
         let uid = DestinationUid::generate();
         let (one, other) = (budget.group(uid), budget.group(uid));
         let taken = hog(&budget, &one);
-        assert_eq!(taken.len(), 20);
+        assert_eq!(taken.len(), 10);
         assert!(now(&budget, &other).is_none());
-        assert!(now(&budget, &budget.newcomers()).is_some());
     }
 
     #[test]
-    fn room_that_moves_counts_where_it_went() {
-        let budget = Budget::new(100 * MESSAGE, MESSAGE);
-        let (newcomers, group) = (budget.newcomers(), destination(&budget));
-        for _ in 0..30 {
-            let mut room = now(&budget, &newcomers).unwrap();
-            room.move_to(&group);
-            std::mem::forget(room);
-        }
-        assert!(now(&budget, &group).is_none());
-        assert!(now(&budget, &newcomers).is_some());
+    fn newcomers_have_their_own_room_whatever_is_stuck() {
+        let budget = Budget::new(MESSAGE, MESSAGE);
+        let _stuck = hog(&budget, &destination(&budget));
+        let newcomers = budget.for_newcomers();
+        let opening = hog(&newcomers, &newcomers.newcomers());
+        assert_eq!(signed(opening.len()), NEWCOMERS);
+    }
+
+    #[test]
+    fn what_is_there_already_is_counted_beyond_what_is_left_and_others_wait() {
+        let budget = Budget::new(4 * MESSAGE, MESSAGE);
+        let group = destination(&budget);
+        let there = budget.insist(&group, 5 * MESSAGE);
+        assert_eq!(budget.free(), -signed(MESSAGE));
+        assert!(now(&budget, &destination(&budget)).is_none());
+        drop(there);
+        assert!(now(&budget, &destination(&budget)).is_some());
     }
 
     #[tokio::test]
@@ -276,11 +311,11 @@ mod tests {
                 if bytes % 7 == 0 && !rooms.is_empty() {
                     rooms.swap_remove(bytes % rooms.len());
                 }
-                let held: usize = rooms.iter().map(|room| room.bytes).sum();
-                prop_assert_eq!(budget.0.books().free + held, 30 * MESSAGE);
+                let held: isize = rooms.iter().map(|room| room.bytes).sum();
+                prop_assert_eq!(budget.free() + held, 30 * signed(MESSAGE));
             }
             drop(rooms);
-            prop_assert_eq!(budget.0.books().free, 30 * MESSAGE);
+            prop_assert_eq!(budget.free(), 30 * signed(MESSAGE));
             prop_assert!(groups.iter().all(|group| *lock(&group.held) == 0));
         }
     }

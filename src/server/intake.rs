@@ -28,15 +28,17 @@ const STREAM_PATH: &str = "/cdp.destinations.v1.DestinationConnector/SendIdentif
 /// slower than any link that an executor runs on.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Puts the body of a stream behind the budget; leaves other requests as they are.
+/// Puts the body of a stream behind the budget, its first message behind that of `newcomers`;
+/// leaves other requests as they are.
 pub(crate) fn gate(
     budget: &Budget,
+    newcomers: &Budget,
     request: http::Request<tonic::body::Body>,
 ) -> http::Request<tonic::body::Body> {
     if request.uri().path() != STREAM_PATH {
         return request;
     }
-    let intake = Intake::new(budget);
+    let intake = Intake::new(budget, newcomers);
     let gated = |body| tonic::body::Body::new(Gated::new(body, intake.clone()));
     let mut request = request.map(gated);
     request.extensions_mut().insert(intake);
@@ -55,16 +57,19 @@ pub(super) struct Intake {
 struct Shared {
     /// Room for the message that is being read.
     reserved: Option<Room>,
+    /// What the next message is counted to.
+    budget: Budget,
     group: Arc<Group>,
     half_closed: bool,
 }
 
 impl Intake {
     /// A new stream's intake.
-    fn new(budget: &Budget) -> Self {
+    fn new(budget: &Budget, newcomers: &Budget) -> Self {
         let shared = Shared {
             reserved: None,
-            group: budget.newcomers(),
+            budget: newcomers.clone(),
+            group: newcomers.newcomers(),
             half_closed: false,
         };
         Self {
@@ -73,20 +78,27 @@ impl Intake {
         }
     }
 
-    /// Counts the stream's next messages to those of its destination.
+    /// Counts the stream's messages to those of its destination from now on.
     pub(super) fn join(&self, uid: DestinationUid) {
-        self.lock().group = self.budget.group(uid);
+        let mut shared = self.lock();
+        shared.budget = self.budget.clone();
+        shared.group = self.budget.group(uid);
+        // It was made for the first message; another that has come meanwhile is counted when it
+        // is kept.
+        shared.reserved = None;
     }
 
     /// Exchanges the reservation of a decoded message for what it really holds. A message that
-    /// came along in another one's last frame finds none: at most a frame goes uncounted.
-    pub(super) fn keep(&self, bytes: usize) -> Option<Room> {
+    /// came along in another one's last frame has none, and is counted all the same.
+    pub(super) fn keep(&self, bytes: usize) -> Room {
         let mut shared = self.lock();
-        let mut reserved = shared.reserved.take()?;
-        reserved.shrink(bytes);
-        // It may have been made before the stream said its destination.
-        reserved.move_to(&shared.group);
-        Some(reserved)
+        match shared.reserved.take() {
+            Some(mut reserved) => {
+                reserved.shrink(bytes);
+                reserved
+            }
+            None => shared.budget.insist(&shared.group, bytes),
+        }
     }
 
     /// Whether the client half-closed the stream, rather than going away.
@@ -127,8 +139,10 @@ impl Gated {
         if shared.reserved.is_some() {
             return Poll::Ready(());
         }
-        let budget = &self.intake.budget;
-        let start = || Box::pin(budget.clone().reserve(Arc::clone(&shared.group))) as BoxFuture<_>;
+        let start = || {
+            let budget = shared.budget.clone();
+            Box::pin(budget.reserve(Arc::clone(&shared.group))) as BoxFuture<_>
+        };
         let reservation = self.reservation.get_or_insert_with(start);
         shared.reserved = Some(ready!(reservation.as_mut().poll(cx)));
         self.reservation = None;
@@ -199,7 +213,7 @@ mod tests {
     const MIB: usize = 1024 * 1024;
 
     fn gated(budget: &Budget) -> (Gated, Intake) {
-        let intake = Intake::new(budget);
+        let intake = Intake::new(budget, budget);
         let body = tonic::body::Body::new(Full::new(Bytes::from_static(b"message")));
         (Gated::new(body, intake.clone()), intake)
     }
@@ -209,7 +223,7 @@ mod tests {
         let budget = Budget::new(MIB, MIB);
         let (mut first, first_intake) = gated(&budget);
         first.frame().await.unwrap().unwrap();
-        let kept = first_intake.keep(10 * 1024).unwrap();
+        let kept = first_intake.keep(10 * 1024);
 
         let (mut second, _) = gated(&budget);
         let mut frame = second.frame();
@@ -219,6 +233,17 @@ mod tests {
         assert!((&mut frame).now_or_never().is_none());
         drop(kept);
         assert!(frame.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn messages_that_share_a_frame_are_counted_each() {
+        let budget = Budget::new(4 * MIB, MIB);
+        let (mut body, intake) = gated(&budget);
+        body.frame().await.unwrap().unwrap();
+        let kept = [10, 20, 30].map(|bytes| intake.keep(bytes));
+        assert_eq!(budget.free(), 4 * 1024 * 1024 - 60);
+        drop(kept);
+        assert_eq!(budget.free(), 4 * 1024 * 1024);
     }
 
     #[tokio::test]
@@ -240,7 +265,7 @@ mod tests {
             ))))
             .chain(tokio_stream::pending()),
         );
-        let mut body = Gated::new(tonic::body::Body::new(part), Intake::new(&budget));
+        let mut body = Gated::new(tonic::body::Body::new(part), Intake::new(&budget, &budget));
         body.frame().await.unwrap().unwrap();
         assert!(body.frame().await.unwrap().is_err());
         let (mut next, _) = gated(&budget);

@@ -51,10 +51,11 @@ impl Books {
     }
 
     /// Keeps a batch's room until `unsettled` more of its records, up to `last`, have a result.
-    pub(super) fn keep(&mut self, last: i64, unsettled: usize, room: Option<Room>) {
-        let room = room.filter(|_| unsettled > 0);
-        let kept = room.map(|_room| Kept { unsettled, _room });
-        self.kept.extend(kept.map(|kept| (last, kept)));
+    pub(super) fn keep(&mut self, last: i64, unsettled: usize, room: Room) {
+        if unsettled > 0 {
+            let _room = room;
+            self.kept.insert(last, Kept { unsettled, _room });
+        }
     }
 
     /// Enters a record's result. A batch whose last record has one holds no more memory.
@@ -63,6 +64,8 @@ impl Books {
             tally.settled(outcome.as_ref().map(|failure| failure.reason().as_str()));
         }
         self.ledger.settle(sequence, outcome);
+        // Every batch that waits has its room here, so the next one up is the record's own. A
+        // record that is rejected as it is read has none yet.
         let Some((&last, kept)) = self.kept.range_mut(sequence..).next() else {
             return;
         };
