@@ -1,6 +1,6 @@
 //! One call of a lane, with the isolation of refused members.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -13,6 +13,10 @@ use crate::domain::{
     Attempt, Connection, ContextKey, Delivery, Operation, Outcome, Refusal, Revision,
     SegmentClient, SegmentRef, Slot, Trouble,
 };
+
+/// How often a call that waits for the slot of its next probe looks whether it is still wanted;
+/// as often as a lane does.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 
 /// A sealed batch on its way.
 #[derive(Debug)]
@@ -52,7 +56,7 @@ pub(super) enum End {
     /// Try the rest later.
     Later {
         trouble: Trouble,
-        retry_after: Option<std::time::Duration>,
+        retry_after: Option<Duration>,
     },
     /// The credentials or the segment are refused: trying again cannot help.
     Refused(Refusal),
@@ -91,7 +95,7 @@ impl Call {
             };
             let ready = match slot.take() {
                 Some(slot) => slot,
-                None => match self.next_slot().await {
+                None => match self.next_slot(work).await {
                     Ok(slot) => slot,
                     Err(end) => return end,
                 },
@@ -131,17 +135,29 @@ impl Call {
     }
 
     /// The slot of a further probe. Where the vendor holds calls back, the lane waits better: it
-    /// coalesces and times out meanwhile.
-    async fn next_slot(&self) -> Result<Slot, End> {
-        if let Some((until, trouble)) = self.client.held_until(&self.connection) {
-            let retry_after = Some(until.saturating_duration_since(Instant::now()));
-            return Err(End::Later {
-                trouble,
-                retry_after,
-            });
-        }
+    /// coalesces and times out meanwhile. In line for a slot, what nobody waits for any more is
+    /// let go every now and then.
+    async fn next_slot(&self, work: &mut Work) -> Result<Slot, End> {
         // Isolating is progress, not repetition.
-        Ok(self.client.ready(&self.connection, Attempt::First).await)
+        let mut ready = pin!(self.client.ready(&self.connection, Attempt::First));
+        loop {
+            if let Some((until, trouble)) = self.client.held_until(&self.connection) {
+                let retry_after = Some(until.saturating_duration_since(Instant::now()));
+                return Err(End::Later {
+                    trouble,
+                    retry_after,
+                });
+            }
+            tokio::select! {
+                // A slot that has come is used.
+                biased;
+                slot = &mut ready => return Ok(slot),
+                () = tokio::time::sleep(LOOK_AROUND) => work.refresh(Instant::now()),
+            }
+            if work.entries.iter().all(Option::is_none) {
+                return Err(End::Judged);
+            }
+        }
     }
 
     fn delivery(&self, operation: Operation, keys: Vec<ContextKey>) -> Delivery {

@@ -66,7 +66,8 @@ impl Fences {
 impl Fence {
     /// Waits until nothing of the stream before can reach the vendor any more. Also a stream
     /// that is superseded itself must wait, since the next one waits only for it. At the longest
-    /// one attempt: no further probe of a refused call is made for it.
+    /// one attempt, or a second in line for another: no further probe of a refused call is made
+    /// for it.
     pub(super) async fn previous_ended(&self) {
         if let Some(previous) = &self.previous {
             previous.cancelled().await;

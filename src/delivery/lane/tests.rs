@@ -31,6 +31,8 @@ struct Vendor {
     /// What each slot was asked for.
     attempts: Mutex<Vec<Attempt>>,
     overlapping: Mutex<BTreeSet<String>>,
+    /// Slots that are given before none is any more.
+    slots: Mutex<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +47,14 @@ struct Call {
 impl SegmentClient for Vendor {
     async fn ready(&self, _: &Arc<Connection>, attempt: Attempt) -> Slot {
         self.attempts.lock().unwrap().push(attempt);
+        let given = {
+            let mut slots = self.slots.lock().unwrap();
+            *slots = slots.saturating_sub(1);
+            *slots > 0
+        };
+        if !given {
+            std::future::pending::<()>().await;
+        }
         Slot::free()
     }
 
@@ -122,6 +132,7 @@ impl Bench {
             calls: Mutex::default(),
             attempts: Mutex::default(),
             overlapping: Mutex::default(),
+            slots: Mutex::new(usize::MAX),
         });
         let (targets, _condemned) = Targets::new();
         let settings = Settings {
@@ -498,4 +509,21 @@ async fn beside_a_call_that_hangs_changes_wait_for_company_but_only_a_moment() {
     assert_eq!(began.elapsed(), COMPANY + CALL_TIME);
     let calls = bench.calls();
     assert_eq!(calls[2].keys.len(), 5, "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_goes_while_an_isolation_waits_for_a_slot_is_let_go() {
+    let bench = Bench::new([], &["k0", "k1", "k2", "k3"]);
+    // The first call gets one, and its first probe never does.
+    *bench.vendor.slots.lock().unwrap() = 2;
+    let mut gone = bench.open(LONG);
+    (0..4).for_each(|n| gone.submit(&format!("k{n}"), Operation::Add));
+    gone.lane.flush();
+    tokio::time::sleep(2 * CALL_TIME).await;
+    assert_eq!(bench.calls().len(), 1);
+    gone.tickets.abandon();
+    gone.lane.sweep();
+    drop(gone);
+    let ended = tokio::time::timeout(Duration::from_secs(2), bench.dispatcher.ended());
+    ended.await.expect("nobody waits for the isolation");
 }
