@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::{
-    sync::{Mutex as Turnstile, Notify},
+    sync::{Mutex as Turnstile, MutexGuard as Turn, Notify},
     time::{Instant, sleep_until},
 };
 
@@ -38,19 +38,32 @@ impl Drop for Place {
     }
 }
 
-/// A repeated attempt that is paid for; refunded when it is dropped before it is made.
+/// A repeated attempt that is paid for; refunded when it is dropped before it is made. Until then
+/// it keeps the turn at the budget: were others to pay meanwhile, all that came while the account
+/// had to wait would leave together afterwards.
 #[derive(Debug)]
-struct Paid<'a>(Option<&'a Account>);
+struct Paid<'a> {
+    by: Option<&'a Account>,
+    _turn: Option<Turn<'a, ()>>,
+}
 
 impl Paid<'_> {
+    /// First attempts cost nothing.
+    fn free() -> Self {
+        Self {
+            by: None,
+            _turn: None,
+        }
+    }
+
     fn spend(mut self) {
-        self.0 = None;
+        self.by = None;
     }
 }
 
 impl Drop for Paid<'_> {
     fn drop(&mut self) {
-        if let Some(account) = self.0 {
+        if let Some(account) = self.by {
             account.pace().refund();
         }
     }
@@ -70,7 +83,7 @@ impl Account {
     /// was taken is given back.
     pub(super) async fn ready(self: &Arc<Self>, attempt: Attempt) -> Place {
         let paid = match attempt {
-            Attempt::First => Paid(None),
+            Attempt::First => Paid::free(),
             Attempt::Again => self.afford().await,
         };
         let _turn = self.turnstile.lock().await;
@@ -84,11 +97,16 @@ impl Account {
     }
 
     async fn afford(&self) -> Paid<'_> {
-        let _turn = self.budget.lock().await;
+        let turn = self.budget.lock().await;
         loop {
             let asked = self.pace().afford(Instant::now());
             match asked {
-                Ok(()) => return Paid(Some(self)),
+                Ok(()) => {
+                    return Paid {
+                        by: Some(self),
+                        _turn: Some(turn),
+                    };
+                }
                 // A first attempt may pay meanwhile; the floor alone takes no longer than this.
                 Err(at) => sleep_until(at).await,
             }

@@ -152,3 +152,23 @@ async fn a_probe_that_is_dropped_lets_another_take_its_place() {
     drop(probe);
     assert!(goes(&account, Attempt::First).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn repeats_that_came_while_the_account_had_to_wait_do_not_leave_together() {
+    let account = account(100);
+    tell_to_wait(&account);
+    let left = Mutex::new(Vec::new());
+    let calls = (0..60).map(async |_| {
+        let _place = account.ready(Attempt::Again).await;
+        left.lock().unwrap().push(Instant::now());
+    });
+    join_all(calls).await;
+    let left = left.lock().unwrap();
+    let first = left[0];
+    let at_once = left
+        .iter()
+        .filter(|at| **at < first + Duration::from_secs(1));
+    // Ten a second, what may be saved, and the one that stood in line.
+    let at_once = at_once.count();
+    assert!(at_once <= 14, "{at_once} left within a second");
+}
