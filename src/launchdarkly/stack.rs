@@ -56,6 +56,16 @@ impl Stack {
         request: Request<Bytes>,
     ) -> Result<Answer, Trouble> {
         let started = Instant::now();
+        let answer = self.send(request).await;
+        let feedback = feedback(&answer, errand, started);
+        self.throttle.observe(connection, &feedback);
+        answer
+    }
+
+    /// Sends a request that names no account, so that no pace has anything to learn from what
+    /// becomes of it. Ends within the attempt's time-out; cancel safe.
+    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Answer, Trouble> {
+        let started = Instant::now();
         let deadline = started + self.attempt_timeout;
         let answer = match timeout_at(deadline, self.transport.send(request)).await {
             Ok(Ok(response)) => Ok(Answer {
@@ -67,16 +77,24 @@ impl Stack {
             Ok(Err(trouble)) => Err(trouble),
             Err(_) => Err(Trouble::TimedOut),
         };
-        let feedback = feedback(&answer, errand, started);
-        self.throttle.observe(connection, &feedback);
+        let head = answer.as_ref().ok();
         tracing::debug!(
-            status = answer.as_ref().ok().map(|answer| answer.status.as_u16()),
-            trouble = feedback.trouble.map(tracing::field::display),
-            wait = feedback.wait.map(tracing::field::debug),
+            status = head.map(|answer| answer.status.as_u16()),
+            trouble = trouble(&answer).map(tracing::field::display),
+            wait = head
+                .and_then(|answer| answer.hints.wait(answer.status))
+                .map(tracing::field::debug),
             latency = ?started.elapsed(),
             "called LaunchDarkly"
         );
         answer
+    }
+}
+
+fn trouble(answer: &Result<Answer, Trouble>) -> Option<Trouble> {
+    match answer {
+        Ok(answer) => classify::trouble(answer.status),
+        Err(trouble) => Some(*trouble),
     }
 }
 

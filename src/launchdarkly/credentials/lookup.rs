@@ -68,15 +68,18 @@ impl Lookup<'_> {
         }
     }
 
-    /// Whether any account has the environment; needs no token, and sends none.
+    /// Whether any account has the environment; needs no token, and sends none. So it counts for
+    /// no account: it waits for nobody's turn, and holds up no deliveries whatever is answered.
     pub(super) async fn existence(&self) -> Result<Existence, CredentialsUnavailable> {
         let Some(host) = self.hosts.client_sdk(self.connection.instance) else {
             return Ok(Existence::NotTold);
         };
         let uri = format!("{host}/sdk/goals/{}", self.connection.client_side_id);
-        let answer = self
-            .send(anonymous(Method::HEAD, &uri, Bytes::new()))
-            .await?;
+        let request = written(anonymous(Method::HEAD, &uri, Bytes::new()))?;
+        let answer = match timeout_at(self.deadline, self.stack.send(request)).await {
+            Ok(answer) => self.within_time(answer)?,
+            Err(_) => return Err(unavailable(Trouble::TimedOut)),
+        };
         match answer.status {
             StatusCode::NOT_FOUND => Ok(Existence::Nowhere),
             status if status.is_success() => Ok(Existence::Somewhere),
@@ -112,8 +115,7 @@ impl Lookup<'_> {
         &self,
         request: Result<Request<Bytes>, Unwritable>,
     ) -> Result<Answer, CredentialsUnavailable> {
-        // The form of what stands in these requests has been checked by `hints`.
-        let request = request.map_err(|_| unavailable(Trouble::Connection))?;
+        let request = written(request)?;
         let call = async {
             let throttle = &self.stack.throttle;
             let _slot = throttle.ready(self.connection, Attempt::First).await;
@@ -121,13 +123,19 @@ impl Lookup<'_> {
             self.stack.attempt(self.connection, errand, request).await
         };
         match timeout_at(self.deadline, call).await {
-            Ok(Ok(mut answer)) => {
-                answer.deadline = answer.deadline.min(self.deadline);
-                Ok(answer)
-            }
-            Ok(Err(trouble)) => Err(unavailable(trouble)),
+            Ok(answer) => self.within_time(answer),
             Err(_) => Err(self.out_of_time()),
         }
+    }
+
+    /// An answer whose body has no more time than the whole lookup.
+    fn within_time(
+        &self,
+        answer: Result<Answer, Trouble>,
+    ) -> Result<Answer, CredentialsUnavailable> {
+        let mut answer = answer.map_err(unavailable)?;
+        answer.deadline = answer.deadline.min(self.deadline);
+        Ok(answer)
     }
 
     /// Time may have been spent waiting for LaunchDarkly, or waiting as it had asked.
@@ -140,6 +148,13 @@ impl Lookup<'_> {
             None => unavailable(Trouble::TimedOut),
         }
     }
+}
+
+fn written(
+    request: Result<Request<Bytes>, Unwritable>,
+) -> Result<Request<Bytes>, CredentialsUnavailable> {
+    // The form of what stands in these requests has been checked by `hints`.
+    request.map_err(|_| unavailable(Trouble::Connection))
 }
 
 async fn decode<T: DeserializeOwned>(

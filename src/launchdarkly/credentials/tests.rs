@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::{advice, advice::Advice, hints};
 use crate::{
     domain::{
-        CheckKind, CheckOutcome, Connection, CredentialFacts, CredentialReport, Instance, Trouble,
-        Vendor,
+        CheckKind, CheckOutcome, Connection, CredentialFacts, CredentialReport, Instance,
+        SegmentClient, Trouble, Vendor,
     },
     launchdarkly::{
         Client, Settings, actions,
@@ -305,6 +305,21 @@ async fn the_check_that_needs_no_token_gets_none() {
         let sent = call.headers.contains_key("authorization");
         assert_eq!(sent, !call.path.starts_with("/sdk/"), "{}", call.path);
     }
+}
+
+#[tokio::test]
+async fn what_another_host_answers_holds_up_no_deliveries() {
+    let limited = || {
+        let wait = [("retry-after", "60")];
+        Some((http::StatusCode::TOO_MANY_REQUESTS, wait).into_response())
+    };
+    let server = but("/sdk/goals/", limited);
+    let client = Client::new(server.settings()).unwrap();
+    let elsewhere = connection(TOKEN, ELSEWHERE);
+    let error = client.check_credentials(&elsewhere).await.unwrap_err();
+    assert_eq!(error.trouble, Trouble::RateLimited);
+    assert_eq!(error.retry_after, Some(Duration::from_secs(60)));
+    assert_eq!(client.held_until(&elsewhere), None);
 }
 
 #[tokio::test]
