@@ -17,6 +17,8 @@
 //! | 429 | halves | by its headers | closes: the vendor works |
 //! | 409 | nothing: the segment's matter, not the account's | by its headers | closes |
 //! | 5xx, 408, 425, time-out, no connection | halves | by its headers | one more in a row |
+//! | to a question: a 429 | halves | by its headers | nothing |
+//! | to a question: anything else | nothing | by its headers | nothing |
 //!
 //! Time comes in as an argument, chance as a number from `0.0..1.0`, so that a whole afternoon
 //! of LaunchDarkly can be played through in a moment: the scenarios beside the tests do.
@@ -58,7 +60,8 @@ pub(super) struct Feedback {
 pub(super) enum Errand {
     /// To change a segment.
     Delivery,
-    /// To ask something. That it succeeds proves nothing for deliveries, which go elsewhere.
+    /// To ask something. That it succeeds or fails proves nothing for deliveries, which go to
+    /// another route; only a limit may be the account's.
     Question,
 }
 
@@ -173,18 +176,20 @@ impl Pace {
         self.gate.observe(now, feedback, unit);
         let started = feedback.started;
         match (feedback.trouble, feedback.errand) {
-            (None, Errand::Question) | (Some(Trouble::Conflict), _) => {}
+            (Some(Trouble::RateLimited), _) => self.limit.failed(started, now),
+            (_, Errand::Question) | (Some(Trouble::Conflict), _) => {}
             (None, Errand::Delivery) => self.limit.succeeded(started),
-            (Some(_), _) => self.limit.failed(started, now),
+            (Some(_), Errand::Delivery) => self.limit.failed(started, now),
         }
         match (feedback.trouble, feedback.errand) {
-            (Some(trouble @ (Trouble::Status(_) | Trouble::TimedOut | Trouble::Connection)), _) => {
-                self.breaker.failed(started, now, trouble, unit);
-            }
+            (_, Errand::Question) => {}
             (None | Some(Trouble::RateLimited | Trouble::Conflict), Errand::Delivery) => {
                 self.breaker.succeeded(now);
             }
-            (None | Some(Trouble::RateLimited | Trouble::Conflict), Errand::Question) => {}
+            (
+                Some(trouble @ (Trouble::Status(_) | Trouble::TimedOut | Trouble::Connection)),
+                Errand::Delivery,
+            ) => self.breaker.failed(started, now, trouble, unit),
         }
     }
 

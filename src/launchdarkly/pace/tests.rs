@@ -83,6 +83,27 @@ fn an_answered_question_says_nothing_about_deliveries() {
 }
 
 #[test]
+fn a_question_that_fails_says_nothing_about_deliveries_unless_the_account_is_limited() {
+    let troubles = [DOWN, Trouble::TimedOut, Trouble::Connection];
+    for (trouble, lowers) in troubles
+        .map(|trouble| (trouble, false))
+        .into_iter()
+        .chain([(Trouble::RateLimited, true)])
+    {
+        let now = Instant::now();
+        let mut pace = pace(8, now);
+        let places = pace.limit.places();
+        let question = Feedback {
+            errand: Errand::Question,
+            ..Feedback::failure(now, trouble)
+        };
+        (0..20).for_each(|_| pace.observe(now, &question, 0.0));
+        assert_eq!(pace.hold(now), None, "{trouble:?}");
+        assert_eq!(pace.limit.places() < places, lowers, "{trouble:?}");
+    }
+}
+
+#[test]
 fn only_first_attempts_pay_into_the_budget() {
     let now = Instant::now();
     let mut pace = pace(8, now);
