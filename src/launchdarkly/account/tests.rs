@@ -155,10 +155,13 @@ async fn a_probe_that_is_dropped_lets_another_take_its_place() {
 
 #[tokio::test(start_paused = true)]
 async fn repeats_that_came_while_the_account_had_to_wait_do_not_leave_together() {
-    let account = account(100);
-    tell_to_wait(&account);
+    let account = account(200);
+    account.observe(&Feedback {
+        wait: Some(4 * HOLD),
+        ..Feedback::failure(Instant::now(), Trouble::RateLimited)
+    });
     let left = Mutex::new(Vec::new());
-    let calls = (0..60).map(async |_| {
+    let calls = (0..200).map(async |_| {
         let _place = account.ready(Attempt::Again).await;
         left.lock().unwrap().push(Instant::now());
     });
