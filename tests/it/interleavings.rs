@@ -1,12 +1,16 @@
 //! Streams under random interleavings: opened, fenced, half-closed, cancelled, drained, with
 //! faults and rotations between, in paused time. The real service and the sandbox are joined in
 //! memory; the history is the judge.
+//!
+//! Whatever is drawn comes from the seed that each case holds, tokio's own draws included, and the
+//! time of day goes with the paused time: a case that is printed repeats, and shrinks.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     io,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -16,6 +20,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use launchdarkly_connector::{
     app::App,
+    clock::StandIn,
     config::Settings,
     domain::Trouble,
     launchdarkly::{self, Body, Transport},
@@ -24,14 +29,16 @@ use launchdarkly_connector::{
         send_identifiers_request::Message as In, send_identifiers_response::Message as Out,
     },
     sandbox::{
-        Faults, How, Mishap, Sandbox,
+        Call, Faults, How, Mishap, Sandbox,
         fixtures::{ADMIN_TOKEN, CLIENT_SIDE_ID, SERVICE_TOKEN, WRITER_TOKEN},
     },
     shutdown::Shutdown,
     store::MemoryStore,
 };
 use proptest::prelude::*;
-use tokio::{sync::mpsc, task::JoinHandle};
+#[cfg(tokio_unstable)]
+use proptest::strategy::ValueTree;
+use tokio::{runtime::Runtime, sync::mpsc, task::JoinHandle, time::Instant};
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::{
     Status, Streaming,
@@ -538,23 +545,75 @@ impl World {
     }
 }
 
+thread_local! {
+    /// When the case of this thread began, in its own time.
+    static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// The time of day where a case is: any day, as long as it is the same in every run.
+fn wall_clock() -> SystemTime {
+    let passed = BEGAN.get().map_or(Duration::ZERO, |began| began.elapsed());
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_760_000_000) + passed
+}
+
+/// A runtime in paused time, whose thread draws from `seed`.
+fn runtime(seed: u64) -> Runtime {
+    fastrand::seed(seed);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    builder.build().unwrap()
+}
+
+/// Plays acts to their end, in the same way for the same seed: the history, and the calls that
+/// LaunchDarkly saw, with their times.
+fn play(seed: u64, acts: Vec<Act>) -> (History, Vec<Call>) {
+    let _clock = StandIn::new(wall_clock);
+    runtime(seed).block_on(async {
+        BEGAN.set(Some(Instant::now()));
+        let mut world = World::new().await;
+        let sandbox = world.sandbox.clone();
+        let played = async {
+            for act in VecDeque::from(acts) {
+                world.act(act).await;
+            }
+            world.finish().await
+        };
+        let played = tokio::time::timeout(DEADLINE, played).await;
+        (played.expect("something hangs"), sandbox.calls())
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
-    fn streams_keep_their_promises_in_any_order_of_events(acts in acts()) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time().start_paused(true).build().unwrap();
-        let history = runtime.block_on(async {
-            let mut world = World::new().await;
-            let played = async {
-                for act in VecDeque::from(acts) {
-                    world.act(act).await;
-                }
-                world.finish().await
-            };
-            tokio::time::timeout(DEADLINE, played).await.expect("something hangs")
-        });
+    fn streams_keep_their_promises_in_any_order_of_events(
+        // Another seed is no simpler one.
+        seed in any::<u64>().no_shrink(),
+        acts in acts(),
+    ) {
+        let (history, _) = play(seed, acts);
         history.check().map_err(TestCaseError::fail)?;
+    }
+}
+
+/// Each on a thread of its own: what a thread has drawn before must not matter.
+#[cfg(tokio_unstable)]
+#[test]
+fn the_same_case_plays_in_the_same_way_twice() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for seed in 0..16 {
+        let acts = acts().new_tree(&mut runner).unwrap().current();
+        let [one, other] = [acts.clone(), acts].map(|acts| {
+            let played = std::thread::spawn(move || {
+                let (history, calls) = play(seed, acts);
+                (history.events(), calls)
+            });
+            played.join().unwrap()
+        });
+        assert!(one.0 == other.0, "the events of seed {seed} differ");
+        assert_eq!(one.1, other.1, "seed {seed}");
     }
 }

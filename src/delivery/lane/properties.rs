@@ -1,5 +1,6 @@
 //! Lanes under random interleavings of streams that come and go, faults and rotations, in paused
-//! time.
+//! time. Whatever is drawn comes from the seed that each case holds, tokio's own draws included: a
+//! case that is printed repeats, and shrinks.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -9,7 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 use proptest::prelude::*;
-use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
+#[cfg(tokio_unstable)]
+use proptest::strategy::ValueTree;
+use tokio::{runtime::Runtime, sync::mpsc::UnboundedReceiver, time::Instant};
 
 use crate::{
     delivery::{Dispatcher, LaneHandle, Settings, Settled, TargetState, Targets, Tickets, Verdict},
@@ -92,7 +95,11 @@ struct Vendor {
     /// In order of application.
     applied: Mutex<Vec<(String, Operation)>>,
     under_way: Mutex<BTreeSet<String>>,
+    calls: Mutex<Vec<Called>>,
 }
+
+/// When a call arrived, and its keys.
+type Called = (Instant, Vec<String>);
 
 impl Vendor {
     fn decide(&self, keys: &[String]) -> Fate {
@@ -125,6 +132,10 @@ impl SegmentClient for Vendor {
             .iter()
             .map(|k| k.as_str().to_owned())
             .collect();
+        self.calls
+            .lock()
+            .unwrap()
+            .push((Instant::now(), keys.clone()));
         for key in &keys {
             let alone = self.under_way.lock().unwrap().insert(key.clone());
             assert!(alone, "{key} is in two calls");
@@ -362,8 +373,8 @@ impl Bench {
         );
     }
 
-    /// Lets the vendor recover and everything settle.
-    async fn finish(mut self) {
+    /// Lets the vendor recover and everything settle; which calls there were.
+    async fn finish(mut self) -> Vec<Called> {
         self.vendor.fates.lock().unwrap().clear();
         for stream in self.streams.iter().flatten() {
             stream.lane.flush();
@@ -381,6 +392,7 @@ impl Bench {
         }
         self.dispatcher.ended().await;
         self.check_end(&stayed);
+        std::mem::take(&mut self.vendor.calls.lock().unwrap())
     }
 
     /// What streams that stayed have sent is delivered, poison aside, and of each key the last
@@ -427,21 +439,56 @@ impl Bench {
     }
 }
 
+/// A runtime in paused time, whose thread draws from `seed`.
+fn runtime(seed: u64) -> Runtime {
+    fastrand::seed(seed);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    builder.build().unwrap()
+}
+
+/// Plays acts to their end, in the same way for the same seed; which calls were made, and when.
+fn play(seed: u64, acts: Vec<Act>, fates: VecDeque<Fate>) -> Vec<(Duration, Vec<String>)> {
+    runtime(seed).block_on(async {
+        let began = Instant::now();
+        let mut bench = Bench::new(fates);
+        for act in acts {
+            bench.act(act).await;
+        }
+        let calls = bench.finish().await.into_iter();
+        calls.map(|(at, keys)| (at - began, keys)).collect()
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     /// Streams come and go, calls fail in every way, tokens rotate: each record is settled once, a
     /// key is never in two calls, a delivery was applied, and what stayed converges.
     #[test]
-    fn a_lane_keeps_its_promises_in_any_order_of_events(acts in acts(), fates in fates()) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(async {
-            let mut bench = Bench::new(fates);
-            for act in acts {
-                bench.act(act).await;
-            }
-            bench.finish().await;
+    fn a_lane_keeps_its_promises_in_any_order_of_events(
+        // Another seed is no simpler one.
+        seed in any::<u64>().no_shrink(),
+        acts in acts(),
+        fates in fates(),
+    ) {
+        play(seed, acts, fates);
+    }
+}
+
+/// Each on a thread of its own: what a thread has drawn before must not matter.
+#[cfg(tokio_unstable)]
+#[test]
+fn the_same_case_makes_the_same_calls_twice() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for seed in 0..8 {
+        let case = (acts(), fates()).new_tree(&mut runner).unwrap().current();
+        let [one, other] = [case.clone(), case].map(|(acts, fates)| {
+            let played = std::thread::spawn(move || play(seed, acts, fates));
+            played.join().unwrap()
         });
+        assert_eq!(one, other, "seed {seed}");
     }
 }
