@@ -29,8 +29,11 @@ const LANES: usize = 48;
 const LIMITS: [u64; 3] = [240, 120, 360];
 /// Windows that each limit is in force for; the first is for adapting.
 const WINDOWS: u64 = 3;
-/// An answer that says no is heard, and calls that had left before have arrived.
-const UNDER_WAY: u64 = 100;
+/// An answer that says no is heard, and calls that had left before have arrived. Loopback takes a
+/// few milliseconds; a machine that does other things besides may not turn to it for a quarter of
+/// a second, and what it shows then says nothing about who obeys. A client that does not obey
+/// calls on for the rest of the window, which is many times as long.
+const UNDER_WAY: u64 = 300;
 
 pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
     let mut figures = load::runtime().block_on(prove(size, Says::Everything))?;
@@ -127,19 +130,22 @@ struct Window {
 
 fn figures(calls: &[Call], phases: &[(u64, u64)], window_ms: u64, says: Says) -> Vec<Figure> {
     let mut windows = BTreeMap::<u64, Window>::new();
-    // When the last no was said, and until when.
-    let (mut no, mut until) = (u64::MAX, 0);
+    // When a no was said first, and until when. Those that follow do not move it: whoever calls on
+    // would always have heard one just now.
+    let (mut no, mut until) = (0, 0);
     for call in calls.iter().filter(|call| call.status.is_some()) {
         let it = windows.entry(call.arrived_ms / window_ms).or_default();
-        let knew = call.arrived_ms > no.saturating_add(UNDER_WAY) && call.arrived_ms < until;
+        let knew = call.arrived_ms > no + UNDER_WAY && call.arrived_ms < until;
         it.heedless += u64::from(knew);
         if call.status == Some(429) {
             it.limited += 1;
-            no = call.arrived_ms;
-            until = match says {
-                Says::Everything => (no / window_ms + 1) * window_ms,
-                Says::RetryAfter => no + window_ms,
-            };
+            if call.arrived_ms >= until {
+                no = call.arrived_ms;
+            }
+            until = until.max(match says {
+                Says::Everything => (call.arrived_ms / window_ms + 1) * window_ms,
+                Says::RetryAfter => call.arrived_ms + window_ms,
+            });
         } else {
             it.accepted += 1;
         }
