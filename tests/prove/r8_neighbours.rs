@@ -10,6 +10,7 @@ use crate::{
     house::{House, Stream},
     load,
     options::Size,
+    support::scrape::Counts,
 };
 
 const PROMISE: &str = "R8";
@@ -18,6 +19,12 @@ const BATCH: usize = 100;
 const EVERY: Duration = Duration::from_millis(20);
 /// Streams of the sick one: together they want more memory than there is.
 const STUCK: usize = 16;
+/// What each of them sends, in batches of as many as one message may hold.
+const BATCHES: usize = 12;
+const FULL: usize = 1_000;
+/// How much longer an ack may take beside it even where few are measured: far more than a hiccup of
+/// a busy machine, and far less than what waits for somebody who never answers.
+const COARSELY: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
     load::runtime().block_on(prove(size))
@@ -59,10 +66,24 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
         // Of so few, one hiccup of the machine decides.
         Figure::told(PROMISE, what, ratio)
     };
+    let longer = beside.saturating_sub(calm).as_secs_f64();
+    let read = Counts::read(&house.metrics.text(), &sick).get("received");
+    let sent = (rounds * STUCK * BATCHES * FULL) as u64;
     Ok(vec![
         Figure::told(PROMISE, "ack p99 without it", millis(calm)),
         Figure::told(PROMISE, "ack p99 beside it", millis(beside)),
         judged,
+        Figure::at_most(
+            PROMISE,
+            "s that ack p99 is longer beside it",
+            (1000.0 * longer).round() / 1000.0,
+            COARSELY.as_secs_f64(),
+        ),
+        Figure::told(PROMISE, "records sent to the sick one", sent),
+        // It stands at its share of the memory, and not for want of records: the windows of its
+        // streams alone would let five sixths in.
+        Figure::at_least(PROMISE, "of them read", read, (rounds * FULL) as u64),
+        Figure::at_most(PROMISE, "of them read", read, sent / 2),
     ])
 }
 
@@ -88,8 +109,8 @@ async fn get_stuck(house: &House, sick: &str) -> Vec<Stream> {
     let mut stuck = Vec::new();
     for n in 0..STUCK {
         let stream = house.open(sick).await;
-        for batch in 0..12 {
-            let keys: Vec<_> = (0..1000).map(|key| format!("{n}-{batch}-{key}")).collect();
+        for batch in 0..BATCHES {
+            let keys: Vec<_> = (0..FULL).map(|key| format!("{n}-{batch}-{key}")).collect();
             stream
                 .add(&keys.iter().map(String::as_str).collect::<Vec<_>>())
                 .await;
