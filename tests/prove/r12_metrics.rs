@@ -13,13 +13,13 @@ use launchdarkly_connector::{
     metrics::Metrics,
     sandbox::{
         Faults, How, Mishap,
-        fixtures::{CLIENT_SIDE_ID, SEGMENT},
+        fixtures::{CLIENT_SIDE_ID, OTHER_ACCOUNT, SEGMENT},
     },
 };
 
 use crate::{
     figure::Figure,
-    house::{House, open},
+    house::{House, open, soon},
     load::{self, Load},
     options::Size,
     support::{
@@ -29,6 +29,13 @@ use crate::{
 };
 
 const PROMISE: &str = "R12";
+/// Those that only ever grow.
+const GROWING: [&str; 4] = ["received", "delivered", "failed", "deferred"];
+/// Between two scrapes: short beside the time of a call, and long enough to leave a core to those
+/// who are watched.
+const BETWEEN: Duration = Duration::from_millis(1);
+/// Records of the stream that is cut off.
+const CUT: usize = 1_000;
 
 pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
     load::runtime().block_on(prove(size))
@@ -37,6 +44,7 @@ pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
 async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     let house = House::start_with(|s| s.delivery.linger = Duration::from_millis(5)).await;
     let name = house.create("vip").await;
+    let deaf = house.create_elsewhere("deaf").await;
     let load = Load {
         logs: 4,
         records_per_log: size.pick(3_000, 50_000),
@@ -46,24 +54,27 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     house.sandbox.set_faults(Faults {
         seed: size.seed,
         latency_ms: 5,
-        mishaps: vec![Mishap::new(How::Status(StatusCode::SERVICE_UNAVAILABLE)).at_rate(0.1)],
+        mishaps: vec![down().at_rate(0.1), down().of_account(OTHER_ACCOUNT)],
         ..Faults::default()
     });
     let history = History::default();
     history.observe(&house.sandbox, CLIENT_SIDE_ID, SEGMENT);
     let done = Arc::new(AtomicBool::new(false));
     let watch = {
-        let (metrics, name, done) = (house.metrics.clone(), name.clone(), done.clone());
-        tokio::task::spawn_blocking(move || watch(&metrics, &name, &done))
+        let (metrics, done) = (house.metrics.clone(), done.clone());
+        let names = [name.clone(), deaf.clone()];
+        tokio::task::spawn_blocking(move || watch(&metrics, &names, &done))
     };
     let jobs = load.jobs(&open(&name), size.seed);
     let settings = load::settings(Duration::from_secs(size.pick(60, 300)));
     let url = format!("http://{}", house.address);
-    let ran = load::run(jobs, &url, Duration::from_secs(10), settings, &history).await;
+    let run = load::run(jobs, &url, Duration::from_secs(10), settings, &history);
+    let (ran, ()) = tokio::join!(run, cut_off(&house, &deaf));
     done.store(true, Ordering::Release);
     let watched = watch.await.map_err(|error| error.to_string())?;
     ran?;
     let last = Counts::read(&house.metrics.text(), &name);
+    let last_of_deaf = Counts::read(&house.metrics.text(), &deaf);
     let (ok, failed) = results(&history);
     let records = (load.logs * load.records_per_log) as u64;
     Ok(vec![
@@ -72,6 +83,12 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
             PROMISE,
             "scrapes with records in flight",
             watched.in_flight,
+            1,
+        ),
+        Figure::at_least(
+            PROMISE,
+            "scrapes with records deferred",
+            watched.deferred,
             1,
         ),
         Figure::exactly(
@@ -98,29 +115,73 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
             last.get("failed"),
             failed,
         ),
+        Figure::exactly(
+            PROMISE,
+            "deferred of a stream that was cut off",
+            last_of_deaf.get("deferred"),
+            CUT as u64,
+        ),
     ])
+}
+
+fn down() -> Mishap {
+    Mishap::new(How::Status(StatusCode::SERVICE_UNAVAILABLE))
+}
+
+/// Sends records to a destination that takes none, and is cut off while they wait.
+async fn cut_off(house: &House, deaf: &str) {
+    let in_flight = async |expected| {
+        while Counts::read(&house.metrics.text(), deaf).get("in_flight") != expected {
+            tokio::time::sleep(BETWEEN).await;
+        }
+    };
+    let stream = house.open(deaf).await;
+    let keys: Vec<_> = (0..CUT).map(|key| format!("cut-{key}")).collect();
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    stream.add(&keys).await;
+    soon("they are in flight", in_flight(CUT as u64)).await;
+    drop(stream);
+    soon("they are deferred", in_flight(0)).await;
 }
 
 #[derive(Default)]
 struct Watched {
     scrapes: u64,
     in_flight: u64,
+    deferred: u64,
     wrong: u64,
 }
 
-/// Scrapes as fast as it can until all is done.
-fn watch(metrics: &Metrics, name: &str, done: &AtomicBool) -> Watched {
-    let mut watched = Watched::default();
-    let mut last = 0;
-    while !done.load(Ordering::Acquire) {
-        let counts = Counts::read(&metrics.text(), name);
-        let received = counts.get("received");
-        watched.scrapes += 1;
-        watched.in_flight += u64::from(counts.get("in_flight") > 0);
-        watched.wrong += u64::from(!counts.add_up() || received < last);
-        last = received;
+impl Watched {
+    /// Takes in what a scrape shows of one destination, beside the one before it.
+    fn see(&mut self, before: &Counts, counts: &Counts) {
+        let falls = GROWING
+            .iter()
+            .any(|name| counts.get(name) < before.get(name));
+        self.in_flight += u64::from(counts.get("in_flight") > 0);
+        self.deferred += u64::from(counts.get("deferred") > 0);
+        self.wrong += u64::from(!counts.add_up() || falls);
     }
-    watched
+}
+
+/// Scrapes until all is done, and once after that.
+fn watch(metrics: &Metrics, names: &[String; 2], done: &AtomicBool) -> Watched {
+    let mut watched = Watched::default();
+    let mut before = [Counts::default(), Counts::default()];
+    loop {
+        let is_last = done.load(Ordering::Acquire);
+        let text = metrics.text();
+        watched.scrapes += 1;
+        for (name, before) in names.iter().zip(&mut before) {
+            let counts = Counts::read(&text, name);
+            watched.see(before, &counts);
+            *before = counts;
+        }
+        if is_last {
+            return watched;
+        }
+        std::thread::park_timeout(BETWEEN);
+    }
 }
 
 /// Results that clients have read: OK, and others.
