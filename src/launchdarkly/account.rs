@@ -1,8 +1,10 @@
 //! Waiting in line for the pace of one account.
 //!
-//! Two queues, both fair. Everyone passes the turnstile one at a time: whoever is first in line
-//! asks the pace, alone, until it may go. Repeated attempts wait at the budget before that, so
-//! that one which cannot be afforded yet stands in no first attempt's way.
+//! Two lines, both fair: first attempts wait in one, repeated attempts in the other. Whoever is
+//! first in a line goes to the turnstile, a repeated attempt once it is paid for: so one which
+//! cannot be afforded yet stands in no first attempt's way, and one that is paid for waits behind
+//! one first attempt and not behind all of them. At the turnstile one of the two asks the pace,
+//! alone, until it may go.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,8 +20,9 @@ use crate::domain::Attempt;
 #[derive(Debug)]
 pub(super) struct Account {
     pace: Mutex<Pace>,
+    first: Turnstile<()>,
+    again: Turnstile<()>,
     turnstile: Turnstile<()>,
-    budget: Turnstile<()>,
     /// Tells whoever is first in line that the pace may have changed.
     changed: Notify,
 }
@@ -38,32 +41,24 @@ impl Drop for Place {
     }
 }
 
-/// A repeated attempt that is paid for; refunded when it is dropped before it is made. Until then
-/// it keeps the turn at the budget: were others to pay meanwhile, all that came while the account
-/// had to wait would leave together afterwards.
+/// The head of a line. What it has paid is refunded when it is dropped before its call is made.
+/// Until then it keeps its turn: were other repeated attempts to pay meanwhile, all that came
+/// while the account had to wait would leave together afterwards.
 #[derive(Debug)]
-struct Paid<'a> {
-    by: Option<&'a Account>,
-    _turn: Option<Turn<'a, ()>>,
+struct Head<'a> {
+    paid: Option<&'a Account>,
+    _turn: Turn<'a, ()>,
 }
 
-impl Paid<'_> {
-    /// First attempts cost nothing.
-    fn free() -> Self {
-        Self {
-            by: None,
-            _turn: None,
-        }
-    }
-
+impl Head<'_> {
     fn spend(mut self) {
-        self.by = None;
+        self.paid = None;
     }
 }
 
-impl Drop for Paid<'_> {
+impl Drop for Head<'_> {
     fn drop(&mut self) {
-        if let Some(account) = self.by {
+        if let Some(account) = self.paid {
             account.pace().refund();
         }
     }
@@ -73,8 +68,9 @@ impl Account {
     pub(super) fn new(pace: Pace) -> Self {
         Self {
             pace: Mutex::new(pace),
+            first: Turnstile::default(),
+            again: Turnstile::default(),
             turnstile: Turnstile::default(),
-            budget: Turnstile::default(),
             changed: Notify::new(),
         }
     }
@@ -82,29 +78,32 @@ impl Account {
     /// Waits until a call may start. Cancel safe: the place in the queue is lost, and whatever
     /// was taken is given back.
     pub(super) async fn ready(self: &Arc<Self>, attempt: Attempt) -> Place {
-        let paid = match attempt {
-            Attempt::First => Paid::free(),
+        let head = match attempt {
+            Attempt::First => Head {
+                paid: None,
+                _turn: self.first.lock().await,
+            },
             Attempt::Again => self.afford().await,
         };
         let _turn = self.turnstile.lock().await;
         let departure = self.admitted(attempt).await;
         // From here on nothing is awaited, so nothing that was taken can be lost.
-        paid.spend();
+        head.spend();
         Place {
             account: Arc::clone(self),
             departure,
         }
     }
 
-    async fn afford(&self) -> Paid<'_> {
-        let turn = self.budget.lock().await;
+    async fn afford(&self) -> Head<'_> {
+        let turn = self.again.lock().await;
         loop {
             let asked = self.pace().afford(Instant::now());
             match asked {
                 Ok(()) => {
-                    return Paid {
-                        by: Some(self),
-                        _turn: Some(turn),
+                    return Head {
+                        paid: Some(self),
+                        _turn: turn,
                     };
                 }
                 // A first attempt may pay meanwhile; the floor alone takes no longer than this.

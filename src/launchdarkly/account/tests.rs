@@ -175,3 +175,25 @@ async fn repeats_that_came_while_the_account_had_to_wait_do_not_leave_together()
     let at_once = at_once.count();
     assert!(at_once <= 14, "{at_once} left within a second");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_that_is_paid_for_waits_behind_one_first_attempt_and_not_behind_all() {
+    let account = account(1);
+    tokio::time::advance(110 * MOMENT).await;
+    let taken = account.ready(Attempt::First).await;
+    let order = Mutex::new(Vec::new());
+    let attempts = std::iter::repeat_n(Attempt::First, 40).chain([Attempt::Again]);
+    let calls = attempts.map(async |attempt| {
+        let _place = account.ready(attempt).await;
+        order.lock().unwrap().push(attempt);
+        tokio::time::sleep(MOMENT).await;
+    });
+    let free = async {
+        tokio::time::sleep(MOMENT).await;
+        drop(taken);
+    };
+    tokio::join!(join_all(calls), free);
+    let order = order.lock().unwrap();
+    let repeat = order.iter().position(|attempt| *attempt == Attempt::Again);
+    assert_eq!(repeat, Some(1));
+}
