@@ -89,15 +89,15 @@ impl Bisect {
         self.parts.pop_front();
     }
 
-    /// The probe was refused.
-    pub(super) fn refused(&mut self) -> Refused {
+    /// The probe was refused; `members` are those of its part that were in the call, at least one.
+    pub(super) fn refused(&mut self, members: &[usize]) -> Refused {
         self.calls += 1;
         self.record.refusals += 1;
         let part = self.parts.pop_front().expect("only a probe can be refused");
-        if part.len() == 1 {
+        if members.len() == 1 {
             return Refused::Isolated;
         }
-        let middle = part.start + part.len().div_ceil(2);
+        let middle = members[members.len().div_ceil(2)];
         let (left, right) = (part.start..middle, middle..part.end);
         if self.record.proven {
             // Depth first: the cap must not be reached before anything is isolated.
@@ -128,6 +128,16 @@ mod tests {
     }
 
     fn run(len: usize, poison: &BTreeSet<usize>, proven: bool) -> Found {
+        run_without(&BTreeSet::new(), len, poison, proven)
+    }
+
+    /// As after the members `gone` have been taken back: they are in no call any more.
+    fn run_without(
+        gone: &BTreeSet<usize>,
+        len: usize,
+        poison: &BTreeSet<usize>,
+        proven: bool,
+    ) -> Found {
         let mut bisect = Bisect::new(
             len,
             Record {
@@ -137,16 +147,8 @@ mod tests {
         );
         let (mut applied, mut isolated) = (BTreeSet::new(), BTreeSet::new());
         loop {
-            match bisect.step() {
-                Step::Probe(part) if part.clone().any(|i| poison.contains(&i)) => {
-                    if bisect.refused() == Refused::Isolated {
-                        isolated.insert(part.start);
-                    }
-                }
-                Step::Probe(part) => {
-                    applied.extend(part);
-                    bisect.applied();
-                }
+            let members: Vec<_> = match bisect.step() {
+                Step::Probe(part) => part.filter(|i| !gone.contains(i)).collect(),
                 end => {
                     return Found {
                         applied,
@@ -155,6 +157,16 @@ mod tests {
                         calls: bisect.calls,
                     };
                 }
+            };
+            if members.is_empty() {
+                bisect.skipped();
+            } else if members.iter().any(|i| poison.contains(i)) {
+                if bisect.refused(&members) == Refused::Isolated {
+                    isolated.extend(members);
+                }
+            } else {
+                applied.extend(members);
+                bisect.applied();
             }
         }
     }
@@ -181,6 +193,21 @@ mod tests {
             let most = if poison.len() == 1 { 21 } else { 151 };
             prop_assert!(found.calls <= most);
             prop_assert_eq!(found.isolated, poison);
+        }
+
+        #[test]
+        fn members_that_have_gone_cost_no_calls(
+            left in prop::collection::btree_set(0..1000usize, 1..=64),
+            poison in any::<prop::sample::Index>(),
+        ) {
+            let gone = (0..1000).filter(|i| !left.contains(i)).collect();
+            let poison = BTreeSet::from([*poison.get(&left.iter().copied().collect::<Vec<_>>())]);
+            let found = run_without(&gone, 1000, &poison, true);
+            prop_assert_eq!(&found.isolated, &poison);
+            prop_assert_eq!(found.applied.len() + 1, left.len());
+            // Two calls for each halving of those that are left.
+            let halvings = left.len().next_power_of_two().ilog2();
+            prop_assert!(found.calls <= 2 * halvings + 1, "{}", found.calls);
         }
     }
 

@@ -58,6 +58,8 @@ pub(super) enum End {
         trouble: Trouble,
         retry_after: Option<Duration>,
     },
+    /// The vendor has asked for no call before then: the rest was not tried.
+    Held { until: Instant, trouble: Trouble },
     /// The credentials or the segment are refused: trying again cannot help.
     Refused(Refusal),
 }
@@ -102,21 +104,19 @@ impl Call {
             };
             // Streams may have gone, and time-outs passed, since the last probe.
             work.refresh(Instant::now());
-            let keys = work.wanted(part.clone(), operation);
-            if keys.is_empty() {
+            let members = work.wanted(part, operation);
+            if members.is_empty() {
                 work.bisect.skipped();
                 slot = Some(ready);
                 continue;
             }
-            match self
-                .client
-                .apply(ready, &self.delivery(operation, keys))
-                .await
-            {
-                Outcome::Applied => work.apply(part, operation),
-                Outcome::Refused(Refusal::Payload) => work.refuse(part, operation),
-                Outcome::Refused(Refusal::TooLarge) => work.refuse_size(part, operation),
+            let delivery = self.delivery(operation, work.keys(&members));
+            match self.client.apply(ready, &delivery).await {
+                Outcome::Applied => work.apply(&members),
+                Outcome::Refused(Refusal::Payload) => work.refuse(&members),
+                Outcome::Refused(Refusal::TooLarge) => work.refuse_size(&members),
                 Outcome::Refused(refusal) => return End::Refused(refusal),
+                Outcome::Held { until, trouble } => return End::Held { until, trouble },
                 Outcome::Retry {
                     trouble,
                     retry_after,
@@ -142,11 +142,7 @@ impl Call {
         let mut ready = pin!(self.client.ready(&self.connection, Attempt::First));
         loop {
             if let Some((until, trouble)) = self.client.held_until(&self.connection) {
-                let retry_after = Some(until.saturating_duration_since(Instant::now()));
-                return Err(End::Later {
-                    trouble,
-                    retry_after,
-                });
+                return Err(End::Held { until, trouble });
             }
             tokio::select! {
                 // A slot that has come is used.
@@ -188,46 +184,46 @@ impl Work {
         }
     }
 
-    /// The keys of a part for which the call is still to be made. An entry whose newest change
+    /// The members of a part for which the call is still to be made. An entry whose newest change
     /// has gone may ask for the opposite now, and is left.
-    fn wanted(&self, part: Range<usize>, operation: Operation) -> Vec<ContextKey> {
-        self.entries[part]
-            .iter()
-            .flatten()
-            .filter(|entry| entry.operation() == Some(operation))
-            .map(|entry| entry.key.clone())
-            .collect()
+    fn wanted(&self, part: Range<usize>, operation: Operation) -> Vec<usize> {
+        let asks = |member: &usize| {
+            let entry = self.entries[*member].as_ref();
+            entry.is_some_and(|entry| entry.operation() == Some(operation))
+        };
+        part.filter(asks).collect()
     }
 
-    fn apply(&mut self, part: Range<usize>, operation: Operation) {
+    fn keys(&self, members: &[usize]) -> Vec<ContextKey> {
+        let entries = members.iter().filter_map(|at| self.entries[*at].as_ref());
+        entries.map(|entry| entry.key.clone()).collect()
+    }
+
+    fn apply(&mut self, members: &[usize]) {
         self.bisect.applied();
         self.applied = true;
-        self.settle(part, operation, Verdict::Delivered);
+        self.settle(members, Verdict::Delivered);
     }
 
-    fn refuse(&mut self, part: Range<usize>, operation: Operation) {
-        if self.bisect.refused() == Refused::Isolated {
+    fn refuse(&mut self, members: &[usize]) {
+        if self.bisect.refused(members) == Refused::Isolated {
             let proven = self.bisect.record().proven;
-            self.settle(part, operation, Verdict::Rejected { proven });
+            self.settle(members, Verdict::Rejected { proven });
         }
     }
 
-    fn refuse_size(&mut self, part: Range<usize>, operation: Operation) {
-        if part.len() > 1 {
-            self.too_large = Some(
-                self.too_large
-                    .map_or(part.len(), |least| least.min(part.len())),
-            );
+    fn refuse_size(&mut self, members: &[usize]) {
+        let size = members.len();
+        if size > 1 {
+            self.too_large = Some(self.too_large.map_or(size, |least| least.min(size)));
         }
-        self.refuse(part, operation);
+        self.refuse(members);
     }
 
-    /// Settles the entries of a part that were in the call.
-    fn settle(&mut self, part: Range<usize>, operation: Operation, verdict: Verdict) {
-        let called = |entry: &mut Entry| entry.operation() == Some(operation);
-        let settled = self.entries[part]
-            .iter_mut()
-            .filter_map(|place| place.take_if(called));
-        settled.for_each(|entry| entry.settle(verdict));
+    /// Settles the members that were in the call.
+    fn settle(&mut self, members: &[usize], verdict: Verdict) {
+        let called = members.iter().filter_map(|at| self.entries[*at].take());
+        let called: Vec<_> = called.collect();
+        called.into_iter().for_each(|entry| entry.settle(verdict));
     }
 }

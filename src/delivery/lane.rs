@@ -360,6 +360,7 @@ impl Lane {
                 trouble,
                 retry_after,
             } => self.retry_later(trouble, retry_after),
+            End::Held { until, trouble } => self.hold_back(trouble, until),
             End::Refused(Refusal::Credentials) => {
                 // If they have been rotated meanwhile, the rest goes out with the new ones.
                 if self.target.condemn(revision) {
@@ -379,8 +380,12 @@ impl Lane {
         }
         let delay = BACKOFF.delay(self.failures, fastrand::f64());
         self.failures = self.failures.saturating_add(1);
-        let not_before = Instant::now() + delay.max(retry_after.unwrap_or_default());
-        self.not_before = self.not_before.max(not_before);
+        let wait = delay.max(retry_after.unwrap_or_default());
+        self.hold_back(trouble, Instant::now() + wait);
+    }
+
+    fn hold_back(&mut self, trouble: Trouble, until: Instant) {
+        self.not_before = self.not_before.max(until);
         // A call that was about to leave waits too, and may be a repeated one by then.
         self.ready = None;
         self.troubled(trouble, self.not_before);

@@ -118,6 +118,13 @@ pub enum Outcome {
         /// How long the vendor asked to wait.
         retry_after: Option<Duration>,
     },
+    /// No call was made: since the slot was given, the vendor has asked for no call before `until`.
+    Held {
+        /// When to ask for a slot again.
+        until: Instant,
+        /// Why the vendor asked.
+        trouble: Trouble,
+    },
 }
 
 /// What the vendor refused.

@@ -115,9 +115,9 @@ impl Client {
     async fn attempt(&self, delivery: &Delivery) -> Outcome {
         // Another call's answer may have come between `ready` and this.
         if let Some(hold) = self.stack.throttle.told_to_wait(&delivery.connection) {
-            return Outcome::Retry {
+            return Outcome::Held {
+                until: hold.until,
                 trouble: hold.trouble,
-                retry_after: Some(hold.until.saturating_duration_since(Instant::now())),
             };
         }
         let Some(members) = Members::new(&delivery.keys) else {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::{
-    delivery::{Dispatcher, LaneHandle, Settled, Targets, Tickets, Verdict},
+    delivery::{Dispatcher, LaneHandle, Settled, Targets, Tickets, Tried, Verdict},
     domain::{
         ClientSideId, Connection, Delivery, DestinationUid, Instance, Outcome, Revision, SegmentId,
     },
@@ -290,6 +290,30 @@ async fn only_a_call_that_holds_what_has_failed_before_is_a_repeated_attempt() {
             .iter()
             .all(|attempt| *attempt == Attempt::First)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_back_unsent_was_not_tried() {
+    let until = Instant::now() + Duration::from_secs(10);
+    let trouble = Trouble::RateLimited;
+    let bench = Bench::new([Outcome::Held { until, trouble }], &[]);
+    let mut hasty = bench.open(Duration::from_secs(3));
+    let mut patient = bench.open(LONG);
+    hasty.submit("a", Operation::Add);
+    patient.submit("b", Operation::Add);
+    let tried = Tried {
+        calls: 0,
+        trouble: Some(trouble),
+    };
+    assert_eq!(hasty.verdict().await, (1, Verdict::TimedOut(tried)));
+    assert!(matches!(
+        *patient.lane.health().borrow(),
+        Health::Throttled { until: told } if told == until
+    ));
+    assert_eq!(patient.verdict().await, (1, Verdict::Delivered));
+    assert_eq!(bench.calls()[1].at, until - bench.vendor.started);
+    let attempts = bench.vendor.attempts.lock().unwrap().clone();
+    assert_eq!(attempts, [Attempt::First, Attempt::First]);
 }
 
 #[tokio::test(start_paused = true)]
