@@ -4,7 +4,7 @@
 //! first in a line goes to the turnstile, a repeated attempt once it is paid for: so one which
 //! cannot be afforded yet stands in no first attempt's way, and one that is paid for waits behind
 //! one first attempt and not behind all of them. At the turnstile one of the two asks the pace,
-//! alone, until it may go.
+//! alone, until it may go. A question waits with the first attempts, unless it may go at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -86,9 +86,29 @@ impl Account {
             Attempt::Again => self.afford().await,
         };
         let _turn = self.turnstile.lock().await;
-        let departure = self.admitted(attempt).await;
+        let departure = self
+            .admitted(|pace, now, unit| pace.admit(now, attempt, unit))
+            .await;
         // From here on nothing is awaited, so nothing that was taken can be lost.
         head.spend();
+        self.place(departure)
+    }
+
+    /// Waits until a question may be asked. Cancel safe, as [`ready`](Self::ready) is.
+    pub(super) async fn ready_to_ask(self: &Arc<Self>) -> Place {
+        let ask = |pace: &mut Pace, now, unit| pace.admit_question(now, unit);
+        // Past those whom only an open breaker holds back.
+        let at_once = ask(&mut self.pace(), Instant::now(), fastrand::f64());
+        if let Admission::Go(departure) = at_once {
+            return self.place(departure);
+        }
+        let _head = self.first.lock().await;
+        let _turn = self.turnstile.lock().await;
+        let departure = self.admitted(ask).await;
+        self.place(departure)
+    }
+
+    fn place(self: &Arc<Self>, departure: Departure) -> Place {
         Place {
             account: Arc::clone(self),
             departure,
@@ -112,9 +132,10 @@ impl Account {
         }
     }
 
-    async fn admitted(&self, attempt: Attempt) -> Departure {
+    /// Asks the pace until it lets go.
+    async fn admitted(&self, ask: impl Fn(&mut Pace, Instant, f64) -> Admission) -> Departure {
         loop {
-            let admission = self.pace().admit(Instant::now(), attempt, fastrand::f64());
+            let admission = ask(&mut self.pace(), Instant::now(), fastrand::f64());
             match admission {
                 Admission::Go(departure) => return departure,
                 Admission::Wait(at) => tokio::select! {

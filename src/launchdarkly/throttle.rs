@@ -105,12 +105,18 @@ impl Throttle {
         }
     }
 
-    /// Waits until a call of this connection's account may start. Cancel safe: the place in the
-    /// queue is lost.
+    /// Waits until a delivery of this connection's account may start. Cancel safe: the place in
+    /// the queue is lost.
     pub(super) async fn ready(&self, connection: &Connection, attempt: Attempt) -> Slot {
         let account = self.account(connection);
         // Its place keeps the account from being forgotten while it has calls under way.
         Slot::holding(account.ready(attempt).await)
+    }
+
+    /// Waits until this connection's account may be asked something; cancel safe as well.
+    pub(super) async fn ready_to_ask(&self, connection: &Connection) -> Slot {
+        let account = self.account(connection);
+        Slot::holding(account.ready_to_ask().await)
     }
 
     /// What holds this connection's account back.

@@ -16,6 +16,9 @@ use crate::{
 const PROMISE: &str = "R6";
 /// What one lane sends its next record after.
 const EVERY: Duration = Duration::from_millis(200);
+/// Seconds in which what an outage left is delivered. Two hundred lanes have one call each to
+/// repeat in the large size, which takes twenty where the budget for repeats outlives the trouble.
+const BACKLOG_GONE: u64 = 10;
 
 pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
     let mut figures = Vec::new();
@@ -84,10 +87,11 @@ async fn prove(size: Size, what: &str, rate: f64) -> Result<Vec<Figure>, String>
             delivered,
             records,
         ),
-        Figure::told(
+        Figure::at_most(
             PROMISE,
-            figure("until the backlog was gone"),
-            format!("{:.1} s", recovered.as_secs_f64()),
+            figure("s until the backlog was gone"),
+            recovered.as_secs(),
+            BACKLOG_GONE,
         ),
     ])
 }

@@ -144,6 +144,27 @@ async fn a_dead_vendor_is_probed_one_call_at_a_time_and_a_success_frees_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_question_passes_those_who_wait_for_a_dead_vendor_and_takes_no_probe() {
+    let account = account(8);
+    fail(&account, 8);
+    let mut waiting = std::pin::pin!(account.ready(Attempt::First));
+    assert!(timeout(MOMENT, &mut waiting).await.is_err());
+    let question = timeout(MOMENT, account.ready_to_ask()).await.unwrap();
+    // The question hangs, and the probe leaves when it is due.
+    assert!(timeout(HOLD, waiting).await.is_ok());
+    drop(question);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_must_wait_has_its_turn() {
+    let account = account(8);
+    tell_to_wait(&account);
+    let mut waiting = std::pin::pin!(account.ready_to_ask());
+    assert!(timeout(HOLD, &mut waiting).await.is_err());
+    assert!(timeout(HOLD, waiting).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_probe_that_is_dropped_lets_another_take_its_place() {
     let account = account(16);
     fail(&account, 8);

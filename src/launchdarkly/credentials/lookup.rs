@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::judge::{Existence, Role};
 use crate::{
-    domain::{Attempt, Connection, CredentialsUnavailable, Trouble},
+    domain::{Connection, CredentialsUnavailable, Trouble},
     launchdarkly::{
         body::{self, Unread},
         classify,
@@ -118,7 +118,7 @@ impl Lookup<'_> {
         let request = written(request)?;
         let call = async {
             let throttle = &self.stack.throttle;
-            let _slot = throttle.ready(self.connection, Attempt::First).await;
+            let _slot = throttle.ready_to_ask(self.connection).await;
             let errand = Errand::Question;
             self.stack.attempt(self.connection, errand, request).await
         };

@@ -1,6 +1,6 @@
 //! Checks of credentials against a server that answers as LaunchDarkly would.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use proptest::prelude::*;
@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::{advice, advice::Advice, hints};
 use crate::{
     domain::{
-        CheckKind, CheckOutcome, Connection, CredentialFacts, CredentialReport, Instance,
-        SegmentClient, Trouble, Vendor,
+        Attempt, CheckKind, CheckOutcome, Connection, ContextKey, CredentialFacts,
+        CredentialReport, Delivery, Instance, Operation, SegmentClient, SegmentId, SegmentRef,
+        Trouble, Vendor,
     },
     launchdarkly::{
         Client, Settings, actions,
@@ -320,6 +321,33 @@ async fn what_another_host_answers_holds_up_no_deliveries() {
     assert_eq!(error.trouble, Trouble::RateLimited);
     assert_eq!(error.retry_after, Some(Duration::from_secs(60)));
     assert_eq!(client.held_until(&elsewhere), None);
+}
+
+#[tokio::test]
+async fn a_check_asks_even_while_failures_hold_back_deliveries() {
+    let server = but("/api/v2/segment-targets/", || status(503));
+    let client = Client::new(server.settings()).unwrap();
+    let delivery = Delivery {
+        connection: Arc::new(connection(TOKEN, NEAR)),
+        segment: SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP").unwrap(),
+        operation: Operation::Add,
+        keys: vec![ContextKey::new("u-1").unwrap()],
+    };
+    while client.held_until(&delivery.connection).is_none() {
+        let slot = client.ready(&delivery.connection, Attempt::First).await;
+        client.apply(slot, &delivery).await;
+    }
+    let until = client.held_until(&delivery.connection);
+    // A delivery waits, and whoever asks does not wait behind it.
+    let waiting = client.ready(&delivery.connection, Attempt::First);
+    let asked = client.check_credentials(&delivery.connection);
+    let report = tokio::select! {
+        biased;
+        _ = waiting => panic!("a delivery passed an open breaker"),
+        report = asked => report.unwrap(),
+    };
+    assert!(report.checks.len() > 1);
+    assert_eq!(client.held_until(&delivery.connection), until);
 }
 
 #[tokio::test]

@@ -7,18 +7,21 @@
 //! | [`limit`] | calls under way | what succeeds while every place is taken, and what fails |
 //! | [`gate`] | the moment, and calls until a reset | `Retry-After`, `X-Ratelimit-*` |
 //! | [`breaker`] | whether to call at all | failures in a row |
-//! | [`budget`] | repeated attempts | first attempts, time |
+//! | [`budget`] | repeated attempts | first attempts, time, successes in a row |
 //!
 //! What counts as what:
 //!
-//! | an answer | limit | gate | breaker |
-//! |---|---|---|---|
-//! | served, or refused for good | grows, if it was used | by its headers | closes |
-//! | 429 | halves | by its headers | closes: the vendor works |
-//! | 409 | nothing: the segment's matter, not the account's | by its headers | closes |
-//! | 5xx, 408, 425, time-out, no connection | halves | by its headers | one more in a row |
-//! | to a question: a 429 | halves | by its headers | nothing |
-//! | to a question: anything else | nothing | by its headers | nothing |
+//! | an answer | limit | gate | breaker | budget |
+//! |---|---|---|---|---|
+//! | served, or refused for good | grows, if it was used | by its headers | closes | one more in a row |
+//! | 429 | halves | by its headers | closes: the vendor works | its row ends |
+//! | 409 | nothing: the segment's matter, not the account's | by its headers | closes | nothing |
+//! | 5xx, 408, 425, time-out, no connection | halves | by its headers | one more in a row | its row ends |
+//! | to a question: a 429 | halves | by its headers | nothing | its row ends |
+//! | to a question: anything else | nothing | by its headers | nothing | nothing |
+//!
+//! A question is held back by the gate alone, and by the operator's bound: someone waits for its
+//! answer, which would tell an open breaker nothing, and where it must not stand in a probe's way.
 //!
 //! Time comes in as an argument, chance as a number from `0.0..1.0`, so that a whole afternoon
 //! of LaunchDarkly can be played through in a moment: the scenarios beside the tests do.
@@ -131,18 +134,17 @@ impl Pace {
         self.budget.refund();
     }
 
-    /// Lets a call start at `now`, or not; a repeated attempt has been [afforded](Self::afford)
-    /// before. `unit` is drawn from `0.0..1.0`.
+    /// Lets a delivery start at `now`, or not; a repeated attempt has been
+    /// [afforded](Self::afford) before. `unit` is drawn from `0.0..1.0`.
     pub(super) fn admit(&mut self, now: Instant, attempt: Attempt, unit: f64) -> Admission {
-        if let Some(at) = self.gate.not_before(now, self.under_way, unit) {
-            return Admission::Wait(at);
-        }
-        if self.under_way >= self.limit.places() {
-            return Admission::Full;
+        if let Some(not_yet) = self.outer_bounds(now, unit) {
+            return not_yet;
         }
         // Last, since a probe that passes must leave.
         let probe = match self.breaker.pass(now) {
+            Passage::Free if self.under_way >= self.limit.places() => return Admission::Full,
             Passage::Free => None,
+            // Whatever places stragglers and questions have taken.
             Passage::AsProbe(probe) => Some(probe),
             Passage::NotBefore(at) => return Admission::Wait(at),
             Passage::AfterProbe => return Admission::Full,
@@ -150,10 +152,31 @@ impl Pace {
         if attempt == Attempt::First {
             self.budget.deposit();
         }
+        Admission::Go(self.depart(now, probe, unit))
+    }
+
+    /// Lets a question start at `now`, or not. `unit` is drawn from `0.0..1.0`.
+    pub(super) fn admit_question(&mut self, now: Instant, unit: f64) -> Admission {
+        match self.outer_bounds(now, unit) {
+            Some(not_yet) => not_yet,
+            None => Admission::Go(self.depart(now, None, unit)),
+        }
+    }
+
+    /// What no call may pass, whatever it is for.
+    fn outer_bounds(&self, now: Instant, unit: f64) -> Option<Admission> {
+        if let Some(at) = self.gate.not_before(now, self.under_way, unit) {
+            return Some(Admission::Wait(at));
+        }
+        let full = self.under_way >= usize::from(self.limit.most());
+        full.then_some(Admission::Full)
+    }
+
+    fn depart(&mut self, now: Instant, probe: Option<Probe>, unit: f64) -> Departure {
         self.under_way += 1;
         self.limit.started(now, self.under_way);
         self.gate.departs(now, self.limit.most(), unit);
-        Admission::Go(Departure { probe })
+        Departure { probe }
     }
 
     /// A call has ended, or was never made. What it taught is [observed](Self::observe) before:
@@ -180,6 +203,12 @@ impl Pace {
             (_, Errand::Question) | (Some(Trouble::Conflict), _) => {}
             (None, Errand::Delivery) => self.limit.succeeded(started),
             (Some(_), Errand::Delivery) => self.limit.failed(started, now),
+        }
+        match (feedback.trouble, feedback.errand) {
+            (Some(Trouble::RateLimited), _) => self.budget.failed(),
+            (_, Errand::Question) | (Some(Trouble::Conflict), _) => {}
+            (None, Errand::Delivery) => self.budget.succeeded(),
+            (Some(_), Errand::Delivery) => self.budget.failed(),
         }
         match (feedback.trouble, feedback.errand) {
             (_, Errand::Question) => {}

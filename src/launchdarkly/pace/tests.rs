@@ -50,7 +50,7 @@ fn a_conflict_is_neither_a_failure_nor_a_sign_of_room() {
 }
 
 #[test]
-fn an_open_breaker_is_told_as_a_hold_and_lets_one_probe_pass_whatever_it_is_for() {
+fn an_open_breaker_is_told_as_a_hold_and_lets_one_probe_pass() {
     let now = Instant::now();
     let mut pace = pace(8, now);
     fail(&mut pace, now, 8);
@@ -67,6 +67,80 @@ fn an_open_breaker_is_told_as_a_hold_and_lets_one_probe_pass_whatever_it_is_for(
     let _other = admitted(&mut pace, hold.until);
     pace.observe(hold.until, &Feedback::success(hold.until), 0.0);
     assert_eq!(pace.hold(hold.until), None);
+}
+
+#[test]
+fn an_open_breaker_lets_questions_pass_and_they_hold_up_no_probe() {
+    let now = Instant::now();
+    let mut pace = pace(4, now);
+    let _straggler = admitted(&mut pace, now);
+    fail(&mut pace, now, 8);
+    let due = pace.hold(now).unwrap().until;
+    assert_eq!(pace.limit.places(), 1);
+    let mut questions = Vec::new();
+    for _ in 0..2 {
+        match pace.admit_question(now, 0.0) {
+            Admission::Go(departure) => questions.push(departure),
+            other => panic!("{other:?}"),
+        }
+    }
+    let probe = admitted(&mut pace, due);
+    assert_eq!(
+        pace.admit_question(due, 0.0),
+        Admission::Full,
+        "the operator's bound"
+    );
+    questions.iter().for_each(|question| pace.leave(question));
+    assert_eq!(
+        pace.admit(due, Attempt::First, 0.0),
+        Admission::Full,
+        "one probe"
+    );
+    pace.leave(&probe);
+}
+
+#[test]
+fn a_question_waits_as_long_as_the_account_was_told_to_and_is_no_first_attempt() {
+    let now = Instant::now();
+    let mut pace = pace(8, now);
+    for _ in 0..5 {
+        match pace.admit_question(now, 0.0) {
+            Admission::Go(departure) => pace.leave(&departure),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(pace.afford(now).is_err());
+    let hold = Hold {
+        until: now + SECOND,
+        trouble: Trouble::RateLimited,
+    };
+    pace.inherit(hold);
+    assert_eq!(pace.admit_question(now, 0.0), Admission::Wait(hold.until));
+}
+
+#[test]
+fn a_run_of_deliveries_makes_repeats_free_and_a_limit_ends_it() {
+    let now = Instant::now();
+    let mut pace = pace(8, now);
+    let answers = |pace: &mut Pace, errand, times: u32| {
+        let success = Feedback {
+            errand,
+            ..Feedback::success(now)
+        };
+        (0..times).for_each(|_| pace.observe(now, &success, 0.0));
+    };
+    answers(&mut pace, Errand::Question, 16);
+    assert!(pace.afford(now).is_err());
+    for (trouble, ends) in [
+        (Trouble::Conflict, false),
+        (Trouble::RateLimited, true),
+        (DOWN, true),
+    ] {
+        answers(&mut pace, Errand::Delivery, 16);
+        assert!(pace.afford(now).is_ok());
+        pace.observe(now, &Feedback::failure(now, trouble), 0.0);
+        assert_eq!(pace.afford(now).is_err(), ends, "{trouble:?}");
+    }
 }
 
 #[test]
