@@ -121,10 +121,7 @@ impl Call {
                     trouble,
                     retry_after,
                 } => {
-                    work.entries
-                        .iter_mut()
-                        .flatten()
-                        .for_each(|entry| entry.failed(trouble));
+                    work.fail(&members, trouble);
                     return End::Later {
                         trouble,
                         retry_after,
@@ -218,6 +215,15 @@ impl Work {
             self.too_large = Some(self.too_large.map_or(size, |least| least.min(size)));
         }
         self.refuse(members);
+    }
+
+    /// Notes that the members were in a call in vain; the others of the batch were not.
+    fn fail(&mut self, members: &[usize], trouble: Trouble) {
+        for member in members {
+            if let Some(entry) = &mut self.entries[*member] {
+                entry.failed(trouble);
+            }
+        }
     }
 
     /// Settles the members that were in the call.
