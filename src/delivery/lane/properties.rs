@@ -15,7 +15,9 @@ use proptest::strategy::ValueTree;
 use tokio::{runtime::Runtime, sync::mpsc::UnboundedReceiver, time::Instant};
 
 use crate::{
-    delivery::{Dispatcher, LaneHandle, Settings, Settled, TargetState, Targets, Tickets, Verdict},
+    delivery::{
+        Cause, Dispatcher, LaneHandle, Settings, Settled, TargetState, Targets, Tickets, Verdict,
+    },
     domain::{
         Attempt, ClientSideId, Connection, ContextKey, Delivery, DestinationUid, Instance,
         Operation, Outcome, Refusal, Revision, SegmentClient, SegmentId, SegmentRef, Slot, Trouble,
@@ -28,6 +30,13 @@ const KEYS: u8 = 6;
 /// Calls that hold it are refused.
 const POISON: &str = "k0";
 const STREAMS: usize = 3;
+/// The stream whose records time out soon.
+const IMPATIENT: usize = 2;
+const SOON: Duration = Duration::from_secs(2);
+const LATE: Duration = Duration::from_secs(3600);
+/// How long after its time-out a record gets its verdict at the latest: the lane's tick, and one
+/// call with the longest wait for its permission.
+const TIDYING: Duration = Duration::from_secs(4);
 
 /// What becomes of one call.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +47,9 @@ enum Fate {
     Failed(Trouble),
     Limited(Duration),
     TooLarge,
+    /// From now on its token is refused.
+    TokenRefused,
+    SegmentRefused,
 }
 
 /// What a test does next.
@@ -54,6 +66,10 @@ enum Act {
     Leave {
         stream: usize,
     },
+    /// Opens it again, if it has left.
+    Open {
+        stream: usize,
+    },
     Rotate,
     Wait(Duration),
 }
@@ -65,8 +81,10 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
             .prop_map(|(stream, key, operation)| Act::Submit { stream, key, operation }),
         2 => (0..STREAMS).prop_map(|stream| Act::Flush { stream }),
         1 => (1..STREAMS).prop_map(|stream| Act::Leave { stream }),
-        1 => Just(Act::Rotate),
+        2 => (1..STREAMS).prop_map(|stream| Act::Open { stream }),
+        2 => Just(Act::Rotate),
         4 => (1..400u64).prop_map(|ms| Act::Wait(Duration::from_millis(ms))),
+        1 => (1..5u64).prop_map(|s| Act::Wait(Duration::from_secs(s))),
     ];
     prop::collection::vec(act, 1..80)
 }
@@ -84,14 +102,30 @@ fn fates() -> impl Strategy<Value = VecDeque<Fate>> {
         2 => trouble.prop_map(Fate::Failed),
         1 => (0..3u64).prop_map(|s| Fate::Limited(Duration::from_secs(s))),
         1 => Just(Fate::TooLarge),
+        1 => Just(Fate::TokenRefused),
+        1 => Just(Fate::SegmentRefused),
     ];
     prop::collection::vec(fate, 0..30).prop_map(VecDeque::from)
+}
+
+/// How long slots, and then permissions to call, are waited for, in milliseconds.
+fn waits() -> impl Strategy<Value = VecDeque<u64>> {
+    let wait = prop_oneof![2 => Just(0), 1 => 1..300u64, 1 => Just(2500)];
+    prop::collection::vec(wait, 0..30).prop_map(VecDeque::from)
 }
 
 /// A vendor that remembers what it has applied, and refuses to see a key twice at once.
 #[derive(Debug, Default)]
 struct Vendor {
     fates: Mutex<VecDeque<Fate>>,
+    waits: Mutex<VecDeque<u64>>,
+    /// No call is made before, as it has told.
+    held: Mutex<Option<Instant>>,
+    refused_tokens: Mutex<BTreeSet<String>>,
+    /// How often it has refused the segment.
+    segment_refusals: Mutex<usize>,
+    /// Keys of the calls that failed, each time.
+    failed: Mutex<Vec<String>>,
     /// In order of application.
     applied: Mutex<Vec<(String, Operation)>>,
     under_way: Mutex<BTreeSet<String>>,
@@ -110,6 +144,29 @@ impl Vendor {
         }
     }
 
+    async fn wait(&self) {
+        let wait = self.waits.lock().unwrap().pop_front().unwrap_or(0);
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+    }
+
+    fn hold(&self) -> Option<Instant> {
+        let held = *self.held.lock().unwrap();
+        held.filter(|until| *until > Instant::now())
+    }
+
+    fn refuses(&self, token: &str) -> bool {
+        self.refused_tokens.lock().unwrap().contains(token)
+    }
+
+    /// A call that was made in vain.
+    fn fail(&self, keys: &[String], trouble: Trouble, retry_after: Option<Duration>) -> Outcome {
+        self.failed.lock().unwrap().extend_from_slice(keys);
+        Outcome::Retry {
+            trouble,
+            retry_after,
+        }
+    }
+
     fn apply(&self, keys: &[String], operation: Operation) {
         let changes = keys.iter().map(|key| (key.clone(), operation));
         self.applied.lock().unwrap().extend(changes);
@@ -119,11 +176,15 @@ impl Vendor {
 #[async_trait]
 impl SegmentClient for Vendor {
     async fn ready(&self, _: &Arc<Connection>, _: Attempt) -> Slot {
+        self.wait().await;
+        while let Some(until) = self.hold() {
+            tokio::time::sleep_until(until).await;
+        }
         Slot::free()
     }
 
     fn held_until(&self, _: &Connection) -> Option<(Instant, Trouble)> {
-        None
+        Some((self.hold()?, Trouble::RateLimited))
     }
 
     async fn apply(&self, _: Slot, delivery: &Delivery) -> Outcome {
@@ -132,6 +193,12 @@ impl SegmentClient for Vendor {
             .iter()
             .map(|k| k.as_str().to_owned())
             .collect();
+        // Its permission takes a while, and another call may be told to wait meanwhile.
+        self.wait().await;
+        if let Some(until) = self.hold() {
+            let trouble = Trouble::RateLimited;
+            return Outcome::Held { until, trouble };
+        }
         self.calls
             .lock()
             .unwrap()
@@ -148,10 +215,10 @@ impl SegmentClient for Vendor {
         if keys.iter().any(|key| key == POISON) {
             return Outcome::Refused(Refusal::Payload);
         }
-        let retry = |trouble, retry_after| Outcome::Retry {
-            trouble,
-            retry_after,
-        };
+        let token = delivery.connection.access_token.expose();
+        if self.refuses(token) {
+            return Outcome::Refused(Refusal::Credentials);
+        }
         match self.decide(&keys) {
             Fate::Applied => {
                 Self::apply(self, &keys, delivery.operation);
@@ -159,17 +226,30 @@ impl SegmentClient for Vendor {
             }
             Fate::AppliedUnheard => {
                 Self::apply(self, &keys, delivery.operation);
-                retry(Trouble::TimedOut, None)
+                self.fail(&keys, Trouble::TimedOut, None)
             }
-            Fate::Failed(trouble) => retry(trouble, None),
-            Fate::Limited(wait) => retry(Trouble::RateLimited, Some(wait)),
+            Fate::Failed(trouble) => self.fail(&keys, trouble, None),
+            Fate::Limited(wait) => {
+                *self.held.lock().unwrap() = Some(Instant::now() + wait);
+                self.fail(&keys, Trouble::RateLimited, Some(wait))
+            }
             Fate::TooLarge => Outcome::Refused(Refusal::TooLarge),
+            Fate::TokenRefused => {
+                self.refused_tokens.lock().unwrap().insert(token.to_owned());
+                Outcome::Refused(Refusal::Credentials)
+            }
+            Fate::SegmentRefused => {
+                *self.segment_refusals.lock().unwrap() += 1;
+                Outcome::Refused(Refusal::Segment)
+            }
         }
     }
 }
 
 /// One stream, and its account of what it has submitted.
 struct Stream {
+    /// Which of all that were opened.
+    number: usize,
     lane: LaneHandle,
     tickets: Tickets,
     settled: UnboundedReceiver<Settled>,
@@ -206,12 +286,16 @@ impl Drop for Books {
 
 /// A change in the order in which the lane got them.
 struct Change {
+    /// The number of its stream.
     stream: usize,
     sequence: i64,
     key: String,
     operation: Operation,
     /// What was applied before it came.
     applied_before: usize,
+    /// How often the segment was refused before it came.
+    segment_refusals_before: usize,
+    deadline: Instant,
 }
 
 struct Bench {
@@ -221,16 +305,19 @@ struct Bench {
     uid: DestinationUid,
     revision: i64,
     streams: Vec<Option<Stream>>,
+    /// How many streams were ever opened.
+    opened: usize,
     changes: Vec<Change>,
     /// The verdicts of streams, also of those that have left.
-    verdicts: BTreeMap<(usize, i64), Verdict>,
+    verdicts: BTreeMap<i64, Verdict>,
     _condemned: UnboundedReceiver<crate::delivery::Condemned>,
 }
 
 impl Bench {
-    fn new(fates: VecDeque<Fate>) -> Self {
+    fn new(fates: VecDeque<Fate>, waits: VecDeque<u64>) -> Self {
         let vendor = Arc::new(Vendor {
             fates: Mutex::new(fates),
+            waits: Mutex::new(waits),
             ..Vendor::default()
         });
         let (targets, _condemned) = Targets::new();
@@ -246,20 +333,25 @@ impl Bench {
             uid: DestinationUid::generate(),
             revision: 0,
             streams: Vec::new(),
+            opened: 0,
             changes: Vec::new(),
             verdicts: BTreeMap::new(),
             _condemned,
         };
-        bench.streams = (0..STREAMS).map(|_| Some(bench.open())).collect();
+        // The target is published before it is used.
+        let _watched = bench.targets.watch(bench.uid);
+        bench.rotate();
+        bench.streams = (0..STREAMS).map(|index| Some(bench.open(index))).collect();
         bench
     }
 
-    fn open(&mut self) -> Stream {
+    fn open(&mut self, index: usize) -> Stream {
         let target = self.targets.watch(self.uid);
-        self.rotate();
         let segment = SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP").unwrap();
-        let (tickets, settled) = Tickets::new(Duration::from_secs(3600));
+        let (tickets, settled) = Tickets::new(timeout(index));
+        self.opened += 1;
         Stream {
+            number: self.opened,
             lane: self.dispatcher.open(target, &segment),
             tickets,
             settled,
@@ -270,13 +362,18 @@ impl Bench {
     fn rotate(&mut self) {
         self.revision += 1;
         let connection = Connection {
-            access_token: AccessToken::new(format!("token-{}", self.revision)),
+            access_token: AccessToken::new(self.token()),
             client_side_id: ClientSideId::new("env".into()),
             instance: Instance::Commercial,
         };
         let state = TargetState::Active(Arc::new(connection));
         self.targets
             .publish(self.uid, Revision(self.revision), state);
+    }
+
+    /// The token in force.
+    fn token(&self) -> String {
+        format!("token-{}", self.revision)
     }
 
     async fn act(&mut self, act: Act) {
@@ -292,6 +389,11 @@ impl Bench {
                 }
             }
             Act::Leave { stream } => self.leave(stream).await,
+            Act::Open { stream } => {
+                if self.streams[stream].is_none() {
+                    self.streams[stream] = Some(self.open(stream));
+                }
+            }
             Act::Rotate => self.rotate(),
             Act::Wait(time) => tokio::time::sleep(time).await,
         }
@@ -306,11 +408,13 @@ impl Bench {
         let sequence = i64::try_from(self.changes.len()).unwrap();
         stream.books.submitted.insert(sequence);
         self.changes.push(Change {
-            stream: index,
+            stream: stream.number,
             sequence,
             key: key.clone(),
             operation,
             applied_before: self.vendor.applied.lock().unwrap().len(),
+            segment_refusals_before: *self.vendor.segment_refusals.lock().unwrap(),
+            deadline: Instant::now() + timeout(index),
         });
         let ack = stream.tickets.issue(sequence);
         stream
@@ -330,46 +434,86 @@ impl Bench {
             tickets,
             mut settled,
             mut books,
+            ..
         } = stream;
         drop((lane, tickets));
         while let Some(settled) = settled.recv().await {
             books.enter(settled);
         }
-        let verdicts = books.verdicts.iter();
-        self.verdicts
-            .extend(verdicts.map(|(sequence, verdict)| ((index, *sequence), *verdict)));
+        self.verdicts.extend(&books.verdicts);
     }
 
-    /// Takes in what has been settled, and checks what a delivery claims against what the vendor
-    /// has applied by now.
+    /// Takes in what has been settled since the last act, and checks what each verdict claims
+    /// against what the vendor has done by now.
     fn listen(&mut self) {
-        let mut delivered = Vec::new();
+        let mut heard = Vec::new();
         for stream in self.streams.iter_mut().flatten() {
             while let Ok(settled) = stream.settled.try_recv() {
                 stream.books.enter(settled);
-                delivered
-                    .extend((settled.verdict == Verdict::Delivered).then_some(settled.sequence));
+                heard.push(settled);
             }
         }
-        let applied = self.vendor.applied.lock().unwrap();
-        for sequence in delivered {
-            self.check_delivered(sequence, &applied);
+        self.check_overdue();
+        for Settled { sequence, verdict } in heard {
+            let record = &self.changes[usize::try_from(sequence).unwrap()];
+            match verdict {
+                Verdict::Delivered => self.check_delivered(record),
+                Verdict::Rejected { .. } => assert_eq!(record.key, POISON, "{sequence}"),
+                Verdict::TimedOut(tried) => {
+                    assert!(record.deadline <= Instant::now(), "{sequence} is early");
+                    let failed = self.vendor.failed.lock().unwrap();
+                    let calls = failed.iter().filter(|key| **key == record.key).count();
+                    let told = usize::try_from(tried.calls).unwrap();
+                    assert!(told <= calls, "{sequence}: {told} calls of {calls}");
+                }
+                Verdict::Deferred(Cause::Credentials) => {
+                    assert!(
+                        self.vendor.refuses(&self.token()),
+                        "{sequence} was deferred, but the token in force is good"
+                    );
+                }
+                Verdict::Deferred(Cause::Segment) => {
+                    let refusals = *self.vendor.segment_refusals.lock().unwrap();
+                    assert!(
+                        refusals > record.segment_refusals_before,
+                        "{sequence} was deferred, and no segment refused"
+                    );
+                }
+                Verdict::Deferred(cause) => panic!("{sequence} was deferred: {cause:?}"),
+            }
+        }
+    }
+
+    /// No record waits for its verdict much longer than it is tried.
+    fn check_overdue(&self) {
+        let now = Instant::now();
+        for stream in self.streams.iter().flatten() {
+            let Books {
+                submitted,
+                verdicts,
+            } = &stream.books;
+            for sequence in submitted.iter().filter(|s| !verdicts.contains_key(s)) {
+                let deadline = self.changes[usize::try_from(*sequence).unwrap()].deadline;
+                assert!(now <= deadline + TIDYING, "{sequence} is overdue");
+            }
         }
     }
 
     /// Delivered: since the record came, it or a later change of its key has been applied.
-    fn check_delivered(&self, sequence: i64, applied: &[(String, Operation)]) {
-        let record = &self.changes[usize::try_from(sequence).unwrap()];
-        let later = self.changes[usize::try_from(sequence).unwrap()..]
+    fn check_delivered(&self, record: &Change) {
+        let applied = self.vendor.applied.lock().unwrap();
+        let later = self
+            .changes
             .iter()
-            .filter(|change| change.key == record.key);
+            .filter(|change| change.sequence >= record.sequence && change.key == record.key);
         let operations: BTreeSet<_> = later.map(|change| change.operation).collect();
         let found = applied[record.applied_before..]
             .iter()
             .any(|(key, operation)| *key == record.key && operations.contains(operation));
         assert!(
             found,
-            "{sequence} was delivered, but nothing was applied for it"
+            "{} was delivered, but nothing was applied for it",
+            record.sequence
         );
     }
 
@@ -384,9 +528,8 @@ impl Bench {
             tokio::time::sleep(Duration::from_secs(1)).await;
             self.listen();
         }
-        let stayed: Vec<_> = (0..STREAMS)
-            .filter(|i| self.streams[*i].is_some())
-            .collect();
+        let streams = self.streams.iter().flatten();
+        let stayed: BTreeSet<_> = streams.map(|stream| stream.number).collect();
         for index in 0..STREAMS {
             self.leave(index).await;
         }
@@ -395,30 +538,9 @@ impl Bench {
         std::mem::take(&mut self.vendor.calls.lock().unwrap())
     }
 
-    /// What streams that stayed have sent is delivered, poison aside, and of each key the last
-    /// change is the last one applied.
-    fn check_end(&self, stayed: &[usize]) {
-        let mut last = BTreeMap::new();
-        for change in &self.changes {
-            let verdict = self.verdicts[&(change.stream, change.sequence)];
-            let poisoned = change.key == POISON;
-            if stayed.contains(&change.stream) {
-                let rejected = matches!(verdict, Verdict::Rejected { .. });
-                let as_expected = if poisoned {
-                    rejected
-                } else {
-                    verdict == Verdict::Delivered
-                };
-                assert!(
-                    as_expected,
-                    "{} of {}: {verdict:?}",
-                    change.sequence, change.key
-                );
-            }
-            if !poisoned {
-                last.insert(change.key.clone(), change);
-            }
-        }
+    /// Of a stream that stayed, everything had its verdict in time; what was delivered as the
+    /// last change of its key is the last that was applied.
+    fn check_end(&self, stayed: &BTreeSet<usize>) {
         let members: BTreeMap<_, _> = self
             .vendor
             .applied
@@ -427,16 +549,33 @@ impl Bench {
             .iter()
             .cloned()
             .collect();
+        for change in self.changes.iter().filter(|c| stayed.contains(&c.stream)) {
+            let verdict = self.verdicts[&change.sequence];
+            let sequence = change.sequence;
+            assert_ne!(
+                verdict,
+                Verdict::Deferred(Cause::Abandoned),
+                "{sequence} is stuck"
+            );
+        }
+        let keys = self.changes.iter().map(|change| (&change.key, change));
+        let last: BTreeMap<_, _> = keys.collect();
         for (key, change) in last {
-            if stayed.contains(&change.stream) {
+            let delivered = self.verdicts[&change.sequence] == Verdict::Delivered;
+            if delivered && stayed.contains(&change.stream) {
                 assert_eq!(
-                    members.get(&key),
+                    members.get(key),
                     Some(&change.operation),
                     "{key} did not converge"
                 );
             }
         }
     }
+}
+
+/// How long the records of the stream at this place are tried.
+fn timeout(index: usize) -> Duration {
+    if index == IMPATIENT { SOON } else { LATE }
 }
 
 /// A runtime in paused time, whose thread draws from `seed`.
@@ -449,11 +588,19 @@ fn runtime(seed: u64) -> Runtime {
     builder.build().unwrap()
 }
 
+/// What is done, what becomes of the calls, and how long they are waited for.
+type Case = (Vec<Act>, VecDeque<Fate>, VecDeque<u64>);
+
+fn cases() -> impl Strategy<Value = Case> {
+    (acts(), fates(), waits())
+}
+
 /// Plays acts to their end, in the same way for the same seed; which calls were made, and when.
-fn play(seed: u64, acts: Vec<Act>, fates: VecDeque<Fate>) -> Vec<(Duration, Vec<String>)> {
+fn play(seed: u64, case: Case) -> Vec<(Duration, Vec<String>)> {
+    let (acts, fates, waits) = case;
     runtime(seed).block_on(async {
         let began = Instant::now();
-        let mut bench = Bench::new(fates);
+        let mut bench = Bench::new(fates, waits);
         for act in acts {
             bench.act(act).await;
         }
@@ -465,16 +612,16 @@ fn play(seed: u64, acts: Vec<Act>, fates: VecDeque<Fate>) -> Vec<(Duration, Vec<
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Streams come and go, calls fail in every way, tokens rotate: each record is settled once, a
-    /// key is never in two calls, a delivery was applied, and what stayed converges.
+    /// Streams come and go, calls fail in every way and are waited for, tokens and the segment
+    /// are refused, tokens rotate: each record is settled once, a key is never in two calls, what
+    /// each verdict claims has happened, and what stayed converges.
     #[test]
     fn a_lane_keeps_its_promises_in_any_order_of_events(
         // Another seed is no simpler one.
         seed in any::<u64>().no_shrink(),
-        acts in acts(),
-        fates in fates(),
+        case in cases(),
     ) {
-        play(seed, acts, fates);
+        play(seed, case);
     }
 }
 
@@ -484,9 +631,9 @@ proptest! {
 fn the_same_case_makes_the_same_calls_twice() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for seed in 0..8 {
-        let case = (acts(), fates()).new_tree(&mut runner).unwrap().current();
-        let [one, other] = [case.clone(), case].map(|(acts, fates)| {
-            let played = std::thread::spawn(move || play(seed, acts, fates));
+        let case = cases().new_tree(&mut runner).unwrap().current();
+        let [one, other] = [case.clone(), case].map(|case| {
+            let played = std::thread::spawn(move || play(seed, case));
             played.join().unwrap()
         });
         assert_eq!(one, other, "seed {seed}");
