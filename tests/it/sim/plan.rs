@@ -186,6 +186,8 @@ fn draw_log(random: &mut Rng, log: usize) -> Log {
             },
             // The older stream's calls end first, each within its attempt.
             open_timeout: 3 * ATTEMPT,
+            // Often, since it is what fences are for.
+            abandons_after: random.bool().then(|| random.u32(2..=10)),
             deadline: None,
         },
         delivery_timeout: (random.u8(0..4) == 0).then(|| millis(random, 1_000..=3_000)),

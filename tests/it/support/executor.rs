@@ -75,6 +75,9 @@ pub(crate) struct Settings {
     /// How long a connection and `opened` may take. Longer than the server's calls, which an
     /// older stream has to see end.
     pub(crate) open_timeout: Duration,
+    /// After how many acks a stream is given up for the next one, with calls under way: as by a
+    /// process that is killed and started again at once.
+    pub(crate) abandons_after: Option<u32>,
     /// How long the whole may take.
     pub(crate) deadline: Option<Duration>,
 }
@@ -90,6 +93,7 @@ impl Default for Settings {
                 longest: Duration::from_secs(2),
             },
             open_timeout: Duration::from_secs(15),
+            abandons_after: None,
             deadline: None,
         }
     }
@@ -169,6 +173,7 @@ struct Stream {
     send_at: Instant,
     /// The last value that was noted.
     committed: Option<i64>,
+    acks: u32,
 }
 
 /// What an open stream has to do next.
@@ -273,6 +278,7 @@ impl Executor {
             window: limit(self.settings.window, opened.max_in_flight_records),
             send_at: Instant::now(),
             committed: None,
+            acks: 0,
         })
     }
 
@@ -282,7 +288,12 @@ impl Executor {
                 stream.outbound = None;
             }
             match self.next(&mut stream).await {
-                Next::Message(Ok(Some(message))) => self.take(message, &mut stream)?,
+                Next::Message(Ok(Some(message))) => {
+                    self.take(message, &mut stream)?;
+                    if self.settings.abandons_after == Some(stream.acks) {
+                        return Err(Fault::Lost);
+                    }
+                }
                 Next::Message(Ok(None)) => return self.end(&stream),
                 Next::Message(Err(status)) => return Err(Fault::Status(status)),
                 Next::MaySend(Some(permit)) => self.send(permit, &mut stream),
@@ -350,6 +361,7 @@ impl Executor {
 
     /// Notes results one by one, then what they commit.
     fn settle(&mut self, ack: &pb::Ack, stream: &mut Stream) -> Result<(), Fault> {
+        stream.acks += 1;
         let mut events = Vec::new();
         for run in &ack.results {
             let (first, last) = (run.first_sequence, run.last_sequence);
