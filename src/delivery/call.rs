@@ -8,6 +8,7 @@ use super::{
     ack::Verdict,
     batch::{Entry, Sealed},
     bisect::{Bisect, Record, Refused, Step},
+    target::Target,
 };
 use crate::domain::{
     Attempt, Connection, ContextKey, Delivery, Operation, Outcome, Refusal, Revision,
@@ -22,8 +23,9 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) client: Arc<dyn SegmentClient>,
+    pub(super) target: Target,
+    /// The target's, by `revision`.
     pub(super) connection: Arc<Connection>,
-    /// Whose credentials these are.
     pub(super) revision: Revision,
     pub(super) segment: SegmentRef,
     /// What calls of this lane have met so far.
@@ -53,6 +55,8 @@ pub(super) struct Report {
 pub(super) enum End {
     /// All that could be judged was; try the rest, if any, at once.
     Judged,
+    /// The destination has changed: the rest goes out by what it says now, if at all.
+    Outdated,
     /// Try the rest later.
     Later {
         trouble: Trouble,
@@ -102,6 +106,11 @@ impl Call {
                     Err(end) => return end,
                 },
             };
+            // Isolating takes many calls: none of them with a token that was rotated, or into a
+            // destination that was deleted, since the one before.
+            if !self.target.is_in_force(self.revision) {
+                return End::Outdated;
+            }
             // Streams may have gone, and time-outs passed, since the last probe.
             work.refresh(Instant::now());
             let members = work.wanted(part, operation);
@@ -146,6 +155,10 @@ impl Call {
                 biased;
                 slot = &mut ready => return Ok(slot),
                 () = tokio::time::sleep(LOOK_AROUND) => work.refresh(Instant::now()),
+            }
+            // It may be another account's line by now.
+            if !self.target.is_in_force(self.revision) {
+                return Err(End::Outdated);
             }
             if work.entries.iter().all(Option::is_none) {
                 return Err(End::Judged);

@@ -315,6 +315,7 @@ impl Lane {
         };
         let call = Call {
             client: Arc::clone(&self.client),
+            target: self.target.clone(),
             connection,
             revision,
             segment: self.segment.clone(),
@@ -355,7 +356,7 @@ impl Lane {
             self.report_health(Health::Delivering);
         }
         match end {
-            End::Judged => {}
+            End::Judged | End::Outdated => {}
             End::Later {
                 trouble,
                 retry_after,

@@ -135,6 +135,13 @@ impl Target {
         )
     }
 
+    /// Whether calls may still be made by what `revision` says.
+    #[must_use]
+    pub fn is_in_force(&self, revision: Revision) -> bool {
+        let known = self.seen.borrow();
+        known.revision == revision && matches!(known.state, Some(TargetState::Active(_)))
+    }
+
     /// Waits for the next change. Cancel safe.
     pub async fn changed(&mut self) {
         // The directory outlives its targets, and keeps each watched sender.

@@ -121,6 +121,8 @@ struct Vendor {
     waits: Mutex<VecDeque<u64>>,
     /// No call is made before, as it has told.
     held: Mutex<Option<Instant>>,
+    /// The token in force.
+    token: Mutex<String>,
     refused_tokens: Mutex<BTreeSet<String>>,
     /// How often it has refused the segment.
     segment_refusals: Mutex<usize>,
@@ -193,6 +195,8 @@ impl SegmentClient for Vendor {
             .iter()
             .map(|k| k.as_str().to_owned())
             .collect();
+        let token = delivery.connection.access_token.expose();
+        assert_eq!(token, *self.token.lock().unwrap(), "the token in force");
         // Its permission takes a while, and another call may be told to wait meanwhile.
         self.wait().await;
         if let Some(until) = self.hold() {
@@ -215,7 +219,6 @@ impl SegmentClient for Vendor {
         if keys.iter().any(|key| key == POISON) {
             return Outcome::Refused(Refusal::Payload);
         }
-        let token = delivery.connection.access_token.expose();
         if self.refuses(token) {
             return Outcome::Refused(Refusal::Credentials);
         }
@@ -361,19 +364,16 @@ impl Bench {
 
     fn rotate(&mut self) {
         self.revision += 1;
+        let token = format!("token-{}", self.revision);
+        self.vendor.token.lock().unwrap().clone_from(&token);
         let connection = Connection {
-            access_token: AccessToken::new(self.token()),
+            access_token: AccessToken::new(token),
             client_side_id: ClientSideId::new("env".into()),
             instance: Instance::Commercial,
         };
         let state = TargetState::Active(Arc::new(connection));
         self.targets
             .publish(self.uid, Revision(self.revision), state);
-    }
-
-    /// The token in force.
-    fn token(&self) -> String {
-        format!("token-{}", self.revision)
     }
 
     async fn act(&mut self, act: Act) {
@@ -467,10 +467,9 @@ impl Bench {
                     assert!(told <= calls, "{sequence}: {told} calls of {calls}");
                 }
                 Verdict::Deferred(Cause::Credentials) => {
-                    assert!(
-                        self.vendor.refuses(&self.token()),
-                        "{sequence} was deferred, but the token in force is good"
-                    );
+                    let token = self.vendor.token.lock().unwrap();
+                    let refused = self.vendor.refuses(&token);
+                    assert!(refused, "{sequence} was deferred, but {token} is good");
                 }
                 Verdict::Deferred(Cause::Segment) => {
                     let refusals = *self.vendor.segment_refusals.lock().unwrap();

@@ -401,6 +401,47 @@ async fn a_token_rotated_during_a_refused_call_is_used_for_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_rotated_while_members_are_isolated_is_used_for_the_next_probe() {
+    let bench = Bench::new([], &["poison"]);
+    let mut stream = bench.open(LONG);
+    for key in ["a", "b", "c", "poison"] {
+        stream.submit(key, Operation::Add);
+    }
+    stream.lane.flush();
+    tokio::time::sleep(CALL_TIME * 3 / 2).await;
+    bench
+        .targets
+        .publish(bench.uid, Revision(2), active("second"));
+    for _ in 0..4 {
+        let (sequence, verdict) = stream.verdict().await;
+        let rejected = matches!(verdict, Verdict::Rejected { .. });
+        assert_eq!(rejected, sequence == 4, "{sequence}: {verdict:?}");
+    }
+    let second = |call: &Call| call.at >= 2 * CALL_TIME;
+    for call in bench.calls() {
+        let expected = if second(&call) { "second" } else { "first" };
+        assert_eq!(call.token, expected, "{call:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_deleted_while_members_are_isolated_is_not_called_again() {
+    let bench = Bench::new([], &["poison"]);
+    let mut stream = bench.open(LONG);
+    for key in ["a", "b", "c", "poison"] {
+        stream.submit(key, Operation::Add);
+    }
+    stream.lane.flush();
+    tokio::time::sleep(CALL_TIME / 2).await;
+    bench.targets.publish_deleted(bench.uid);
+    for sequence in 1..=4 {
+        let deferred = Verdict::Deferred(Cause::Deleted);
+        assert_eq!(stream.verdict().await, (sequence, deferred));
+    }
+    assert_eq!(bench.calls().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_segment_defers_and_a_later_record_tries_again() {
     let bench = Bench::new([Outcome::Refused(Refusal::Segment)], &[]);
     let mut stream = bench.open(LONG);
