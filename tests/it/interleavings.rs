@@ -1,13 +1,13 @@
 //! Streams under random interleavings: opened, fenced, half-closed, cancelled, drained, with
-//! faults and rotations between, in paused time. The real service and the sandbox are joined in
-//! memory; the history is the judge.
+//! faults, refusals, rotations and deletions between, in paused time. The real service and the
+//! sandbox are joined in memory; the history is the judge.
 //!
 //! Whatever is drawn comes from the seed that each case holds, tokio's own draws included, and the
 //! time of day goes with the paused time: a case that is printed repeats, and shrinks.
 
 use std::{
     cell::Cell,
-    collections::VecDeque,
+    collections::{BTreeSet, HashMap, VecDeque},
     io,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -29,7 +29,7 @@ use launchdarkly_connector::{
         send_identifiers_request::Message as In, send_identifiers_response::Message as Out,
     },
     sandbox::{
-        Call, Faults, How, Mishap, Sandbox,
+        Call, Faults, Hidden, How, Mishap, Sandbox,
         fixtures::{ADMIN_TOKEN, CLIENT_SIDE_ID, SERVICE_TOKEN, WRITER_TOKEN},
     },
     shutdown::Shutdown,
@@ -50,18 +50,40 @@ use crate::{
     house::{ORGANIZATION, SEGMENT, destination, open, reason},
     support::{
         executor::{Record, record_reason, wire},
-        history::{Ending, Event, History, Incarnation, Operation, Outcome},
+        history::{self, Ending, Event, History, Incarnation, Kind, Operation, Outcome},
     },
 };
 
-const LOGS: usize = 2;
+/// What is peculiar to each log.
+const LOGS: [Peculiar; 3] = [
+    Peculiar {
+        delivery_timeout: None,
+        validate_only: false,
+    },
+    Peculiar {
+        delivery_timeout: Some(1),
+        validate_only: false,
+    },
+    Peculiar {
+        delivery_timeout: None,
+        validate_only: true,
+    },
+];
+/// LaunchDarkly refuses it, always.
+const REFUSED: &str = "log0-k0";
 /// Of each log; few, so that changes of one meet each other.
 const KEYS: usize = 4;
 const RECORDS: usize = 40;
-/// Shorter than the delivery time-out, so that no record fails for want of time.
+/// Longer than the one delivery time-out, and far shorter than the other.
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// Longer than anything here may take, in time that costs nothing.
 const DEADLINE: Duration = Duration::from_secs(600);
+
+struct Peculiar {
+    /// In seconds; none is the service's default, far longer than trouble lasts here.
+    delivery_timeout: Option<i64>,
+    validate_only: bool,
+}
 
 /// What happens next.
 #[derive(Clone, Debug)]
@@ -72,7 +94,11 @@ enum Act {
     HalfClose(usize),
     Cancel(usize),
     Weather(Weather),
+    /// Also revives a destination whose credentials were refused.
     Rotate(&'static str),
+    /// Deletes the destination, or creates it again.
+    Delete,
+    Create,
     /// The service drains, and another one takes its place.
     Restart,
     Wait(Duration),
@@ -89,6 +115,10 @@ enum Weather {
     Conflicting,
     Ambiguous,
     Hanging,
+    /// The token is refused, now and then.
+    Unauthorized,
+    /// The segment is.
+    NoSegment,
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -100,19 +130,27 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         Just(Weather::Conflicting),
         Just(Weather::Ambiguous),
         Just(Weather::Hanging),
+        Just(Weather::Unauthorized),
+        Just(Weather::NoSegment),
     ];
     let token = prop_oneof![Just(WRITER_TOKEN), Just(ADMIN_TOKEN), Just(SERVICE_TOKEN)];
     let act = prop_oneof![
-        3 => (0..LOGS).prop_map(Act::Open),
-        8 => (0..LOGS, 1..8usize).prop_map(|(log, records)| Act::Send(log, records)),
-        1 => (0..LOGS).prop_map(Act::HalfClose),
-        1 => (0..LOGS).prop_map(Act::Cancel),
-        3 => weather.prop_map(Act::Weather),
-        1 => token.prop_map(Act::Rotate),
+        4 => log().prop_map(Act::Open),
+        10 => (log(), 1..8usize).prop_map(|(log, records)| Act::Send(log, records)),
+        1 => log().prop_map(Act::HalfClose),
+        1 => log().prop_map(Act::Cancel),
+        4 => weather.prop_map(Act::Weather),
+        2 => token.prop_map(Act::Rotate),
+        1 => Just(Act::Delete),
+        2 => Just(Act::Create),
         1 => Just(Act::Restart),
         4 => (1..600u64).prop_map(|ms| Act::Wait(Duration::from_millis(ms))),
     ];
     prop::collection::vec(act, 1..40)
+}
+
+fn log() -> std::ops::Range<usize> {
+    0..LOGS.len()
 }
 
 fn faults(weather: Weather) -> Faults {
@@ -125,6 +163,8 @@ fn faults(weather: Weather) -> Faults {
         Weather::Conflicting => Some(now_and_then(status(StatusCode::CONFLICT))),
         Weather::Ambiguous => Some(now_and_then(Mishap::new(How::Reset).after_applying())),
         Weather::Hanging => Some(now_and_then(Mishap::new(How::Hang).after_applying())),
+        Weather::Unauthorized => Some(status(StatusCode::UNAUTHORIZED).at_rate(0.2)),
+        Weather::NoSegment => Some(status(StatusCode::NOT_FOUND).at_rate(0.2)),
     };
     Faults {
         latency_ms: 10,
@@ -134,6 +174,7 @@ fn faults(weather: Weather) -> Faults {
             0
         },
         mishaps: mishap.into_iter().collect(),
+        refused_keys: Hidden(BTreeSet::from([REFUSED.into()])),
         ..Faults::default()
     }
 }
@@ -208,6 +249,9 @@ impl Service {
 /// A sender of one log.
 struct Player {
     log: Arc<str>,
+    peculiar: &'static Peculiar,
+    /// What its streams are, and hear. One that delivers nothing has a history of its own.
+    history: History,
     records: Vec<Record>,
     incarnations: u32,
     /// The last `committed_sequence` that any stream of the log has read.
@@ -265,7 +309,7 @@ impl Live {
 }
 
 impl Player {
-    fn new(number: usize) -> Self {
+    fn new(number: usize, history: &History) -> Self {
         // Neighbours differ in key and, half of the time, in operation, so that they leave in
         // different calls; the operations of a key alternate, so that any out of order shows.
         let record = |n: usize| Record {
@@ -276,8 +320,15 @@ impl Player {
                 Operation::Remove
             },
         };
+        let peculiar = &LOGS[number];
         Self {
             log: format!("log{number}").into(),
+            peculiar,
+            history: if peculiar.validate_only {
+                History::default()
+            } else {
+                history.clone()
+            },
             records: (0..RECORDS).map(record).collect(),
             incarnations: 0,
             committed: Arc::default(),
@@ -286,7 +337,8 @@ impl Player {
         }
     }
 
-    async fn open(&mut self, service: &Service, history: &History) {
+    async fn open(&mut self, service: &Service) {
+        let history = &self.history;
         self.left.extend(self.live.take());
         self.incarnations += 1;
         let by = Incarnation {
@@ -296,6 +348,8 @@ impl Player {
         let (sender, requests) = mpsc::channel(RECORDS);
         let first = pb::OpenStream {
             stream_id: self.log.to_string(),
+            delivery_timeout: self.peculiar.delivery_timeout.map(seconds),
+            validate_only: self.peculiar.validate_only,
             ..open(&format!("{ORGANIZATION}/destinations/vip"))
         };
         let message = Some(In::Open(first));
@@ -328,14 +382,14 @@ impl Player {
         }
     }
 
-    async fn cancel(&mut self, history: &History) {
+    async fn cancel(&mut self) {
         let Some(live) = self.live.take() else {
             return;
         };
         live.reader.abort();
         // One that has ended by itself has said so.
         if live.reader.await.is_err() {
-            history.record(Event::Ended {
+            self.history.record(Event::Ended {
                 by: live.by,
                 how: Ending::Lost,
             });
@@ -343,25 +397,27 @@ impl Player {
     }
 
     /// Sends all that is left, on a stream of its own.
-    async fn finish(&mut self, service: &Service, history: &History) {
-        self.open(service, history).await;
+    async fn finish(&mut self, service: &Service) {
+        self.open(service).await;
         let mut live = self
             .live
             .take()
             .expect("nothing stands in the way any more");
         while live.next <= i64::try_from(RECORDS).unwrap() {
-            live.send(&self.records, history);
+            live.send(&self.records, &self.history);
         }
         live.half_close();
         live.reader.await.unwrap();
-        assert_eq!(
-            *self.committed.lock().unwrap(),
-            i64::try_from(RECORDS).unwrap()
-        );
+        let committed = *self.committed.lock().unwrap();
+        assert_eq!(committed, i64::try_from(RECORDS).unwrap(), "{}", self.log);
         for left in self.left.drain(..) {
             left.reader.await.unwrap();
         }
     }
+}
+
+fn seconds(seconds: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds, nanos: 0 }
 }
 
 async fn opened(
@@ -444,12 +500,26 @@ fn ending(status: &Status) -> Ending {
     }
 }
 
+async fn create(service: &Service) {
+    let create = pb::CreateDestinationRequest {
+        parent: ORGANIZATION.into(),
+        destination_id: "vip".into(),
+        destination: Some(destination(WRITER_TOKEN)),
+        ..Default::default()
+    };
+    service.client().create_destination(create).await.unwrap();
+}
+
 struct World {
     sandbox: Sandbox,
     disk: MemoryStore,
     service: Service,
     players: Vec<Player>,
     history: History,
+    /// Whether the destination does.
+    exists: bool,
+    /// Reasons for which streams may end early, by what has been done so far.
+    expected: BTreeSet<&'static str>,
 }
 
 impl World {
@@ -458,29 +528,26 @@ impl World {
         let history = History::default();
         history.observe(&sandbox, CLIENT_SIDE_ID, SEGMENT);
         let service = Service::start(&sandbox, &disk).await;
-        let create = pb::CreateDestinationRequest {
-            parent: ORGANIZATION.into(),
-            destination_id: "vip".into(),
-            destination: Some(destination(WRITER_TOKEN)),
-            ..Default::default()
-        };
-        service.client().create_destination(create).await.unwrap();
+        sandbox.set_faults(faults(Weather::Fine));
+        create(&service).await;
         Self {
             sandbox,
             disk,
             service,
-            players: (0..LOGS).map(Player::new).collect(),
+            players: log().map(|log| Player::new(log, &history)).collect(),
             history,
+            exists: true,
+            expected: BTreeSet::from(["STREAM_SUPERSEDED", "SERVER_DRAINING"]),
         }
     }
 
     async fn act(&mut self, act: Act) {
         match act {
-            Act::Open(log) => self.players[log].open(&self.service, &self.history).await,
+            Act::Open(log) => self.players[log].open(&self.service).await,
             Act::Send(log, batches) => {
                 let player = &mut self.players[log];
                 if let Some(live) = &mut player.live {
-                    (0..batches).for_each(|_| live.send(&player.records, &self.history));
+                    (0..batches).for_each(|_| live.send(&player.records, &player.history));
                 }
             }
             Act::HalfClose(log) => {
@@ -488,9 +555,19 @@ impl World {
                     live.half_close();
                 }
             }
-            Act::Cancel(log) => self.players[log].cancel(&self.history).await,
-            Act::Weather(weather) => self.sandbox.set_faults(faults(weather)),
-            Act::Rotate(token) => self.rotate(token).await,
+            Act::Cancel(log) => self.players[log].cancel().await,
+            Act::Weather(weather) => {
+                self.expected.extend(match weather {
+                    Weather::Unauthorized => Some("CREDENTIALS_REJECTED"),
+                    Weather::NoSegment => Some("SEGMENT_REJECTED"),
+                    _ => None,
+                });
+                self.sandbox.set_faults(faults(weather));
+            }
+            Act::Rotate(token) if self.exists => self.rotate(token).await,
+            Act::Delete if self.exists => self.delete().await,
+            Act::Create if !self.exists => self.create().await,
+            Act::Rotate(_) | Act::Delete | Act::Create => {}
             Act::Restart => {
                 let next = Service::start(&self.sandbox, &self.disk).await;
                 std::mem::replace(&mut self.service, next).stop().await;
@@ -517,29 +594,116 @@ impl World {
             .unwrap();
     }
 
+    /// Deletes the destination. All its streams end once their calls have, and no call is made
+    /// any more.
+    async fn delete(&mut self) {
+        let delete = pb::DeleteDestinationRequest {
+            name: format!("{ORGANIZATION}/destinations/vip"),
+            ..Default::default()
+        };
+        self.service
+            .client()
+            .delete_destination(delete)
+            .await
+            .unwrap();
+        self.exists = false;
+        self.expected
+            .extend(["DESTINATION_DELETED", "DESTINATION_NOT_FOUND"]);
+        let before = self.deliveries();
+        tokio::time::sleep(2 * ATTEMPT).await;
+        let after = self.deliveries();
+        assert_eq!(after.len(), before.len(), "{:?}", after.last());
+        for player in &self.players {
+            for live in player.live.iter().chain(&player.left) {
+                assert!(live.reader.is_finished(), "{} goes on", live.by);
+            }
+        }
+    }
+
+    /// Calls that were to change the segment.
+    fn deliveries(&self) -> Vec<Call> {
+        let mut calls = self.sandbox.calls();
+        calls.retain(|call| call.path.contains("/segment-targets/"));
+        calls
+    }
+
+    async fn create(&mut self) {
+        create(&self.service).await;
+        self.exists = true;
+    }
+
     async fn finish(mut self) -> History {
         self.sandbox.set_faults(faults(Weather::Fine));
+        // Whoever a call of before is refused for, the refusal would end the last streams too.
+        tokio::time::sleep(2 * ATTEMPT).await;
+        if self.exists {
+            self.rotate(WRITER_TOKEN).await;
+        } else {
+            self.create().await;
+        }
         for player in &mut self.players {
-            player.finish(&self.service, &self.history).await;
+            player.finish(&self.service).await;
         }
         self.history
             .conclude(self.sandbox.members(CLIENT_SIDE_ID, SEGMENT));
         self.check_endings();
+        self.check_rejections();
+        self.check_validations();
         self.service.stop().await;
         self.history
     }
 
-    /// Streams end early because others take their place, or the service goes, and for no other
-    /// reason: whatever happens here is no fault of theirs.
+    /// Streams end early because others take their place, or the service goes, or for what was
+    /// done to their destination, and for no other reason.
     fn check_endings(&self) {
-        for event in self.history.events() {
+        let histories = self.players.iter().map(|player| player.history.events());
+        for event in histories.flatten() {
             if let Event::Ended {
                 how: Ending::Status { reason, .. },
                 ..
             } = &event
             {
-                let expected = ["STREAM_SUPERSEDED", "SERVER_DRAINING"];
-                assert!(expected.contains(&reason.as_str()), "{event}");
+                assert!(self.expected.contains(reason.as_str()), "{event}");
+            }
+        }
+    }
+
+    /// LaunchDarkly refuses one key, and nothing is rejected for its neighbour's sake.
+    fn check_rejections(&self) {
+        let mut keys = HashMap::new();
+        for event in self.history.events() {
+            match event {
+                Event::Sent {
+                    by, sequence, key, ..
+                } => {
+                    keys.insert((by.log, sequence), key);
+                }
+                Event::Result {
+                    by,
+                    sequence,
+                    outcome,
+                } => {
+                    let refused = &*keys[&(by.log.clone(), sequence)] == REFUSED;
+                    let expected = match outcome {
+                        Outcome::Ok => !refused,
+                        Outcome::Failed(reason) if &*reason == "REJECTED_BY_DESTINATION" => refused,
+                        Outcome::Failed(reason) => &*reason == "DELIVERY_TIMEOUT",
+                    };
+                    assert!(expected, "{by} has the wrong result of {sequence}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What only validates is answered as if it were delivered, and is not.
+    fn check_validations(&self) {
+        let validating = self.players.iter().filter(|p| p.peculiar.validate_only);
+        for player in validating {
+            let violations = history::check(&player.history.events()).err();
+            for violation in violations.into_iter().flatten() {
+                let delivery = matches!(violation.kind, Kind::Loss | Kind::Converged);
+                assert!(delivery, "{}: {violation}", player.log);
             }
         }
     }
