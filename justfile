@@ -26,9 +26,9 @@ test *arguments:
 prove *arguments:
     cargo test --release --locked --test prove -- --large {{ arguments }}
 
-# So many seeds of the simulated network
+# So many seeds of the simulated network: R2 alone
 simulate seeds="1000":
-    SIM_SEEDS={{ seeds }} cargo test --release --locked --test it sim::thirty_seeds -- --nocapture
+    SIM_SEEDS={{ seeds }} cargo test --release --locked --test prove -- R2
 
 # One seed of it again, with its history
 replay seed:

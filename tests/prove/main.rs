@@ -15,6 +15,7 @@ mod r10_drain;
 mod r11_calls;
 mod r12_metrics;
 mod r1_faults;
+mod r2_simulation;
 mod r3_sockets;
 mod r4_crashes;
 mod r5_isolation;
@@ -30,6 +31,9 @@ mod r9_memory;
     reason = "the integration tests use the rest of it"
 )]
 mod house;
+#[path = "../it/sim/mod.rs"]
+#[allow(dead_code, reason = "the integration tests use the rest of it")]
+mod sim;
 #[path = "../it/support/mod.rs"]
 #[allow(
     dead_code,
@@ -57,6 +61,7 @@ struct Scenario {
 #[rustfmt::skip]
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "R1 a vendor that fails in every way", run: r1_faults::run },
+    Scenario { name: "R2 a simulated network", run: r2_simulation::run },
     Scenario { name: "R3 faulty networks on both sides", run: r3_sockets::run },
     Scenario { name: "R4 a server that is killed", run: r4_crashes::run },
     Scenario { name: "R5 refused records", run: r5_isolation::run },

@@ -10,8 +10,9 @@
 //!
 //! ```text
 //! SIM_SEED=17 cargo test --test it sim::replays -- --nocapture
-//! SIM_SEEDS=1000 cargo test --test it sim::thirty_seeds -- --nocapture
 //! ```
+//!
+//! Many seeds are played by `tests/prove/r2_simulation.rs`.
 //!
 //! For that, everything that is drawn comes from the seed: plan, network, service and clients.
 //! What tokio draws can be seeded under `--cfg tokio_unstable` alone, which `.cargo/config.toml`
@@ -27,42 +28,31 @@ mod network;
 mod plan;
 mod world;
 
-use std::{
-    any::Any,
-    env,
-    sync::{
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
-    thread,
-    time::Duration,
-};
+use std::{any::Any, env, sync::mpsc, thread, time::Duration};
 
 use plan::Plan;
-use world::{Kept, play};
+use world::play;
 
 use crate::support::history::History;
 
+pub(crate) use world::Kept;
+
 /// The variable that names the seed to replay.
 const SEED: &str = "SIM_SEED";
-/// The variable that says how many seeds to run.
-const SEEDS: &str = "SIM_SEEDS";
-/// Enough to meet each kind of trouble several times, and done within a minute.
-const USUAL_SEEDS: u64 = 30;
 /// When a simulation counts as hung, in real time: hundreds of times what one takes. Its own
 /// time has a bound too, which does not hold against a task that never rests.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A simulation that is over.
-struct Played {
+pub(crate) struct Played {
     seed: u64,
     history: History,
-    ended: Result<Kept, String>,
+    pub(crate) ended: Result<Kept, String>,
 }
 
 impl Played {
     /// What went wrong, and how to see it again.
-    fn story(&self) -> Option<String> {
+    pub(crate) fn story(&self) -> Option<String> {
         let why = self.ended.as_ref().err()?;
         let seed = self.seed;
         Some(format!(
@@ -73,7 +63,7 @@ impl Played {
 }
 
 /// Plays a seed on a thread of its own: what a thread has drawn before must not matter.
-fn play_seed(seed: u64) -> Played {
+pub(crate) fn play_seed(seed: u64) -> Played {
     let history = History::default();
     let (ended, end) = mpsc::channel();
     let recorded = history.clone();
@@ -100,43 +90,11 @@ fn words(panic: &dyn Any) -> &str {
         .unwrap_or("without words")
 }
 
-fn number(variable: &str) -> Option<u64> {
+/// The number in an environment variable, if it is set.
+pub(crate) fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
     let number = text.parse();
     Some(number.unwrap_or_else(|_| panic!("{variable} is not a number: {text}")))
-}
-
-#[test]
-fn thirty_seeds_keep_every_promise() {
-    let seeds = number(SEEDS).unwrap_or(USUAL_SEEDS);
-    let next = AtomicU64::new(0);
-    let play_some = || {
-        let seeds = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed))
-            .take_while(|seed| *seed < seeds);
-        seeds.map(play_seed).collect::<Vec<_>>()
-    };
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let played: Vec<_> = thread::scope(|scope| {
-        let playing: Vec<_> = (0..threads).map(|_| scope.spawn(play_some)).collect();
-        let played = playing.into_iter().map(|playing| playing.join().unwrap());
-        played.flatten().collect()
-    });
-    let stories: Vec<_> = played.iter().filter_map(Played::story).collect();
-    let kept = || {
-        played
-            .iter()
-            .filter_map(|played| played.ended.as_ref().ok())
-    };
-    let lasted: Duration = kept().map(|kept| kept.lasted).sum();
-    let streams: usize = kept().map(|kept| kept.summary.streams).sum();
-    let sent: usize = kept().map(|kept| kept.summary.sent).sum();
-    println!("{seeds} seeds: {lasted:?} of simulated time, {streams} streams, {sent} records sent");
-    assert!(
-        stories.is_empty(),
-        "{} of {seeds} seeds failed\n\n{}",
-        stories.len(),
-        stories.join("\n\n")
-    );
 }
 
 #[test]
@@ -145,7 +103,7 @@ fn replays_a_seed() {
     let played = play_seed(seed);
     println!("{:#?}\n\n{}", Plan::draw(seed), played.history);
     match &played.ended {
-        Ok(kept) => println!("{kept:#?}"),
+        Ok(kept) => println!("{:?} of simulated time, {:#?}", kept.lasted, kept.summary),
         Err(_) => panic!("{}", played.story().unwrap()),
     }
 }

@@ -50,10 +50,10 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 /// What a simulation that kept every promise was like.
 #[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) summary: Summary,
+pub(crate) struct Kept {
+    pub(crate) summary: Summary,
     /// How long it lasted in its own time.
-    pub(super) lasted: Duration,
+    pub(crate) lasted: Duration,
 }
 
 /// Plays a plan to its end, recording into `history`, and judges that.
