@@ -41,6 +41,8 @@ pub(crate) use self::judge::{Stopped, record_reason};
 
 /// Messages on their way to the socket: one that is written, and one behind it.
 const MESSAGES_AHEAD: usize = 2;
+/// Streams that are given up, where any are: it has to get done.
+const MOST_ABANDONED: u32 = 20;
 /// Longest believable run of results: more than any window.
 const LONGEST_RUN: i64 = 10_000_000;
 
@@ -290,7 +292,7 @@ impl Executor {
             match self.next(&mut stream).await {
                 Next::Message(Ok(Some(message))) => {
                     self.take(message, &mut stream)?;
-                    if self.settings.abandons_after == Some(stream.acks) {
+                    if self.abandons(&stream) {
                         return Err(Fault::Lost);
                     }
                 }
@@ -301,6 +303,10 @@ impl Executor {
                 Next::MaySend(None) => stream.outbound = None,
             }
         }
+    }
+
+    fn abandons(&self, stream: &Stream) -> bool {
+        stream.by.number <= MOST_ABANDONED && self.settings.abandons_after == Some(stream.acks)
     }
 
     async fn next(&self, stream: &mut Stream) -> Next {
