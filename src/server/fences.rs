@@ -9,13 +9,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::OrganizationId;
 
-/// Whose log, and which: ids of different organizations never meet.
-type Key = (OrganizationId, String);
+/// Whose log, which, and whether in earnest: ids of different organizations never meet, and a dry
+/// run, which writes nothing, must not end the stream that does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Log {
+    pub(super) organization: OrganizationId,
+    pub(super) stream_id: String,
+    pub(super) dry_run: bool,
+}
 
 /// The streams of this process by their ids.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fences {
-    holders: Arc<Mutex<HashMap<Key, Holder>>>,
+    holders: Arc<Mutex<HashMap<Log, Holder>>>,
 }
 
 #[derive(Debug)]
@@ -28,37 +34,36 @@ struct Holder {
 #[derive(Debug)]
 pub(super) struct Fence {
     fences: Fences,
-    key: Key,
+    log: Log,
     superseded: CancellationToken,
     ended: CancellationToken,
     previous: Option<CancellationToken>,
 }
 
 impl Fences {
-    /// Takes the id over from whoever has it.
-    pub(super) fn enter(&self, organization: OrganizationId, stream_id: String) -> Fence {
-        let key = (organization, stream_id);
+    /// Takes the log over from whoever has it.
+    pub(super) fn enter(&self, log: Log) -> Fence {
         let (superseded, ended) = (CancellationToken::new(), CancellationToken::new());
         let holder = Holder {
             superseded: superseded.clone(),
             ended: ended.clone(),
         };
         let mut holders = self.lock();
-        let previous = holders.insert(key.clone(), holder).map(|before| {
+        let previous = holders.insert(log.clone(), holder).map(|before| {
             before.superseded.cancel();
             before.ended
         });
         drop(holders);
         Fence {
             fences: self.clone(),
-            key,
+            log,
             superseded,
             ended,
             previous,
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Holder>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Log, Holder>> {
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -84,7 +89,7 @@ impl Fence {
     }
 
     pub(super) fn stream_id(&self) -> &str {
-        &self.key.1
+        &self.log.stream_id
     }
 }
 
@@ -93,7 +98,7 @@ impl Drop for Fence {
         let mut holders = self.fences.lock();
         // Superseding happens under the same lock: the place is still this stream's, or not.
         if !self.is_superseded() {
-            holders.remove(&self.key);
+            holders.remove(&self.log);
         }
         drop(holders);
         self.ended.cancel();
@@ -106,9 +111,27 @@ mod tests {
 
     use super::*;
 
+    fn log(dry_run: bool) -> Log {
+        Log {
+            organization: OrganizationId::parse_parent("organizations/acme").unwrap(),
+            stream_id: "journey-7".into(),
+            dry_run,
+        }
+    }
+
     fn enter(fences: &Fences) -> Fence {
-        let organization = OrganizationId::parse_parent("organizations/acme").unwrap();
-        fences.enter(organization, "journey-7".into())
+        fences.enter(log(false))
+    }
+
+    #[tokio::test]
+    async fn dry_runs_fence_each_other_alone() {
+        let fences = Fences::default();
+        let live = enter(&fences);
+        let [dry, next] = [(); 2].map(|()| fences.enter(log(true)));
+        assert!(!live.is_superseded() && dry.is_superseded());
+        assert!(next.previous_ended().now_or_never().is_none());
+        drop(dry);
+        next.previous_ended().await;
     }
 
     #[tokio::test]

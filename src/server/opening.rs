@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::{check, control, fences::Fence, status::Failure, streams::House};
+use super::{
+    check, control,
+    fences::{Fence, Log},
+    status::Failure,
+    streams::House,
+};
 use crate::{
     delivery::{LaneHandle, Target, TargetState},
     domain::{Destination, DestinationName, Mapping, SegmentId, SegmentRef},
@@ -133,10 +138,12 @@ impl House {
     /// Opens the lane that a checked `open` asks for, once every older stream of its id is done.
     pub(super) async fn admit(&self, opening: &Opening) -> Result<Admitted, Failure> {
         let (destination, mut target) = self.look_up(&opening.destination).await?;
-        let fence = opening.stream_id.clone().map(|stream_id| {
-            self.fences
-                .enter(opening.destination.organization.clone(), stream_id)
+        let log = opening.stream_id.clone().map(|stream_id| Log {
+            organization: opening.destination.organization.clone(),
+            stream_id,
+            dry_run: opening.validate_only,
         });
+        let fence = log.map(|log| self.fences.enter(log));
         if let Some(fence) = &fence {
             fence.previous_ended().await;
             if fence.is_superseded() {

@@ -320,6 +320,25 @@ async fn a_newer_stream_of_the_same_id_fences_the_older() {
 }
 
 #[tokio::test]
+async fn a_dry_run_leaves_the_stream_in_earnest_alone() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let opening = pb::OpenStream {
+        stream_id: "log".into(),
+        ..open(&name)
+    };
+    let live = house.open_with(opening.clone()).await;
+    let rehearsal = pb::OpenStream {
+        validate_only: true,
+        ..opening
+    };
+    house.open_with(rehearsal).await.finish().await.1.unwrap();
+    live.add(&["a"]).await;
+    live.finish().await.1.unwrap();
+    assert_eq!(house.members(), ["a"]);
+}
+
+#[tokio::test]
 async fn deleting_a_destination_ends_its_streams() {
     let house = House::start().await;
     let name = house.create("vip").await;

@@ -3,7 +3,7 @@
 //! As TCP finds its window: it doubles until the first failure, then grows by one a round trip
 //! and halves when calls fail.
 //!
-//! A slow answer alone does not lower it (2026-11). How long a call takes depends foremost on
+//! A slow answer alone does not lower it. How long a call takes depends foremost on
 //! its members, from one to a thousand, and on what LaunchDarkly does with them: against that
 //! noise, a limit that follows latency starves accounts whose calls are merely large. Slowness
 //! that matters ends in a time-out, and a time-out counts.
