@@ -24,7 +24,7 @@ pub(super) struct Limit {
     most: u16,
     /// Below this it doubles in a round trip; above, it grows by one.
     threshold: f64,
-    /// When its last place was last taken.
+    /// When every place was last seen taken.
     filled: Option<Instant>,
     lowered: Option<Instant>,
 }
@@ -56,14 +56,21 @@ impl Limit {
 
     /// A call starts at `now`, the `under_way`th of those under way.
     pub(super) fn started(&mut self, now: Instant, under_way: usize) {
+        self.note_if_filled(now, under_way);
+    }
+
+    fn note_if_filled(&mut self, now: Instant, under_way: usize) {
         if under_way >= self.places() {
             self.filled = Some(now);
         }
     }
 
-    /// A call that began at `started` went well. Only if every place was taken while it ran is
-    /// that a sign that more would have gone well: a quiet time proves nothing.
-    pub(super) fn succeeded(&mut self, started: Instant) {
+    /// A call that began at `started` went well; it is still counted among those `under_way`. Only
+    /// if every place was taken while it ran is that a sign that more would have gone well: a
+    /// quiet time proves nothing.
+    pub(super) fn succeeded(&mut self, started: Instant, now: Instant, under_way: usize) {
+        // Where there is a single place, its call began after that was taken.
+        self.note_if_filled(now, under_way);
         if self.filled.is_none_or(|filled| filled < started) {
             return;
         }
@@ -94,6 +101,8 @@ mod tests {
     use super::*;
 
     const ROUND_TRIP: Duration = Duration::from_millis(100);
+    /// Between a call's admission and the call.
+    const DISPATCH: Duration = Duration::from_millis(1);
 
     fn limit(most: u16) -> Limit {
         Limit::new(NonZeroU16::new(most).unwrap())
@@ -102,8 +111,11 @@ mod tests {
     /// One round trip with `calls` under way, all well; returns the time after it.
     fn round_trip(limit: &mut Limit, now: Instant, calls: usize) -> Instant {
         (1..=calls).for_each(|under_way| limit.started(now, under_way));
-        (0..calls).for_each(|_| limit.succeeded(now));
-        now + ROUND_TRIP
+        let (started, ended) = (now + DISPATCH, now + ROUND_TRIP);
+        for under_way in (1..=calls).rev() {
+            limit.succeeded(started, ended, under_way);
+        }
+        ended
     }
 
     #[test]

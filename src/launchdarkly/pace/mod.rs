@@ -201,7 +201,7 @@ impl Pace {
         match (feedback.trouble, feedback.errand) {
             (Some(Trouble::RateLimited), _) => self.limit.failed(started, now),
             (_, Errand::Question) | (Some(Trouble::Conflict), _) => {}
-            (None, Errand::Delivery) => self.limit.succeeded(started),
+            (None, Errand::Delivery) => self.limit.succeeded(started, now, self.under_way),
             (Some(_), Errand::Delivery) => self.limit.failed(started, now),
         }
         match (feedback.trouble, feedback.errand) {

@@ -34,6 +34,27 @@ fn places_are_taken_by_calls_under_way_and_given_back() {
 }
 
 #[test]
+fn an_account_that_was_left_one_place_grows_again() {
+    let mut now = Instant::now();
+    let mut pace = pace(8, now);
+    for _ in 0..3 {
+        now += Duration::from_secs(1);
+        let feedback = Feedback::failure(now, Trouble::TimedOut);
+        pace.observe(now, &feedback, 0.5);
+    }
+    assert_eq!(pace.limit.places(), 1);
+    for _ in 0..20 {
+        let departure = admitted(&mut pace, now);
+        // The call itself is made a little later than it is let go.
+        let started = now + Duration::from_millis(1);
+        now += Duration::from_millis(100);
+        pace.observe(now, &Feedback::success(started), 0.5);
+        pace.leave(&departure);
+    }
+    assert!(pace.limit.places() > 1, "{pace:?}");
+}
+
+#[test]
 fn a_conflict_is_neither_a_failure_nor_a_sign_of_room() {
     let now = Instant::now();
     let mut pace = pace(8, now);

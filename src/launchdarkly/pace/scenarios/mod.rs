@@ -31,6 +31,9 @@ const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(2),
 };
+/// Between a call's admission and the call: no answer is counted from the very moment at which its
+/// place was taken.
+const DISPATCH: Duration = Duration::from_micros(50);
 /// Seeds that each scenario must hold for, from its own on: no range may owe itself to luck.
 const SEEDS: u64 = 5;
 
@@ -225,7 +228,7 @@ impl Play {
             trouble: answer.trouble,
             wait: answer.wait(self.now),
             remaining: answer.remaining(self.now),
-            ..Feedback::success(self.start + started)
+            ..Feedback::success(self.start + started + DISPATCH)
         };
         let unit = self.chance.f64();
         self.pace.observe(self.instant(), &feedback, unit);
