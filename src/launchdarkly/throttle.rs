@@ -67,11 +67,12 @@ enum Owner {
 struct Name([u8; digest::SHA256_OUTPUT_LEN]);
 
 impl Name {
-    fn of(parts: &[&[u8]]) -> Self {
+    /// The instances are separate worlds: a token or an ID of one says nothing in another, and
+    /// where one is down the other need not be.
+    fn of(connection: &Connection, name: &str) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
-        for part in parts {
-            context.update(part);
-        }
+        context.update(format!("{:?}/", connection.instance).as_bytes());
+        context.update(name.as_bytes());
         let digest = context.finish();
         Self(
             digest
@@ -82,13 +83,7 @@ impl Name {
     }
 
     fn of_token(connection: &Connection) -> Self {
-        Self::of(&[connection.access_token.expose().as_bytes()])
-    }
-
-    /// The instances are separate worlds: an ID of one says nothing in another.
-    fn of_account(connection: &Connection, id: &str) -> Self {
-        let instance = format!("{:?}/", connection.instance);
-        Self::of(&[instance.as_bytes(), id.as_bytes()])
+        Self::of(connection, connection.access_token.expose())
     }
 }
 
@@ -156,7 +151,7 @@ impl Throttle {
     pub(super) fn identify(&self, connection: &Connection, account_id: Option<&str>) {
         // Makes sure that the token is known.
         drop(self.account(connection));
-        let owner = account_id.map(|id| Name::of_account(connection, id));
+        let owner = account_id.map(|id| Name::of(connection, id));
         self.accounts().assign(&Name::of_token(connection), owner);
     }
 

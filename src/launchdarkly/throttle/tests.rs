@@ -63,8 +63,11 @@ async fn accounts_of_other_names_or_instances_stay_apart() {
     let (throttle, one, other) = (throttle(1), connection("one"), connection("other"));
     let elsewhere = Connection {
         instance: Instance::Federal,
-        ..connection("elsewhere")
+        ..connection("one")
     };
+    throttle.observe(&elsewhere, &told_to_wait(HOLD));
+    assert_eq!(throttle.hold(&one), None);
+    tokio::time::advance(2 * HOLD).await;
     throttle.identify(&one, Some("acme"));
     throttle.identify(&other, Some("umbrella"));
     throttle.identify(&elsewhere, Some("acme"));
