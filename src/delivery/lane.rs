@@ -28,7 +28,10 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    domain::{Attempt, ContextKey, Operation, Refusal, SegmentClient, SegmentRef, Slot, Trouble},
+    domain::{
+        Attempt, Connection, ContextKey, Operation, Refusal, Revision, SegmentClient, SegmentRef,
+        Slot, Trouble,
+    },
 };
 
 /// Delay between a lane's attempts while the vendor is in trouble. It starts near one round
@@ -128,8 +131,10 @@ pub(super) struct Lane {
     linger: Duration,
     /// Most members of a call; falls when the vendor finds one too large, and stays.
     limit: usize,
-    /// What its calls have met so far.
+    /// What its calls have met so far in the environment that it delivers to.
     record: Record,
+    /// What the target was when it was last followed.
+    followed: Option<(Revision, Arc<Connection>)>,
     failures: u32,
     not_before: Instant,
     last_trouble: Option<Trouble>,
@@ -172,6 +177,7 @@ impl Lane {
             linger: settings.linger,
             limit: settings.max_members_per_call,
             record: Record::default(),
+            followed: None,
             failures: 0,
             not_before: Instant::now(),
             last_trouble: None,
@@ -184,14 +190,13 @@ impl Lane {
     pub(super) async fn run(mut self) {
         debug!("lane starts");
         while !self.retires() {
-            self.ask_for_slot();
+            if let Some(connection) = self.follow_target() {
+                self.ask_for_slot(connection);
+            }
             match self.next_event().await {
                 Event::Reported(report) => self.conclude(report),
-                Event::TargetChanged => {
-                    // What waits for a slot waits with the credentials of before.
-                    self.ready = None;
-                    self.follow_target();
-                }
+                // It is followed before whatever comes next.
+                Event::TargetChanged => {}
                 Event::Ready(slot) => self.depart(slot),
                 Event::Commands(commands) => commands.into_iter().for_each(|c| self.obey(c)),
                 Event::Woken => self.expire(),
@@ -268,19 +273,26 @@ impl Lane {
     fn expire(&mut self) {
         let now = Instant::now();
         if now >= self.next_expiry {
+            self.note_hold();
             self.batch.expire(now, self.last_trouble);
             self.next_expiry = now + EXPIRY_TICK;
         }
     }
 
-    /// Queues for a slot as soon as there is something to send.
-    fn ask_for_slot(&mut self) {
-        let now = Instant::now();
-        let (_, state) = self.target.current();
-        let TargetState::Active(connection) = state else {
-            self.follow_target();
+    /// A lane in line has no answer of its own to learn from that the client began to hold calls
+    /// back: its streams hear of it all the same.
+    fn note_hold(&mut self) {
+        let (Some(_), Some((_, connection))) = (&self.ready, &self.followed) else {
             return;
         };
+        if let Some((until, trouble)) = self.client.held_until(connection) {
+            self.troubled(trouble, until);
+        }
+    }
+
+    /// Queues for a slot as soon as there is something to send.
+    fn ask_for_slot(&mut self, connection: Arc<Connection>) {
+        let now = Instant::now();
         let due = self
             .batch
             .due(self.rule(), now)
@@ -337,10 +349,12 @@ impl Lane {
         } = report;
         self.batch.release(&keys);
         self.batch.restore(left);
-        self.record = Record {
-            proven: self.record.proven || record.proven,
-            refusals: self.record.refusals.max(record.refusals),
-        };
+        if revision == self.target.current().0 {
+            self.record = Record {
+                proven: self.record.proven || record.proven,
+                refusals: self.record.refusals.max(record.refusals),
+            };
+        }
         if let Some(members) = too_large {
             self.limit = self.limit.min((members / 2).max(1));
             info!(
@@ -370,6 +384,8 @@ impl Lane {
             }
             End::Refused(refusal) => {
                 warn!(?refusal, "segment was refused");
+                // Whoever comes back may have had it mended.
+                self.record = Record::default();
                 self.batch.defer(Cause::Segment);
             }
         }
@@ -410,15 +426,36 @@ impl Lane {
         });
     }
 
-    /// A destination that cannot be called defers all that waits.
-    fn follow_target(&mut self) {
-        let cause = match self.target.current().1 {
-            TargetState::Active(_) => return,
-            TargetState::Rejected => Cause::Credentials,
-            TargetState::Deleted => Cause::Deleted,
+    /// Takes note of what the target is now, and returns how it can be called. One that cannot be
+    /// defers all that waits.
+    fn follow_target(&mut self) -> Option<Arc<Connection>> {
+        let cause = match self.target.current() {
+            (revision, TargetState::Active(connection)) => {
+                let now = (revision, Arc::clone(&connection));
+                match self.followed.replace(now) {
+                    Some((known, _)) if known == revision => {}
+                    Some((_, before)) => self.turn_from(&before, &connection),
+                    None => {}
+                }
+                return Some(connection);
+            }
+            (_, TargetState::Rejected) => Cause::Credentials,
+            (_, TargetState::Deleted) => Cause::Deleted,
         };
         self.ready = None;
         self.batch.defer(cause);
+        None
+    }
+
+    fn turn_from(&mut self, before: &Connection, now: &Connection) {
+        // What waits for a slot waits with the credentials of before.
+        self.ready = None;
+        if !before.is_same_environment(now) {
+            self.record = Record::default();
+        } else if let Some((until, trouble)) = self.client.held_until(before) {
+            // The client cannot know yet that the new token is of the same account.
+            self.hold_back(trouble, until);
+        }
     }
 
     fn retires(&mut self) -> bool {

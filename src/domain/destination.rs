@@ -108,6 +108,14 @@ pub struct Connection {
     pub instance: Instance,
 }
 
+impl Connection {
+    /// Whether both lead to one environment, and so to one account, though not as the same caller.
+    #[must_use]
+    pub fn is_same_environment(&self, other: &Self) -> bool {
+        self.client_side_id == other.client_side_id && self.instance == other.instance
+    }
+}
+
 /// The client-side ID of an environment: public, names project and environment at once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientSideId(String);

@@ -137,7 +137,7 @@ fn delivery_timeout(
 impl House {
     /// Opens the lane that a checked `open` asks for, once every older stream of its id is done.
     pub(super) async fn admit(&self, opening: &Opening) -> Result<Admitted, Failure> {
-        let (destination, mut target) = self.look_up(&opening.destination).await?;
+        let (destination, target) = self.look_up(&opening.destination).await?;
         let log = opening.stream_id.clone().map(|stream_id| Log {
             organization: opening.destination.organization.clone(),
             stream_id,
@@ -150,7 +150,7 @@ impl House {
                 return Err(Failure::StreamSuperseded(fence.stream_id().to_owned()));
             }
         }
-        usable(&mut target, &opening.destination)?;
+        usable(&target, &opening.destination)?;
         let lane = self.dispatcher.open(target.clone(), &opening.segment);
         if !opening.validate_only {
             lane.rename(opening.segment.clone());
@@ -188,7 +188,7 @@ impl House {
 ///
 /// # Errors
 /// Why they may not.
-pub(super) fn usable(target: &mut Target, name: &DestinationName) -> Result<(), Failure> {
+pub(super) fn usable(target: &Target, name: &DestinationName) -> Result<(), Failure> {
     match target.current().1 {
         TargetState::Active(_) => Ok(()),
         TargetState::Rejected => Err(Failure::CredentialsRejected(name.clone())),

@@ -33,6 +33,8 @@ struct Vendor {
     overlapping: Mutex<BTreeSet<String>>,
     /// Slots that are given before none is any more.
     slots: Mutex<usize>,
+    /// The token whose account was told to wait, and until when.
+    held: Mutex<Option<(&'static str, Instant)>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +60,10 @@ impl SegmentClient for Vendor {
         Slot::free()
     }
 
-    fn held_until(&self, _: &Connection) -> Option<(Instant, Trouble)> {
-        None
+    fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)> {
+        let (token, until) = (*self.held.lock().unwrap())?;
+        let holds = token == connection.access_token.expose() && Instant::now() < until;
+        holds.then_some((until, Trouble::RateLimited))
     }
 
     async fn apply(&self, _: Slot, delivery: &Delivery) -> Outcome {
@@ -116,9 +120,13 @@ struct Stream {
 }
 
 fn active(token: &str) -> TargetState {
+    active_in("env", token)
+}
+
+fn active_in(environment: &str, token: &str) -> TargetState {
     TargetState::Active(Arc::new(Connection {
         access_token: AccessToken::new(token.into()),
-        client_side_id: ClientSideId::new("env".into()),
+        client_side_id: ClientSideId::new(environment.into()),
         instance: Instance::Commercial,
     }))
 }
@@ -133,6 +141,7 @@ impl Bench {
             attempts: Mutex::default(),
             overlapping: Mutex::default(),
             slots: Mutex::new(usize::MAX),
+            held: Mutex::default(),
         });
         let (targets, _condemned) = Targets::new();
         let settings = Settings {
@@ -591,4 +600,87 @@ async fn a_stream_that_goes_while_an_isolation_waits_for_a_slot_is_let_go() {
     drop(gone);
     let ended = tokio::time::timeout(Duration::from_secs(2), bench.dispatcher.ended());
     ended.await.expect("nobody waits for the isolation");
+}
+
+/// As many as convict the request, and their names.
+fn poisonous() -> Vec<String> {
+    (0..200).map(|n| format!("poison{n}")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_convicted_request_is_tried_again_even_if_its_lane_lives_on() {
+    let poison = poisonous();
+    let poison: Vec<_> = poison.iter().map(String::as_str).collect();
+    let bench = Bench::new([], &poison);
+    let (_idle, mut stream) = (bench.open(LONG), bench.open(LONG));
+    for key in &poison {
+        stream.submit(key, Operation::Add);
+    }
+    let deferred = Verdict::Deferred(Cause::Segment);
+    assert_eq!(
+        stream.verdicts(poison.len()).await,
+        vec![deferred; poison.len()]
+    );
+    // Somebody has mended the segment.
+    let mut next = bench.open(LONG);
+    next.submit("a", Operation::Add);
+    assert_eq!(next.verdict().await, (1, Verdict::Delivered));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_environment_has_accepted_proves_nothing_in_another() {
+    let poison = poisonous();
+    let poison: Vec<_> = poison.iter().map(String::as_str).collect();
+    let bench = Bench::new([], &poison);
+    let mut stream = bench.open(LONG);
+    stream.submit("a", Operation::Add);
+    assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
+    let elsewhere = active_in("other", "first");
+    bench.targets.publish(bench.uid, Revision(2), elsewhere);
+    for key in &poison {
+        stream.submit(key, Operation::Add);
+    }
+    let deferred = Verdict::Deferred(Cause::Segment);
+    assert_eq!(
+        stream.verdicts(poison.len()).await,
+        vec![deferred; poison.len()]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_in_line_hears_of_a_hold_that_begins_meanwhile() {
+    let bench = Bench::new([], &[]);
+    *bench.vendor.slots.lock().unwrap() = 0;
+    let mut stream = bench.open(Duration::from_secs(5));
+    let mut health = stream.lane.health();
+    stream.submit("a", Operation::Add);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let until = Instant::now() + Duration::from_secs(60);
+    *bench.vendor.held.lock().unwrap() = Some(("first", until));
+    let told = tokio::time::timeout(Duration::from_secs(2), health.changed());
+    told.await.expect("nobody says so").unwrap();
+    assert_eq!(*health.borrow(), Health::Throttled { until });
+    let tried = Tried {
+        calls: 0,
+        trouble: Some(Trouble::RateLimited),
+    };
+    assert_eq!(stream.verdict().await, (1, Verdict::TimedOut(tried)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_token_waits_for_what_its_environments_account_was_told() {
+    let bench = Bench::new([], &[]);
+    let mut stream = bench.open(LONG);
+    stream.submit("a", Operation::Add);
+    assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
+    let until = Instant::now() + Duration::from_secs(60);
+    *bench.vendor.held.lock().unwrap() = Some(("first", until));
+    bench
+        .targets
+        .publish(bench.uid, Revision(2), active("second"));
+    stream.submit("b", Operation::Add);
+    assert_eq!(stream.verdict().await, (2, Verdict::Delivered));
+    let call = bench.calls().pop().unwrap();
+    assert_eq!(call.token, "second");
+    assert!(bench.vendor.started + call.at >= until, "{call:?}");
 }

@@ -221,7 +221,7 @@ impl Session {
     }
 
     fn follow_target(&mut self) -> Result<(), Ending> {
-        opening::usable(&mut self.target, &self.destination).map_err(Ending::Failed)
+        opening::usable(&self.target, &self.destination).map_err(Ending::Failed)
     }
 
     /// Takes verdicts in. A record that cannot have one ends the stream, but not before all

@@ -214,7 +214,7 @@ async fn a_repeated_update_takes_effect_once() {
 async fn streams_hear_of_an_update() {
     let (house, _) = House::with_vip().await;
     reject(&house).await;
-    let mut target = house.watch().await;
+    let target = house.watch().await;
     assert_eq!(target.current(), (Revision(2), TargetState::Rejected));
     house
         .update(others(), &["launch_darkly.access_token"])
@@ -231,7 +231,7 @@ async fn streams_hear_of_an_update() {
 #[tokio::test]
 async fn a_dry_run_of_an_update_changes_nothing() {
     let (house, before) = House::with_vip().await;
-    let mut target = house.watch().await;
+    let target = house.watch().await;
     let dry = pb::UpdateDestinationRequest {
         validate_only: true,
         ..update(others(), &["*"])
