@@ -7,7 +7,7 @@
 //! | in flight | sealed | released, settled or restored |
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -16,9 +16,6 @@ use tokio::time::Instant;
 use super::ack::{Ack, Cause, Tried, Verdict};
 use crate::domain::{ContextKey, Operation, Trouble};
 
-/// Stale items a queue may hold beside as many as live ones. Ours: too few to matter.
-const MOST_STALE: usize = 1024;
-
 /// A key's pending changes. Older ones are kept: should the newest belong to a stream that
 /// goes away, the one before it counts again.
 #[derive(Debug)]
@@ -26,7 +23,8 @@ pub(super) struct Entry {
     pub(super) key: ContextKey,
     /// In order of arrival; the last decides.
     changes: Vec<(Operation, Ack)>,
-    /// Place in the order of arrival; an entry keeps it through retries and newer changes.
+    /// Place in the order of arrival; an entry keeps it through retries and newer changes, whatever
+    /// these ask for.
     ordinal: u64,
     since: Instant,
     queued: Option<Operation>,
@@ -72,16 +70,6 @@ impl Entry {
         self.tried.calls > 0
     }
 
-    /// The entry that an item of a queue stands for, unless that has moved on.
-    fn live<'a>(
-        open: &'a HashMap<ContextKey, Self>,
-        (ordinal, key): &(u64, ContextKey),
-        operation: Operation,
-    ) -> Option<&'a Self> {
-        let of_item = |entry: &&Self| entry.ordinal == *ordinal && entry.queued == Some(operation);
-        open.get(key).filter(of_item)
-    }
-
     /// Gives all its acks the same verdict.
     pub(super) fn settle(self, verdict: Verdict) {
         self.changes
@@ -109,13 +97,8 @@ pub(super) struct Sealed {
     pub(super) entries: Vec<Entry>,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    /// Keys in order of arrival. An item whose entry has moved on is stale, and skipped.
-    keys: VecDeque<(u64, ContextKey)>,
-    /// Entries that are really queued here.
-    live: usize,
-}
+/// Keys by the places of their entries in the order of arrival.
+type Queue = BTreeMap<u64, ContextKey>;
 
 /// When changes are due, and how many leave together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +153,7 @@ impl Batch {
             },
         });
         entry.changes.push((operation, ack));
-        self.enqueue(&key, End::Back);
+        self.enqueue(&key);
     }
 
     /// Makes everything that is in the batch now due at once.
@@ -179,20 +162,21 @@ impl Batch {
     }
 
     /// When the batch is due at the latest: at once if one kind of operation fills a call.
-    pub(super) fn due(&mut self, rule: Rule, now: Instant) -> Option<Instant> {
+    pub(super) fn due(&self, rule: Rule, now: Instant) -> Option<Instant> {
         [Operation::Add, Operation::Remove]
             .into_iter()
             .filter_map(|operation| self.queue_due(operation, rule, now))
             .min()
     }
 
-    fn queue_due(&mut self, operation: Operation, rule: Rule, now: Instant) -> Option<Instant> {
-        let (ordinal, since) = self.front(operation)?;
-        let full = self.queue(operation).live >= rule.limit;
-        Some(if full || ordinal < self.flushed {
+    fn queue_due(&self, operation: Operation, rule: Rule, now: Instant) -> Option<Instant> {
+        let queue = self.queue(operation);
+        let (ordinal, key) = queue.first_key_value()?;
+        let at_once = queue.len() >= rule.limit || *ordinal < self.flushed;
+        Some(if at_once {
             now
         } else {
-            since + rule.linger
+            self.queued(key).since + rule.linger
         })
     }
 
@@ -211,24 +195,18 @@ impl Batch {
 
     /// Whether the call that [`seal`](Self::seal) would make now holds anything that has been
     /// in a call in vain.
-    pub(super) fn repeats(&mut self, rule: Rule, now: Instant) -> bool {
-        let Some(operation) = self.longest_due(rule, now) else {
-            return false;
-        };
-        let (open, queue) = self.split(operation);
-        queue
-            .keys
-            .iter()
-            .filter_map(|item| Entry::live(open, item, operation))
-            .take(rule.limit)
-            .any(Entry::has_failed)
+    pub(super) fn repeats(&self, rule: Rule, now: Instant) -> bool {
+        self.longest_due(rule, now).is_some_and(|operation| {
+            let leaving = self.queue(operation).values().take(rule.limit);
+            leaving.map(|key| self.queued(key)).any(Entry::has_failed)
+        })
     }
 
-    fn longest_due(&mut self, rule: Rule, now: Instant) -> Option<Operation> {
+    fn longest_due(&self, rule: Rule, now: Instant) -> Option<Operation> {
         let oldest = |operation| {
             let due = self.queue_due(operation, rule, now)? <= now;
-            let (ordinal, _) = self.front(operation)?;
-            due.then_some((ordinal, operation))
+            let (ordinal, _) = self.queue(operation).first_key_value()?;
+            due.then_some((*ordinal, operation))
         };
         let oldest = [Operation::Add, Operation::Remove]
             .into_iter()
@@ -238,16 +216,12 @@ impl Batch {
     }
 
     fn take(&mut self, operation: Operation, limit: usize) -> Vec<Entry> {
-        let mut entries = Vec::with_capacity(limit.min(self.queue(operation).live));
-        while entries.len() < limit && self.front(operation).is_some() {
-            let Some((_, key)) = self.queue(operation).keys.pop_front() else {
+        let mut entries = Vec::with_capacity(limit.min(self.queue(operation).len()));
+        while entries.len() < limit {
+            let Some((_, key)) = self.queue_mut(operation).pop_first() else {
                 break;
             };
-            self.queue(operation).live -= 1;
-            let entry = self
-                .open
-                .get_mut(&key)
-                .expect("the front of a queue is open");
+            let entry = self.open.get_mut(&key).expect("what is queued is open");
             entry.queued = None;
             entry.prune();
             match entry.operation() {
@@ -255,7 +229,7 @@ impl Batch {
                     entries.extend(self.open.remove(&key));
                 }
                 // Its newest stream went away, and the change before it was the opposite.
-                Some(_) => self.enqueue(&key, End::Front),
+                Some(_) => self.enqueue(&key),
                 None => drop(self.open.remove(&key)),
             }
         }
@@ -267,15 +241,14 @@ impl Batch {
         for key in keys {
             self.in_flight.remove(key);
             if self.open.contains_key(key) {
-                self.enqueue(key, End::Front);
+                self.enqueue(key);
             }
         }
     }
 
     /// Takes back entries of a call that settled nothing for them, under their newer changes.
     pub(super) fn restore(&mut self, entries: Vec<Entry>) {
-        // From the last, so that the first is at the very front in the end.
-        for mut old in entries.into_iter().rev() {
+        for mut old in entries {
             let key = old.key.clone();
             if let Some(mut newer) = self.open.remove(&key) {
                 self.unqueue(&mut newer);
@@ -287,7 +260,7 @@ impl Batch {
                 continue;
             }
             self.open.insert(key.clone(), old);
-            self.enqueue(&key, End::Front);
+            self.enqueue(&key);
         }
     }
 
@@ -311,8 +284,8 @@ impl Batch {
         for entry in entries {
             entry.settle(Verdict::Deferred(cause));
         }
-        self.adds = Queue::default();
-        self.removes = Queue::default();
+        self.adds.clear();
+        self.removes.clear();
     }
 
     /// Changes the entries that are concerned, dropping those left without a change and
@@ -330,101 +303,62 @@ impl Batch {
             .map(|entry| (entry.ordinal, entry.key.clone()))
             .collect();
         concerned.sort_unstable_by_key(|(ordinal, _)| *ordinal);
-        let mut moved = Vec::new();
         for (_, key) in concerned {
             let mut entry = self.open.remove(&key).expect("it was open just now");
             change(&mut entry);
-            let Some(operation) = entry.operation() else {
+            if entry.operation().is_none() {
                 self.unqueue(&mut entry);
-                continue;
-            };
-            if entry.queued.is_some_and(|queued| queued != operation) {
-                moved.push(key.clone());
-            }
-            self.open.insert(key, entry);
-        }
-        // From the last, so that the first is at the very front in the end.
-        for key in moved.iter().rev() {
-            self.enqueue(key, End::Front);
-        }
-        self.compact();
-    }
-
-    /// Drops stale items once they are most of a queue: streams that come and go during an
-    /// outage leave them behind a front that does not move.
-    fn compact(&mut self) {
-        let Self {
-            open,
-            adds,
-            removes,
-            ..
-        } = self;
-        for (queue, operation) in [(adds, Operation::Add), (removes, Operation::Remove)] {
-            if queue.keys.len() > 2 * queue.live + MOST_STALE {
-                queue
-                    .keys
-                    .retain(|item| Entry::live(open, item, operation).is_some());
+            } else {
+                self.open.insert(key.clone(), entry);
+                self.enqueue(&key);
             }
         }
     }
 
     /// Queues an open entry where its operation belongs, unless its key is in flight.
-    fn enqueue(&mut self, key: &ContextKey, end: End) {
+    fn enqueue(&mut self, key: &ContextKey) {
         if self.in_flight.contains(key) {
             return;
         }
-        let mut entry = self.open.remove(key).expect("only open entries are queued");
+        let entry = self
+            .open
+            .get_mut(key)
+            .expect("only open entries are queued");
         let operation = entry.operation().expect("an open entry has a change");
-        if entry.queued != Some(operation) {
-            self.unqueue(&mut entry);
-            entry.queued = Some(operation);
-            let item = (entry.ordinal, key.clone());
-            let queue = self.queue(operation);
-            queue.live += 1;
-            match end {
-                End::Back => queue.keys.push_back(item),
-                End::Front => queue.keys.push_front(item),
-            }
+        let ordinal = entry.ordinal;
+        let before = entry.queued.replace(operation);
+        if let Some(other) = before.filter(|before| *before != operation) {
+            self.queue_mut(other).remove(&ordinal);
         }
-        self.open.insert(key.clone(), entry);
+        if before != Some(operation) {
+            self.queue_mut(operation).insert(ordinal, key.clone());
+        }
     }
 
     fn unqueue(&mut self, entry: &mut Entry) {
         if let Some(operation) = entry.queued.take() {
-            self.queue(operation).live -= 1;
+            self.queue_mut(operation).remove(&entry.ordinal);
         }
     }
 
-    /// The ordinal and age of a queue's first live entry; drops stale items before it.
-    fn front(&mut self, operation: Operation) -> Option<(u64, Instant)> {
-        let (open, queue) = self.split(operation);
-        loop {
-            match Entry::live(open, queue.keys.front()?, operation) {
-                Some(entry) => return Some((entry.ordinal, entry.since)),
-                None => drop(queue.keys.pop_front()),
-            }
+    /// The entry that a key in a queue stands for.
+    fn queued(&self, key: &ContextKey) -> &Entry {
+        &self.open[key]
+    }
+
+    fn queue(&self, operation: Operation) -> &Queue {
+        match operation {
+            Operation::Add => &self.adds,
+            Operation::Remove => &self.removes,
         }
     }
 
-    /// A queue, and the entries that its keys stand for.
-    fn split(&mut self, operation: Operation) -> (&HashMap<ContextKey, Entry>, &mut Queue) {
-        let queue = match operation {
+    fn queue_mut(&mut self, operation: Operation) -> &mut Queue {
+        match operation {
             Operation::Add => &mut self.adds,
             Operation::Remove => &mut self.removes,
-        };
-        (&self.open, queue)
+        }
     }
-
-    fn queue(&mut self, operation: Operation) -> &mut Queue {
-        self.split(operation).1
-    }
-}
-
-/// Which end of a queue.
-#[derive(Debug, Clone, Copy)]
-enum End {
-    Front,
-    Back,
 }
 
 #[cfg(test)]
