@@ -46,7 +46,6 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let budget = Budget::new(max_buffered_bytes, MAX_MESSAGE_BYTES);
-    let newcomers = budget.for_newcomers();
     let serving = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -54,7 +53,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .layer(MapRequestLayer::new(move |request| {
-            intake::gate(&budget, &newcomers, request)
+            intake::gate(&budget, request)
         }))
         .add_service(health)
         .add_service(reflection()?.build_v1()?)

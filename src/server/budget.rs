@@ -5,9 +5,6 @@
 //! of what that has left, and so on: twenty that are stuck still leave a tenth for all others.
 //! Nobody has to be given a fixed part, which would be too much for some and wasted on others.
 //!
-//! Streams that have not said their destination yet have a small budget of their own, so that a
-//! stream can be opened, and told what is wrong, however much is stuck.
-//!
 //! Groups are destinations and not LaunchDarkly accounts: what the edge knows of a stream is its
 //! destination, and the rule holds for any number of groups.
 
@@ -24,10 +21,6 @@ use crate::domain::DestinationUid;
 /// How many times what a group holds must be left free. Ours: a tenth of the default budget is
 /// some 30,000 records, many times what a destination needs that LaunchDarkly answers.
 const HEADROOM: isize = 9;
-/// First messages that may be under way at once. Ours: they are small and come at once, so that
-/// even of a thousand streams that open together few are ever half read.
-const NEWCOMERS: isize = 16;
-
 /// The bytes that all streams together may hold; clones are handles to the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget(Arc<Inner>);
@@ -36,7 +29,6 @@ pub(crate) struct Budget(Arc<Inner>);
 struct Inner {
     /// What the largest message takes: the least that is ever asked for.
     message: isize,
-    newcomers: Arc<Group>,
     books: Mutex<Books>,
     freed: Notify,
 }
@@ -67,31 +59,14 @@ pub(super) struct Room {
 impl Budget {
     /// A budget of `bytes`, at least that of one message of `message` bytes.
     pub(crate) fn new(bytes: usize, message: usize) -> Self {
-        Self::of(signed(bytes.max(message)), signed(message))
-    }
-
-    fn of(free: isize, message: isize) -> Self {
         Self(Arc::new(Inner {
-            message,
-            newcomers: Arc::default(),
+            message: signed(message),
             books: Mutex::new(Books {
-                free,
+                free: signed(bytes.max(message)),
                 groups: HashMap::new(),
             }),
             freed: Notify::new(),
         }))
-    }
-
-    /// A budget beside this one, for the first messages of streams.
-    pub(crate) fn for_newcomers(&self) -> Self {
-        let message = self.0.message;
-        // They are one group: the rule must not keep them from what is theirs.
-        Self::of(NEWCOMERS * message * (HEADROOM + 1), message)
-    }
-
-    /// The group of streams that have no destination yet.
-    pub(super) fn newcomers(&self) -> Arc<Group> {
-        Arc::clone(&self.0.newcomers)
     }
 
     /// The group of a destination's streams.
@@ -171,19 +146,17 @@ fn signed(bytes: usize) -> isize {
 }
 
 impl Room {
-    /// Gives back all but `bytes`; it never grows.
-    pub(super) fn shrink(&mut self, bytes: usize) {
-        let surplus = (self.bytes - signed(bytes)).max(0);
-        if surplus > 0 {
-            self.bytes -= surplus;
-            self.budget.change(&self.group, -surplus);
-        }
+    /// Counts `bytes` from now on, be they more or less.
+    pub(super) fn resize(&mut self, bytes: usize) {
+        let more = signed(bytes) - self.bytes;
+        self.bytes += more;
+        self.budget.change(&self.group, more);
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.shrink(0);
+        self.resize(0);
     }
 }
 
@@ -247,15 +220,6 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_have_their_own_room_whatever_is_stuck() {
-        let budget = Budget::new(MESSAGE, MESSAGE);
-        let _stuck = hog(&budget, &destination(&budget));
-        let newcomers = budget.for_newcomers();
-        let opening = hog(&newcomers, &newcomers.newcomers());
-        assert_eq!(signed(opening.len()), NEWCOMERS);
-    }
-
-    #[test]
     fn what_is_there_already_is_counted_beyond_what_is_left_and_others_wait() {
         let budget = Budget::new(4 * MESSAGE, MESSAGE);
         let group = destination(&budget);
@@ -306,7 +270,7 @@ mod tests {
                 if takes {
                     rooms.extend(now(&budget, &groups[group]));
                 } else if let Some(room) = rooms.last_mut() {
-                    room.shrink(bytes);
+                    room.resize(bytes);
                 }
                 if bytes % 7 == 0 && !rooms.is_empty() {
                     rooms.swap_remove(bytes % rooms.len());

@@ -28,17 +28,20 @@ const STREAM_PATH: &str = "/cdp.destinations.v1.DestinationConnector/SendIdentif
 /// slower than any link that an executor runs on.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Puts the body of a stream behind the budget, its first message behind that of `newcomers`;
-/// leaves other requests as they are.
+/// Largest first message, in bytes. Ours: `open` with the longest mapping takes a tenth. It counts
+/// for no destination yet, so it is read outside the budget: a stream can be opened, and told what
+/// is wrong, however much is stuck, and one that is sent in part holds up nobody.
+const MAX_FIRST_MESSAGE: usize = 64 * 1024;
+
+/// Puts the body of a stream behind the budget; leaves other requests as they are.
 pub(crate) fn gate(
     budget: &Budget,
-    newcomers: &Budget,
     request: http::Request<tonic::body::Body>,
 ) -> http::Request<tonic::body::Body> {
     if request.uri().path() != STREAM_PATH {
         return request;
     }
-    let intake = Intake::new(budget, newcomers);
+    let intake = Intake::new(budget);
     let gated = |body| tonic::body::Body::new(Gated::new(body, intake.clone()));
     let mut request = request.map(gated);
     request.extensions_mut().insert(intake);
@@ -57,19 +60,20 @@ pub(super) struct Intake {
 struct Shared {
     /// Room for the message that is being read.
     reserved: Option<Room>,
-    /// What the next message is counted to.
-    budget: Budget,
-    group: Arc<Group>,
+    /// The streams that its messages are counted with, once it has said its destination.
+    group: Option<Arc<Group>>,
+    /// Bytes taken in before that.
+    unclaimed: usize,
     half_closed: bool,
 }
 
 impl Intake {
     /// A new stream's intake.
-    fn new(budget: &Budget, newcomers: &Budget) -> Self {
+    fn new(budget: &Budget) -> Self {
         let shared = Shared {
             reserved: None,
-            budget: newcomers.clone(),
-            group: newcomers.newcomers(),
+            group: None,
+            unclaimed: 0,
             half_closed: false,
         };
         Self {
@@ -78,27 +82,25 @@ impl Intake {
         }
     }
 
-    /// Counts the stream's messages to those of its destination from now on.
+    /// Counts the stream's messages to those of its destination from now on. One that has come
+    /// meanwhile is counted when it is kept.
     pub(super) fn join(&self, uid: DestinationUid) {
-        let mut shared = self.lock();
-        shared.budget = self.budget.clone();
-        shared.group = self.budget.group(uid);
-        // It was made for the first message; another that has come meanwhile is counted when it
-        // is kept.
-        shared.reserved = None;
+        self.lock().group = Some(self.budget.group(uid));
     }
 
     /// Exchanges the reservation of a decoded message for what it really holds. A message that
     /// came along in another one's last frame has none, and is counted all the same.
+    ///
+    /// # Panics
+    /// If the stream has not [joined](Self::join) a destination.
     pub(super) fn keep(&self, bytes: usize) -> Room {
         let mut shared = self.lock();
-        match shared.reserved.take() {
-            Some(mut reserved) => {
-                reserved.shrink(bytes);
-                reserved
-            }
-            None => shared.budget.insist(&shared.group, bytes),
+        if let Some(mut reserved) = shared.reserved.take() {
+            reserved.resize(bytes);
+            return reserved;
         }
+        let group = shared.group.as_ref().expect("records come after `open`");
+        self.budget.insist(group, bytes)
     }
 
     /// Whether the client half-closed the stream, rather than going away.
@@ -134,20 +136,32 @@ impl Gated {
         }
     }
 
-    fn poll_reserve(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Whether a frame with so many bytes may be handed on.
+    ///
+    /// # Errors
+    /// A first message that is too large.
+    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let mut shared = self.intake.lock();
-        if shared.reserved.is_some() {
-            return Poll::Ready(());
+        // Nothing to keep: an empty frame is how many clients half-close.
+        if bytes == 0 || shared.reserved.is_some() {
+            return Poll::Ready(Ok(()));
         }
+        let Some(group) = &shared.group else {
+            if shared.unclaimed >= MAX_FIRST_MESSAGE {
+                return Poll::Ready(Err(too_large()));
+            }
+            shared.unclaimed += bytes;
+            return Poll::Ready(Ok(()));
+        };
         let start = || {
-            let budget = shared.budget.clone();
-            Box::pin(budget.reserve(Arc::clone(&shared.group))) as BoxFuture<_>
+            let budget = self.intake.budget.clone();
+            Box::pin(budget.reserve(Arc::clone(group))) as BoxFuture<_>
         };
         let reservation = self.reservation.get_or_insert_with(start);
         shared.reserved = Some(ready!(reservation.as_mut().poll(cx)));
         self.reservation = None;
         self.stalled = None;
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 
     /// Nothing is coming. A message that has come in part holds its reservation, and must not
@@ -197,9 +211,21 @@ impl Body for Gated {
                 }
             }
         }
-        ready!(this.poll_reserve(cx));
+        let data = this.waiting.as_ref().and_then(Frame::data_ref);
+        let bytes = data.map_or(0, Bytes::len);
+        if let Err(failure) = ready!(this.poll_room(bytes, cx)) {
+            this.waiting = None;
+            return Poll::Ready(Some(Err(failure.into_status())));
+        }
         Poll::Ready(this.waiting.take().map(Ok))
     }
+}
+
+fn too_large() -> Failure {
+    let most = MAX_FIRST_MESSAGE / 1024;
+    Failure::StreamProtocol(format!(
+        "the first message must be `open`, and have at most {most} KiB"
+    ))
 }
 
 #[cfg(test)]
@@ -212,8 +238,10 @@ mod tests {
 
     const MIB: usize = 1024 * 1024;
 
+    /// A stream that has said its destination.
     fn gated(budget: &Budget) -> (Gated, Intake) {
-        let intake = Intake::new(budget, budget);
+        let intake = Intake::new(budget);
+        intake.join(DestinationUid::generate());
         let body = tonic::body::Body::new(Full::new(Bytes::from_static(b"message")));
         (Gated::new(body, intake.clone()), intake)
     }
@@ -247,13 +275,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn streams_that_wait_for_their_next_message_leave_the_budget_alone() {
+    async fn a_half_close_needs_no_room() {
         let budget = Budget::new(MIB, MIB);
-        for _ in 0..3 {
-            let (mut body, intake) = gated(&budget);
+        let (mut stuck, _) = gated(&budget);
+        stuck.frame().await.unwrap().unwrap();
+        let (_, intake) = gated(&budget);
+        let empty = Frame::data(Bytes::new());
+        let frames = tokio_stream::once(Ok::<_, tonic::Status>(empty));
+        let body = tonic::body::Body::new(http_body_util::StreamBody::new(frames));
+        let mut body = Gated::new(body, intake);
+        assert!(body.frame().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn first_messages_need_no_room_and_are_small() {
+        let budget = Budget::new(MIB, MIB);
+        let (mut stuck, _) = gated(&budget);
+        stuck.frame().await.unwrap().unwrap();
+        let frame = || Ok::<_, tonic::Status>(Frame::data(Bytes::from_static(&[0; 16 * 1024])));
+        let frames = tokio_stream::iter(std::iter::repeat_with(frame));
+        let body = tonic::body::Body::new(http_body_util::StreamBody::new(frames));
+        let mut body = Gated::new(body, Intake::new(&budget));
+        for _ in 0..4 {
             body.frame().now_or_never().unwrap().unwrap().unwrap();
-            drop(intake.keep(0));
         }
+        let status = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
     }
 
     #[tokio::test(start_paused = true)]
@@ -265,7 +312,9 @@ mod tests {
             ))))
             .chain(tokio_stream::pending()),
         );
-        let mut body = Gated::new(tonic::body::Body::new(part), Intake::new(&budget, &budget));
+        let intake = Intake::new(&budget);
+        intake.join(DestinationUid::generate());
+        let mut body = Gated::new(tonic::body::Body::new(part), intake);
         body.frame().await.unwrap().unwrap();
         assert!(body.frame().await.unwrap().is_err());
         let (mut next, _) = gated(&budget);

@@ -89,8 +89,6 @@ async fn open(
     };
     match first {
         Ok(Some(first)) => {
-            // Nothing of it is kept: an idle stream takes nothing from the budget.
-            drop(intake.keep(0));
             Opening::check(first, house.limits.delivery_timeout).map_err(Ending::Failed)
         }
         Ok(None) if intake.half_closed() => Err(Ending::Failed(Failure::StreamProtocol(
