@@ -1,6 +1,6 @@
 //! Mapping: how a record's identifiers become the context key.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use super::{ContextKey, KeyError};
 
@@ -40,13 +40,17 @@ fn sha256_hex(bytes: &[u8]) -> String {
         })
 }
 
+/// Most names in an error. Ours: of a mapping with more, a reader needs the first, and a thousand
+/// such errors fit into a message.
+pub const NAMED: usize = 8;
+
 /// Fills one field of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldMapping {
     /// The field.
     pub field: String,
     /// Names of record identifiers; the first that is present and not blank is used.
-    pub sources: Vec<String>,
+    pub sources: Arc<[String]>,
     /// Applied in order.
     pub transforms: Vec<Transform>,
 }
@@ -95,10 +99,13 @@ pub enum MappingError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     /// None of the sources is present and filled.
-    #[error("the record has no value under any of the mapped identifiers: {}", .sources.join(", "))]
+    #[error(
+        "the record has no value under any of the mapped identifiers: {}",
+        listed(sources)
+    )]
     IdentifierMissing {
-        /// The names that were looked for.
-        sources: Vec<String>,
+        /// The names that were looked for; the mapping's, which may be long and is shared.
+        sources: Arc<[String]>,
     },
     /// There is a value, but it cannot be a context key.
     #[error("the identifier {source_name} {reason}")]
@@ -175,15 +182,25 @@ impl Mapping {
 }
 
 /// A blank value is told apart from an absent one, since the remedies differ.
-fn missing(sources: &[String], identifiers: &HashMap<String, String>) -> RecordError {
+fn missing(sources: &Arc<[String]>, identifiers: &HashMap<String, String>) -> RecordError {
     match sources.iter().find(|name| identifiers.contains_key(*name)) {
         Some(blank) => RecordError::IdentifierInvalid {
             source_name: blank.clone(),
             reason: KeyError::Blank,
         },
         None => RecordError::IdentifierMissing {
-            sources: sources.to_vec(),
+            sources: Arc::clone(sources),
         },
+    }
+}
+
+/// Names, as many as help.
+fn listed(names: &[String]) -> String {
+    let shown = names.len().min(NAMED);
+    let list = names[..shown].join(", ");
+    match names.len() - shown {
+        0 => list,
+        more => format!("{list} and {more} more"),
     }
 }
 

@@ -20,7 +20,9 @@ pub use destination::{
     ClientSideId, Connection, Destination, DestinationState, DisplayName, Etag, Instance,
     MAX_ACCESS_TOKEN_BYTES, MAX_CLIENT_SIDE_ID_BYTES, Revision,
 };
-pub use mapping::{CONTEXT_KEY_FIELD, FieldMapping, Mapping, MappingError, RecordError, Transform};
+pub use mapping::{
+    CONTEXT_KEY_FIELD, FieldMapping, Mapping, MappingError, NAMED, RecordError, Transform,
+};
 pub use name::{DestinationId, DestinationName, DestinationUid, NameError, OrganizationId};
 pub use segment::{
     Attempt, Delivery, Outcome, Refusal, SEGMENT_ID_PATTERN, SegmentClient, SegmentError,

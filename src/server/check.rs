@@ -20,10 +20,10 @@ use crate::{
     secret::AccessToken,
 };
 
-/// Most sources, and most transforms, of one mapping. Ours: a record's failure names every source,
+/// Most sources, and most transforms, of one mapping. Ours: each record may be looked up under every source,
 /// and each record pays for every transform.
 const MAX_MAPPING_PARTS: usize = 32;
-/// Longest name of an identifier, in bytes. Ours, for the same reason.
+/// Longest name of an identifier, in bytes. Ours: a record that fails names some.
 const MAX_SOURCE_NAME: usize = 256;
 
 /// What is wrong with a request, collected so that it is told all at once.
@@ -221,7 +221,7 @@ fn field_mapping(
     }
     FieldMapping {
         field: mapping.field,
-        sources: mapping.sources,
+        sources: mapping.sources.into(),
         transforms,
     }
 }

@@ -50,7 +50,7 @@ fn connection(connection: &Connection) -> pb::LaunchDarklyConfig {
 fn field_mapping(mapping: FieldMapping) -> pb::FieldMapping {
     pb::FieldMapping {
         field: mapping.field,
-        sources: mapping.sources,
+        sources: mapping.sources.to_vec(),
         transforms: mapping.transforms.into_iter().map(transform).collect(),
     }
 }

@@ -14,8 +14,8 @@ use crate::{
     pb,
 };
 
-/// Most results in one ack, so that it stays far below the 4 MiB that clients accept by
-/// default even if every record fails for a reason of its own, at some 500 bytes each.
+/// Most results in one ack, so that it stays below the 4 MiB that clients accept by default even if
+/// every other one names as many identifiers as there may be, of the greatest length.
 const MAX_RESULTS_PER_ACK: usize = 1000;
 
 /// What a record got; `None` when it was accepted.
@@ -30,8 +30,9 @@ pub(super) struct Ledger {
     committed: i64,
     /// Reported runs beyond `committed`: first → last. They never touch each other.
     beyond: BTreeMap<i64, i64>,
-    /// Results that were not reported yet.
-    fresh: Vec<(i64, Outcome)>,
+    /// Runs of the same result that were not reported yet: first → last. A client that does not read
+    /// costs no more memory the more of its records are delivered.
+    fresh: BTreeMap<i64, (i64, Outcome)>,
     /// Records without a result.
     unsettled: usize,
     max_batch_records: usize,
@@ -44,7 +45,7 @@ impl Ledger {
             next: None,
             committed: 0,
             beyond: BTreeMap::new(),
-            fresh: Vec::new(),
+            fresh: BTreeMap::new(),
             unsettled: 0,
             max_batch_records,
             window,
@@ -106,7 +107,22 @@ impl Ledger {
     pub(super) fn settle(&mut self, sequence: i64, outcome: Outcome) {
         debug_assert!(self.next.is_some_and(|next| sequence < next) && sequence > self.committed);
         self.unsettled -= 1;
-        self.fresh.push((sequence, outcome));
+        self.note(sequence, outcome);
+    }
+
+    fn note(&mut self, sequence: i64, outcome: Outcome) {
+        let last = match self.fresh.get(&(sequence + 1)) {
+            Some((last, same)) if *same == outcome => {
+                let last = *last;
+                self.fresh.remove(&(sequence + 1));
+                last
+            }
+            _ => sequence,
+        };
+        match self.fresh.range_mut(..sequence).next_back() {
+            Some((_, (end, same))) if *end + 1 == sequence && *same == outcome => *end = last,
+            _ => drop(self.fresh.insert(sequence, (last, outcome))),
+        }
     }
 
     /// Records without a result.
@@ -129,28 +145,18 @@ impl Ledger {
         self.committed
     }
 
-    /// Folds fresh results into runs, oldest first, and commits the prefix they complete.
+    /// Fresh results, oldest first, and the prefix that they commit.
     pub(super) fn report(&mut self) -> Option<pb::Ack> {
-        self.fresh.sort_unstable_by_key(|(sequence, _)| *sequence);
-        let mut runs: Vec<(i64, i64, Outcome)> = Vec::new();
-        let mut taken = 0;
-        for (sequence, outcome) in &self.fresh {
-            let full = runs.len() == MAX_RESULTS_PER_ACK;
-            match runs.last_mut() {
-                Some((_, last, same)) if *last + 1 == *sequence && same == outcome => {
-                    *last = *sequence;
-                }
-                _ if full => break,
-                _ => runs.push((*sequence, *sequence, outcome.clone())),
-            }
-            taken += 1;
+        let mut results = Vec::new();
+        while results.len() < MAX_RESULTS_PER_ACK
+            && let Some((first, (last, outcome))) = self.fresh.pop_first()
+        {
+            self.commit(first, last);
+            results.push(result(first, last, outcome));
         }
-        self.fresh.drain(..taken);
-        runs.iter()
-            .for_each(|(first, last, _)| self.commit(*first, *last));
-        (!runs.is_empty()).then(|| pb::Ack {
+        (!results.is_empty()).then_some(pb::Ack {
             committed_sequence: self.committed,
-            results: runs.into_iter().map(result).collect(),
+            results,
             max_in_flight_records: None,
         })
     }
@@ -172,7 +178,7 @@ impl Ledger {
     }
 }
 
-fn result((first_sequence, last_sequence, outcome): (i64, i64, Outcome)) -> pb::RecordResult {
+fn result(first_sequence: i64, last_sequence: i64, outcome: Outcome) -> pb::RecordResult {
     pb::RecordResult {
         first_sequence,
         last_sequence,

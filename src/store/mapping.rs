@@ -38,7 +38,7 @@ impl From<FieldMapping> for StoredFieldMapping {
     fn from(mapping: FieldMapping) -> Self {
         Self {
             field: mapping.field,
-            sources: mapping.sources,
+            sources: mapping.sources.to_vec(),
             transforms: mapping.transforms.into_iter().map(Into::into).collect(),
         }
     }
@@ -48,7 +48,7 @@ impl From<StoredFieldMapping> for FieldMapping {
     fn from(stored: StoredFieldMapping) -> Self {
         Self {
             field: stored.field,
-            sources: stored.sources,
+            sources: stored.sources.into(),
             transforms: stored.transforms.into_iter().map(Into::into).collect(),
         }
     }

@@ -68,7 +68,7 @@ pub(super) fn at(micros: u64) -> SystemTime {
 pub(super) fn destination(id: &str) -> Destination {
     let mapping = FieldMapping {
         field: CONTEXT_KEY_FIELD.into(),
-        sources: vec!["user_id".into(), "e-mail \"quoted\"".into()],
+        sources: ["user_id".to_owned(), "e-mail \"quoted\"".to_owned()].into(),
         transforms: vec![Transform::Trim, Transform::Lowercase, Transform::Sha256Hex],
     };
     Destination {

@@ -55,7 +55,7 @@ fn absent_and_blank_identifiers_are_told_apart() {
     assert_eq!(
         key_of(mapping(&sources, &[]), &[("phone", "1")]),
         Err(RecordError::IdentifierMissing {
-            sources: vec!["user_id".into(), "email".into()]
+            sources: ["user_id".to_owned(), "email".to_owned()].into()
         })
     );
     assert_eq!(

@@ -116,7 +116,7 @@ fn settings() -> pb::Destination {
         ))),
         field_mappings: vec![pb::FieldMapping {
             field: "context_key".into(),
-            sources: vec!["user_id".into()],
+            sources: ["user_id".to_owned()].into(),
             transforms: vec![Transform::Trim.into()],
         }],
         ..Default::default()

@@ -15,7 +15,7 @@ use crate::{
 fn stored() -> Destination {
     let mapping = FieldMapping {
         field: CONTEXT_KEY_FIELD.into(),
-        sources: vec!["user_id".into(), "email".into()],
+        sources: ["user_id".to_owned(), "email".to_owned()].into(),
         transforms: vec![Transform::Trim, Transform::Lowercase, Transform::Sha256Hex],
     };
     Destination {

@@ -1,7 +1,11 @@
 use proptest::prelude::*;
+use prost::Message;
 
 use super::*;
-use crate::server::status::{Blame, Reason};
+use crate::{
+    domain::{KeyError, RecordError},
+    server::status::{Blame, Reason},
+};
 
 fn batch(first_sequence: Option<i64>, len: usize) -> pb::IdentifierBatch {
     pb::IdentifierBatch {
@@ -71,6 +75,42 @@ fn equal_neighbours_share_a_run_and_the_prefix_commits() {
     assert_eq!((ack.results.len(), ack.committed_sequence), (2, 6));
     assert_eq!(ack.results[1].error, Some(refused.to_rpc()));
     assert!(ledger.is_settled());
+}
+
+#[test]
+fn delivered_records_take_one_place_until_they_are_told() {
+    let mut ledger = Ledger::new(1000, 10_000);
+    ledger.admit(&batch(None, 1000)).unwrap();
+    for sequence in (1..=1000).step_by(2).chain((2..=1000).step_by(2)) {
+        ledger.settle(sequence, None);
+    }
+    assert_eq!(ledger.fresh.len(), 1);
+    assert_eq!(ledger.report().unwrap().results.len(), 1);
+}
+
+#[test]
+fn the_largest_ack_is_one_that_clients_accept() {
+    let sources: Vec<_> = (0..32).map(|n| format!("{n:0>256}")).collect();
+    let missing = Failure::from(RecordError::IdentifierMissing {
+        sources: sources.into(),
+    });
+    let invalid = Failure::from(RecordError::IdentifierInvalid {
+        source_name: "x".repeat(256),
+        reason: KeyError::Control,
+    });
+    let mut ledger = Ledger::new(1000, 10_000);
+    ledger.admit(&batch(None, 1000)).unwrap();
+    for sequence in 1..=1000 {
+        let failure = if sequence % 2 == 0 {
+            &missing
+        } else {
+            &invalid
+        };
+        ledger.settle(sequence, Some(failure.clone()));
+    }
+    let ack = ledger.report().unwrap();
+    assert_eq!(ack.results.len(), 1000);
+    assert!(ack.encoded_len() < 4 * 1024 * 1024, "{}", ack.encoded_len());
 }
 
 #[test]

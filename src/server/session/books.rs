@@ -14,19 +14,34 @@ use crate::{
     },
 };
 
+/// What a failed record costs in memory until its client has been told: a run of its own, with the
+/// names in its reason, added up and rounded up. Delivered ones share their runs.
+const FAILURE_COST: usize = 512;
+
 /// One stream's books.
 pub(super) struct Books {
     ledger: Ledger,
     /// Nothing is counted of a stream that delivers nothing.
     tally: Option<Tally>,
-    /// What batches hold until all their records have a result, by their last sequence.
+    /// What batches hold, by their last sequence: until all their records have a result, and the
+    /// client has been told of those that failed.
     kept: BTreeMap<i64, Kept>,
 }
 
 /// A batch's part of the memory.
 struct Kept {
     unsettled: usize,
-    _room: Room,
+    failed: usize,
+    room: Room,
+}
+
+impl Kept {
+    /// A batch without a record that waits holds what is left to tell.
+    fn shrink(&mut self) {
+        if self.unsettled == 0 {
+            self.room.resize(self.failed * FAILURE_COST);
+        }
+    }
 }
 
 impl Books {
@@ -50,19 +65,26 @@ impl Books {
         Ok(first)
     }
 
-    /// Keeps a batch's room until `unsettled` more of its records, up to `last`, have a result.
-    pub(super) fn keep(&mut self, last: i64, unsettled: usize, room: Room) {
-        if unsettled > 0 {
-            let _room = room;
-            self.kept.insert(last, Kept { unsettled, _room });
+    /// Keeps a batch's room for as long as `unsettled` records of it, up to `last`, and the `failed`
+    /// ones take it.
+    pub(super) fn keep(&mut self, last: i64, unsettled: usize, failed: usize, room: Room) {
+        if unsettled + failed > 0 {
+            let mut kept = Kept {
+                unsettled,
+                failed,
+                room,
+            };
+            kept.shrink();
+            self.kept.insert(last, kept);
         }
     }
 
-    /// Enters a record's result. A batch whose last record has one holds no more memory.
+    /// Enters a record's result.
     pub(super) fn settle(&mut self, sequence: i64, outcome: Outcome) {
         if let Some(tally) = &mut self.tally {
             tally.settled(outcome.as_ref().map(|failure| failure.reason().as_str()));
         }
+        let failed = outcome.is_some();
         self.ledger.settle(sequence, outcome);
         // Every batch that waits has its room here, so the next one up is the record's own. A
         // record that is rejected as it is read has none yet.
@@ -70,7 +92,9 @@ impl Books {
             return;
         };
         kept.unsettled -= 1;
-        if kept.unsettled == 0 {
+        kept.failed += usize::from(failed);
+        kept.shrink();
+        if kept.unsettled + kept.failed == 0 {
             self.kept.remove(&last);
         }
     }
@@ -84,11 +108,106 @@ impl Books {
 
     /// Results that were not reported yet, and what they commit.
     pub(super) fn report(&mut self) -> Option<pb::Ack> {
-        self.ledger.report()
+        let ack = self.ledger.report()?;
+        while let Some(told) = self.kept.first_entry()
+            && *told.key() <= ack.committed_sequence
+        {
+            told.remove();
+        }
+        Some(ack)
     }
 
     /// Which records have a result.
     pub(super) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::{
+        domain::DestinationUid,
+        server::{budget::Budget, status::Blame},
+    };
+
+    const MIB: usize = 1024 * 1024;
+    const MESSAGE: usize = 1000;
+
+    struct Bench {
+        budget: Budget,
+        books: Books,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let limits = Limits {
+                streams: 1,
+                batch_records: MESSAGE,
+                in_flight_records: 10 * MESSAGE,
+                delivery_timeout: Duration::from_secs(1),
+                age: Duration::from_secs(1),
+                idle: Duration::from_secs(1),
+                drain: Duration::from_secs(1),
+            };
+            Self {
+                budget: Budget::new(100 * MIB, MIB),
+                books: Books::new(&limits, None),
+            }
+        }
+
+        fn held(&self) -> usize {
+            100 * MIB - usize::try_from(self.budget.free()).unwrap()
+        }
+
+        /// Reads a batch of records that wait, of which so many fail at once; returns its first.
+        fn read(&mut self, records: usize, failed: usize) -> i64 {
+            let batch = pb::IdentifierBatch {
+                first_sequence: None,
+                records: vec![pb::IdentifierRecord::default(); records],
+            };
+            let first = self.books.admit(&batch).unwrap();
+            let sequences = first..first + i64::try_from(records).unwrap();
+            for sequence in sequences.clone().take(failed) {
+                self.books.settle(sequence, failure());
+            }
+            let group = self.budget.group(DestinationUid::generate());
+            let room = self.budget.clone().reserve(group).now_or_never().unwrap();
+            self.books
+                .keep(sequences.end - 1, records - failed, failed, room);
+            first
+        }
+    }
+
+    fn failure() -> Outcome {
+        Some(Failure::RejectedByDestination(Blame::Record))
+    }
+
+    #[test]
+    fn a_batch_holds_its_room_while_a_record_waits_and_nothing_once_all_are_delivered() {
+        let mut bench = Bench::new();
+        let first = bench.read(2, 0);
+        bench.books.settle(first, None);
+        assert_eq!(bench.held(), MIB);
+        bench.books.settle(first + 1, None);
+        assert_eq!(bench.held(), 0);
+    }
+
+    #[test]
+    fn records_that_failed_hold_room_until_the_client_has_been_told() {
+        let mut bench = Bench::new();
+        bench.read(MESSAGE, MESSAGE);
+        assert_eq!(bench.held(), MESSAGE * FAILURE_COST);
+        let first = bench.read(2, 0);
+        bench.books.settle(first, failure());
+        bench.books.settle(first + 1, None);
+        assert_eq!(bench.held(), (MESSAGE + 1) * FAILURE_COST);
+        while bench.books.report().is_some() {}
+        assert_eq!(bench.held(), 0);
+        assert!(bench.books.kept.is_empty());
     }
 }

@@ -341,7 +341,7 @@ impl Session {
     /// Numbers a batch and hands each of its records on, or rejects it alone.
     fn take(&mut self, batch: pb::IdentifierBatch) -> Result<(), Failure> {
         let mut sequence = self.books.admit(&batch)?;
-        let (mut cost, mut submitted) = (0, 0);
+        let (mut cost, mut submitted, mut failed) = (0, 0, 0);
         for record in batch.records {
             match self.change(&record) {
                 Ok((key, operation)) if !self.validate_only => {
@@ -350,12 +350,16 @@ impl Session {
                     self.lane
                         .submit(key, operation, self.tickets.issue(sequence));
                 }
-                outcome => self.books.settle(sequence, outcome.err()),
+                Ok(_) => self.books.settle(sequence, None),
+                Err(failure) => {
+                    failed += 1;
+                    self.books.settle(sequence, Some(failure));
+                }
             }
             sequence += 1;
         }
         let room = self.intake.keep(cost);
-        self.books.keep(sequence - 1, submitted, room);
+        self.books.keep(sequence - 1, submitted, failed, room);
         self.books.publish();
         Ok(())
     }

@@ -16,7 +16,7 @@ fn table() -> Vec<(Failure, Code, &'static str)> {
         retry_after: None,
     };
     let missing = RecordError::IdentifierMissing {
-        sources: vec!["user_id".into()],
+        sources: ["user_id".to_owned()].into(),
     };
     let invalid = RecordError::IdentifierInvalid {
         source_name: "user_id".into(),
@@ -214,7 +214,7 @@ fn what_varies_is_in_the_metadata() {
     };
     assert_eq!(metadata(sequence)["expected_sequence"], "5");
     let missing = RecordError::IdentifierMissing {
-        sources: vec!["user_id".into(), "email".into()],
+        sources: ["user_id".to_owned(), "email".to_owned()].into(),
     };
     assert_eq!(metadata(missing.into())["sources"], "user_id,email");
     let gone = Failure::DestinationDeleted(name());

@@ -302,7 +302,7 @@ fn destination_name() -> String {
 fn disk() -> MemoryStore {
     let mapping = FieldMapping {
         field: "context_key".into(),
-        sources: vec!["user_id".into()],
+        sources: ["user_id".to_owned()].into(),
         transforms: vec![],
     };
     let destination = Destination {
