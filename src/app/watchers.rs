@@ -8,12 +8,18 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::error;
 
 use crate::{
-    clock, delivery::Condemned, pb::destination_connector_server::SERVICE_NAME, shutdown::Shutdown,
-    store::Store,
+    backoff::Backoff, clock, delivery::Condemned, pb::destination_connector_server::SERVICE_NAME,
+    shutdown::Shutdown, store::Store,
 };
 
 /// How often the store is asked whether it answers. Ours: orchestrators probe about as often.
 const STORE_CHECK: Duration = Duration::from_secs(5);
+
+/// Between attempts to write a refusal down. Ours: a store that fails is looked at this often anyway.
+const RECORD_AGAIN: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    longest: STORE_CHECK,
+};
 
 /// Both tasks; they end with this, or with the process.
 pub(super) struct Watchers {
@@ -53,12 +59,15 @@ impl Watchers {
     }
 }
 
-/// Writes down which destinations' credentials were refused.
+/// Writes down which destinations' credentials were refused, each until it is written: no stream
+/// would find it out again. Those that come meanwhile wait; they need the same store.
 async fn record(mut condemned: mpsc::UnboundedReceiver<Condemned>, store: Arc<dyn Store>) {
     while let Some(Condemned { uid, revision }) = condemned.recv().await {
-        if let Err(failure) = store.reject_credentials(uid, revision, clock::now()).await {
-            // The running streams have ended all the same; the next one finds out again.
-            error!(destination.uid = %uid, error = %failure, "refusal could not be recorded");
+        let mut attempt = 0;
+        while let Err(failure) = store.reject_credentials(uid, revision, clock::now()).await {
+            error!(destination.uid = %uid, error = %failure, "refusal could not be recorded yet");
+            tokio::time::sleep(RECORD_AGAIN.delay(attempt, fastrand::f64())).await;
+            attempt += 1;
         }
     }
 }
@@ -94,5 +103,35 @@ async fn check_store(reporter: &HealthReporter, store: &Arc<dyn Store>) {
 async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
     for service in ["", SERVICE_NAME] {
         reporter.set_service_status(service, status).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::{
+        domain::{DestinationUid, Revision},
+        server::control::tests::fakes::TroubledStore,
+    };
+
+    #[tokio::test]
+    async fn a_refusal_is_written_down_once_the_store_is_back() {
+        let store = Arc::new(TroubledStore::new().await);
+        let (condemned, reports) = mpsc::unbounded_channel();
+        let record = tokio::spawn(record(reports, store.clone()));
+        store.is_down.store(true, Ordering::Relaxed);
+        let refusal = Condemned {
+            uid: DestinationUid::generate(),
+            revision: Revision(1),
+        };
+        condemned.send(refusal).unwrap();
+        drop(condemned);
+        // Longer than the first pause.
+        tokio::time::sleep(2 * RECORD_AGAIN.first).await;
+        assert!(!record.is_finished(), "it was given up");
+        store.is_down.store(false, Ordering::Relaxed);
+        record.await.unwrap();
     }
 }

@@ -97,6 +97,16 @@ impl Targets {
         });
     }
 
+    /// Whether the vendor has refused the credentials of this revision.
+    #[must_use]
+    pub fn is_condemned(&self, Condemned { uid, revision }: Condemned) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&uid).is_some_and(|sender| {
+            let known = sender.borrow();
+            known.revision == revision && known.state == Some(TargetState::Rejected)
+        })
+    }
+
     /// Makes known that a destination is gone for ever.
     pub fn publish_deleted(&self, uid: DestinationUid) {
         self.publish(uid, Revision(i64::MAX), TargetState::Deleted);
@@ -151,15 +161,16 @@ impl Target {
         }
     }
 
-    /// Says that the vendor refused the credentials of `revision`; returns whether these are
-    /// still the ones in force. Refusing old credentials must not condemn rotated ones.
+    /// Says that the vendor refused the credentials of `revision`; returns whether that is news:
+    /// these were in force until now. Refusing old credentials must not condemn rotated ones.
     pub fn condemn(&self, revision: Revision) -> bool {
         let condemned = self.targets.update(self.uid, |known| {
-            let current = known.revision == revision;
-            if current {
+            let active = matches!(known.state, Some(TargetState::Active(_)));
+            let news = known.revision == revision && active;
+            if news {
                 known.state = Some(TargetState::Rejected);
             }
-            current
+            news
         });
         if condemned {
             // Without a listener the refusal still ends the streams that saw it.
@@ -211,6 +222,7 @@ mod tests {
         assert!(!target.condemn(Revision(1)));
         assert_eq!(target.current().1, active("new"));
         assert!(target.condemn(Revision(2)));
+        assert!(!target.condemn(Revision(2)), "once is enough");
         assert_eq!(target.current().1, TargetState::Rejected);
         let report = reports.try_recv().unwrap();
         assert_eq!(

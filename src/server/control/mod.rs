@@ -21,7 +21,7 @@ use tracing::Instrument;
 use super::{check, convert, status::Failure};
 use crate::{
     clock,
-    delivery::{TargetState, Targets},
+    delivery::{Condemned, TargetState, Targets},
     domain::{Destination, DestinationName, DestinationState, Etag, Vendor},
     metrics::Metrics,
     pb,
@@ -120,8 +120,27 @@ impl Control {
     }
 
     async fn look_up(&self, name: &DestinationName) -> Result<Destination, Failure> {
-        let found = self.store.get(name).await.map_err(store_failure)?;
+        let found = self.read(name).await?;
         found.ok_or_else(|| Failure::DestinationNotFound(name.clone()))
+    }
+
+    /// Reads a destination. That its credentials were refused is known a moment before it is
+    /// stored: whoever was told by a stream must not find it active, nor its etag change under him.
+    async fn read(&self, name: &DestinationName) -> Result<Option<Destination>, Failure> {
+        let found = self.store.get(name).await.map_err(store_failure)?;
+        match found {
+            Some(Destination {
+                uid,
+                revision,
+                state: DestinationState::Active,
+                ..
+            }) if self.targets.is_condemned(Condemned { uid, revision }) => {
+                let stored = self.store.reject_credentials(uid, revision, clock::now());
+                stored.await.map_err(store_failure)?;
+                self.store.get(name).await.map_err(store_failure)
+            }
+            found => Ok(found),
+        }
     }
 }
 
@@ -178,4 +197,4 @@ pub(crate) fn store_failure(error: store::Error) -> Failure {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,5 +1,5 @@
 mod creating;
-mod fakes;
+pub(crate) mod fakes;
 mod reading;
 mod updating;
 

@@ -108,7 +108,7 @@ impl Control {
         // Read before recalling: the same request, if it is carried out right now, is then either
         // recalled here or found to have come first when this one writes. The other way round its
         // own new etag would be held against it.
-        let current = self.store.get(name).await.map_err(store_failure)?;
+        let current = self.read(name).await?;
         if let Some(done) = self.replay(&name.organization, once.as_ref()).await? {
             return Ok(Found::Done(done));
         }

@@ -23,10 +23,10 @@ use crate::{
 
 /// An SQLite store, and what may happen to its callers.
 #[derive(Debug)]
-pub(super) struct TroubledStore {
+pub(crate) struct TroubledStore {
     inner: SqliteStore,
     /// Every call fails.
-    pub(super) is_down: AtomicBool,
+    pub(crate) is_down: AtomicBool,
     /// So many replacements come to find that another change came first.
     pub(super) races: AtomicU32,
     /// Deletions answer only with a permit of this.
@@ -36,7 +36,7 @@ pub(super) struct TroubledStore {
 }
 
 impl TroubledStore {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let keys: KeyRing = KeyRing::generate_line().parse().unwrap();
         let file = folder.path().join("connector.db");

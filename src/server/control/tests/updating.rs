@@ -248,3 +248,23 @@ async fn what_is_missing_cannot_be_updated() {
     let failure = house.update(others(), &["action"]).await.unwrap_err();
     assert_eq!(failure, Failure::DestinationNotFound(vip()));
 }
+
+#[tokio::test]
+async fn a_refusal_that_streams_were_told_of_is_there_at_once_and_its_etag_stays() {
+    let (house, vip) = House::with_vip().await;
+    let target = house.watch().await;
+    assert!(target.condemn(house.stored().await.revision));
+    let seen = house.get().await;
+    assert_eq!(seen.state(), pb::destination::State::CredentialsRejected);
+    assert_ne!(seen.etag, vip.etag);
+    let mended = pb::Destination {
+        config: Some(Config::LaunchDarkly(config(
+            "api-canary-0002",
+            "5f0c",
+            Instance::Commercial,
+        ))),
+        ..seen
+    };
+    let updated = house.update(mended, &["launch_darkly.access_token"]).await;
+    assert_eq!(updated.unwrap().state(), pb::destination::State::Active);
+}
