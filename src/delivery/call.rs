@@ -45,8 +45,8 @@ pub(super) struct Report {
     pub(super) applied: bool,
     /// What calls of this lane have met by now.
     pub(super) record: Record,
-    /// Members of the smallest call of several that was too large.
-    pub(super) too_large: Option<usize>,
+    /// Most members that a call should have from now on, if one was too large.
+    pub(super) limit: Option<usize>,
     pub(super) revision: Revision,
 }
 
@@ -76,18 +76,18 @@ impl Call {
         let mut work = Work {
             bisect: Bisect::new(entries.len(), self.record),
             entries: entries.into_iter().map(Some).collect(),
-            applied: false,
+            largest_applied: 0,
             too_large: None,
         };
         let end = self.work_through(&mut work, slot, operation).await;
         Report {
             keys,
-            left: work.entries.into_iter().flatten().collect(),
             end,
-            applied: work.applied,
+            applied: work.largest_applied > 0,
             record: work.bisect.record(),
-            too_large: work.too_large,
+            limit: work.limit(),
             revision: self.revision,
+            left: work.entries.into_iter().flatten().collect(),
         }
     }
 
@@ -181,7 +181,9 @@ impl Call {
 struct Work {
     bisect: Bisect,
     entries: Vec<Option<Entry>>,
-    applied: bool,
+    /// Members of the largest call that was accepted; none was if zero.
+    largest_applied: usize,
+    /// Members of the smallest call of several that was too large.
     too_large: Option<usize>,
 }
 
@@ -211,7 +213,7 @@ impl Work {
 
     fn apply(&mut self, members: &[usize]) {
         self.bisect.applied();
-        self.applied = true;
+        self.largest_applied = self.largest_applied.max(members.len());
         self.settle(members, Verdict::Delivered);
     }
 
@@ -228,6 +230,13 @@ impl Work {
             self.too_large = Some(self.too_large.map_or(size, |least| least.min(size)));
         }
         self.refuse(members);
+    }
+
+    /// Half of the smallest call that was too large; but not less than was accepted, since then
+    /// one member was too large and not their number.
+    fn limit(&self) -> Option<usize> {
+        let half = self.too_large? / 2;
+        Some(half.max(self.largest_applied).max(1))
     }
 
     /// Notes that the members were in a call in vain; the others of the batch were not.

@@ -344,7 +344,7 @@ impl Lane {
             end,
             applied,
             record,
-            too_large,
+            limit,
             revision,
         } = report;
         self.batch.release(&keys);
@@ -355,13 +355,9 @@ impl Lane {
                 refusals: self.record.refusals.max(record.refusals),
             };
         }
-        if let Some(members) = too_large {
-            self.limit = self.limit.min((members / 2).max(1));
-            info!(
-                members,
-                limit = self.limit,
-                "call was too large, the limit falls"
-            );
+        if let Some(limit) = limit.filter(|limit| *limit < self.limit) {
+            info!(limit, "a call was too large, the limit falls");
+            self.limit = limit;
         }
         if applied {
             self.failures = 0;

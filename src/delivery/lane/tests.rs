@@ -378,6 +378,28 @@ async fn a_call_too_large_is_halved_and_the_limit_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_member_that_is_too_large_does_not_make_calls_small() {
+    // The first of a thousand is: every call with it is refused, down to its own.
+    let too_large = Outcome::Refused(Refusal::TooLarge);
+    let mut script = vec![too_large, too_large, Outcome::Applied];
+    script.extend([too_large; 9]);
+    let bench = Bench::new(script, &[]);
+    let mut stream = bench.open(LONG);
+    (0..1000).for_each(|n| stream.submit(&format!("k{n}"), Operation::Add));
+    let verdicts = stream.verdicts(1000).await;
+    let delivered = verdicts.iter().filter(|v| **v == Verdict::Delivered);
+    assert_eq!(delivered.count(), 999);
+    let before = bench.calls().len();
+    (1000..2000).for_each(|n| stream.submit(&format!("k{n}"), Operation::Add));
+    assert_eq!(stream.verdicts(1000).await, vec![Verdict::Delivered; 1000]);
+    let sizes: Vec<_> = bench.calls()[before..]
+        .iter()
+        .map(|call| call.keys.len())
+        .collect();
+    assert_eq!(sizes, [500, 500]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn refused_credentials_condemn_the_destination_and_defer_its_records() {
     let bench = Bench::new([Outcome::Refused(Refusal::Credentials)], &[]);
     let mut stream = bench.open(LONG);
