@@ -137,7 +137,7 @@ fn delivery_timeout(
 impl House {
     /// Opens the lane that a checked `open` asks for, once every older stream of its id is done.
     pub(super) async fn admit(&self, opening: &Opening) -> Result<Admitted, Failure> {
-        let (destination, target) = self.look_up(&opening.destination).await?;
+        let (mut destination, target) = self.look_up(&opening.destination).await?;
         let log = opening.stream_id.clone().map(|stream_id| Log {
             organization: opening.destination.organization.clone(),
             stream_id,
@@ -145,9 +145,14 @@ impl House {
         });
         let fence = log.map(|log| self.fences.enter(log));
         if let Some(fence) = &fence {
-            fence.previous_ended().await;
+            let has_waited = fence.previous_ended().await;
             if fence.is_superseded() {
                 return Err(Failure::StreamSuperseded(fence.stream_id().to_owned()));
+            }
+            if has_waited && let Some(now) = self.stored(&opening.destination).await? {
+                // Its mapping may be another one by now. Should the destination be another one,
+                // the target says so.
+                destination = now;
             }
         }
         usable(&target, &opening.destination)?;

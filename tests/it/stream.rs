@@ -339,6 +339,56 @@ async fn a_dry_run_leaves_the_stream_in_earnest_alone() {
 }
 
 #[tokio::test]
+async fn a_mapping_that_changes_while_a_stream_waits_to_open_is_the_one_it_uses() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    house.sandbox.set_faults(Faults {
+        latency_ms: 1000,
+        ..Faults::default()
+    });
+    let opening = pb::OpenStream {
+        stream_id: "log".into(),
+        ..open(&name)
+    };
+    let mut older = house.open_with(opening.clone()).await;
+    older.add(&["older"]).await;
+    house
+        .until("the older stream's call arrives", |s| !s.calls().is_empty())
+        .await;
+    let mut client = house.client.clone();
+    let mapping = pb::FieldMapping {
+        field: "context_key".into(),
+        sources: vec!["email".into()],
+        transforms: vec![],
+    };
+    let changed = pb::UpdateDestinationRequest {
+        destination: Some(pb::Destination {
+            name: name.clone(),
+            field_mappings: vec![mapping],
+            ..Default::default()
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["field_mappings".into()],
+        }),
+        ..Default::default()
+    };
+    let (newer, ()) = tokio::join!(house.open_with(opening), async {
+        // The newer one has taken the fence, and waits for the older one's call.
+        older.failure().await;
+        client.update_destination(changed).await.unwrap();
+    });
+    let both = [("user_id", "by-id"), ("email", "by-email")];
+    newer
+        .batch(vec![pb::IdentifierRecord {
+            identifiers: both.map(|(name, id)| (name.into(), id.into())).into(),
+            operation: 0,
+        }])
+        .await;
+    newer.finish().await.1.unwrap();
+    assert_eq!(house.members(), ["by-email", "older"]);
+}
+
+#[tokio::test]
 async fn deleting_a_destination_ends_its_streams() {
     let house = House::start().await;
     let name = house.create("vip").await;
