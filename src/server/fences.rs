@@ -71,8 +71,8 @@ impl Fences {
 impl Fence {
     /// Waits until nothing of the stream before can reach the vendor any more; returns whether
     /// there was one. Also a stream that is superseded itself must wait, since the next one waits
-    /// only for it. At the longest one attempt, or a second in line for another (no further probe
-    /// of a refused call is made for it), or what its client takes to read the last results.
+    /// only for it. At the longest one attempt, or a second in line for another: no further probe
+    /// of a refused call is made for it.
     pub(super) async fn previous_ended(&self) -> bool {
         let Some(previous) = &self.previous else {
             return false;

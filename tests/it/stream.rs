@@ -15,9 +15,12 @@ use launchdarkly_connector::{
 };
 use tonic::Code;
 
-use crate::house::{
-    House, ORGANIZATION, SEGMENT, Stream, ack, connect, destination, open, reason, record, results,
-    soon,
+use crate::{
+    house::{
+        House, ORGANIZATION, SEGMENT, Stream, ack, connect, destination, open, reason, record,
+        results, soon,
+    },
+    support::scrape::Counts,
 };
 
 const OK: StatusCode = StatusCode::OK;
@@ -336,6 +339,53 @@ async fn a_dry_run_leaves_the_stream_in_earnest_alone() {
     live.add(&["a"]).await;
     live.finish().await.1.unwrap();
     assert_eq!(house.members(), ["a"]);
+}
+
+#[tokio::test]
+async fn a_newer_stream_need_not_wait_for_the_older_ones_client_to_read() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    let mut opening = pb::OpenStream {
+        stream_id: "log".into(),
+        ..open(&name)
+    };
+    let identifier = "x".repeat(256);
+    opening.activation.as_mut().unwrap().field_mappings = vec![pb::FieldMapping {
+        field: "context_key".into(),
+        sources: vec![identifier.clone()],
+        transforms: vec![],
+    }];
+    let mut older = house.open_with(opening.clone()).await;
+    // Every one fails for another reason than its neighbours, and each is told with a long name:
+    // more than a client takes in unread.
+    let blank = pb::IdentifierRecord {
+        identifiers: [(identifier, String::new())].into(),
+        operation: 0,
+    };
+    let absent = pb::IdentifierRecord::default();
+    for _ in 0..10 {
+        let pair = [blank.clone(), absent.clone()];
+        older
+            .batch(pair.into_iter().cycle().take(1000).collect())
+            .await;
+    }
+    let all_failed = async {
+        while Counts::read(&house.metrics.text(), &name).get("failed") < 10_000 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("all of them fail", all_failed).await;
+    // Less than the older one's last results may take.
+    let opened = tokio::time::timeout(Duration::from_secs(4), house.open_with(opening));
+    let newer = opened
+        .await
+        .expect("it waits for a client that does not read");
+    newer.finish().await.1.unwrap();
+    let (_, code, reason) = older.failure().await;
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::Aborted, "STREAM_SUPERSEDED")
+    );
 }
 
 #[tokio::test]

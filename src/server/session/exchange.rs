@@ -142,7 +142,7 @@ impl Session {
                 Event::TargetChanged => self.follow_target(),
                 Event::Settled(settled) => self.settle(settled),
                 Event::Room(permit) => {
-                    self.send(permit);
+                    send(permit, &mut self.outbox, &mut self.books);
                     Ok(())
                 }
                 Event::HealthChanged => {
@@ -263,18 +263,6 @@ impl Session {
         }
     }
 
-    fn send(&mut self, permit: mpsc::Permit<'_, pb::SendIdentifiersResponse>) {
-        let message = match self.outbox.pop_front() {
-            Some(message) => Some(message),
-            None => self.books.report().map(Out::Ack),
-        };
-        if let Some(message) = message {
-            permit.send(pb::SendIdentifiersResponse {
-                message: Some(message),
-            });
-        }
-    }
-
     fn wake_time(&self) -> Instant {
         match &self.drain {
             Some(drain) => drain.deadline,
@@ -379,49 +367,65 @@ impl Session {
     ) {
         self.tickets.abandon();
         self.lane.sweep();
+        let committed = self.books.ledger().committed();
         match &end {
-            Ending::Complete => info!(committed = self.books.ledger().committed(), "stream ends"),
-            Ending::Gone => info!(
-                committed = self.books.ledger().committed(),
-                "client is gone"
-            ),
-            Ending::Failed(failure) => {
-                info!(reason = failure.reason().as_str(), "stream fails");
-                self.send_known(&outbound).await;
-            }
-            Ending::Unreadable(status) => {
-                info!(code = ?status.code(), "request cannot be read");
-                self.send_known(&outbound).await;
-            }
+            Ending::Complete => info!(committed, "stream ends"),
+            Ending::Gone => info!(committed, "client is gone"),
+            Ending::Failed(failure) => info!(reason = failure.reason().as_str(), "stream fails"),
+            Ending::Unreadable(status) => info!(code = ?status.code(), "request cannot be read"),
         }
-        say_goodbye(end, ending);
-        drop(outbound);
+        self.settle_rest();
+        self.books.publish();
         let Self {
             tickets,
             lane,
             mut settled,
             fence,
+            books,
+            outbox,
             ..
         } = self;
         drop((tickets, lane));
-        while settled.recv().await.is_some() {}
-        drop(fence);
-    }
-
-    async fn send_known(&mut self, outbound: &mpsc::Sender<pb::SendIdentifiersResponse>) {
-        self.settle_rest();
-        self.books.publish();
-        let farewell = async {
-            while self.books.ledger().has_news() || !self.outbox.is_empty() {
-                let Ok(permit) = outbound.reserve().await else {
-                    return;
-                };
-                self.send(permit);
-            }
+        // A successor need not wait until this one's client has read the rest.
+        let calls_end = async {
+            while settled.recv().await.is_some() {}
+            drop(fence);
         };
-        // A client that does not read will find the status all the same.
-        tokio::time::timeout(FAREWELL, farewell).await.ok();
+        tokio::join!(calls_end, farewell(end, books, outbox, outbound, ending));
     }
+}
+
+/// Sends what comes next: what is said beside acks, and then the results.
+fn send(
+    permit: mpsc::Permit<'_, pb::SendIdentifiersResponse>,
+    outbox: &mut VecDeque<Out>,
+    books: &mut Books,
+) {
+    let message = outbox.pop_front().or_else(|| books.report().map(Out::Ack));
+    if message.is_some() {
+        permit.send(pb::SendIdentifiersResponse { message });
+    }
+}
+
+/// Sends known results to a client that is there, and the status.
+async fn farewell(
+    end: Ending,
+    mut books: Books,
+    mut outbox: VecDeque<Out>,
+    outbound: mpsc::Sender<pb::SendIdentifiersResponse>,
+    ending: oneshot::Sender<Result<(), Status>>,
+) {
+    let results = async {
+        while books.ledger().has_news() || !outbox.is_empty() {
+            let Ok(permit) = outbound.reserve().await else {
+                return;
+            };
+            send(permit, &mut outbox, &mut books);
+        }
+    };
+    // A client that does not read will find the status all the same.
+    tokio::time::timeout(FAREWELL, results).await.ok();
+    say_goodbye(end, ending);
 }
 
 async fn superseded(fence: Option<&Fence>) {
