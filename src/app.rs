@@ -144,6 +144,7 @@ impl App {
         let work = Work {
             sessions: TaskTracker::new(),
             dispatcher: dispatcher.clone(),
+            metrics: self.metrics.clone(),
             drain,
         };
         let limits = self.limits;
@@ -177,7 +178,7 @@ impl App {
         }
 
         let deadline = Instant::now() + limits.drain;
-        info!(streams = work.sessions.len(), "draining");
+        info!(streams = work.metrics.open_streams(), "draining");
         watchers.say_not_serving().await;
         work.drain.send_replace(Some(deadline));
         stop.cancel();
@@ -195,6 +196,8 @@ impl App {
 struct Work {
     sessions: TaskTracker,
     dispatcher: Dispatcher,
+    /// Counts the open ones; the tracker also counts answers that nobody has read yet.
+    metrics: Metrics,
     /// Tells every stream to be done by a moment.
     drain: watch::Sender<Option<Instant>>,
 }
@@ -208,7 +211,11 @@ impl Work {
             self.dispatcher.ended().await;
         };
         if tokio::time::timeout_at(latest, quiet).await.is_err() {
-            warn!(streams = self.sessions.len(), "leaving streams behind");
+            let streams = self.metrics.open_streams();
+            warn!(
+                streams,
+                "leaving before all streams, calls and answers have ended"
+            );
         }
     }
 }

@@ -58,6 +58,12 @@ impl Metrics {
         OpenStream(self.clone())
     }
 
+    /// How many streams are open.
+    #[must_use]
+    pub fn open_streams(&self) -> u64 {
+        self.0.streams.load(Ordering::Relaxed)
+    }
+
     /// Counts the records of one stream into a destination, by its resource name.
     #[must_use]
     pub fn tally(&self, destination: &str) -> Tally {

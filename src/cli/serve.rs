@@ -48,13 +48,17 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     }
 }
 
+fn cannot_listen(address: SocketAddr, flag: &str) -> String {
+    format!("cannot listen on {address}; end what holds it, or choose another with {flag}")
+}
+
 async fn serve(mut settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
     let sandbox = start_sandbox(&mut settings).await?;
     let app = App::build(&settings).await?;
     let listener = TcpListener::bind(settings.listen)
         .await
-        .with_context(|| format!("cannot listen on {}", settings.listen))?;
+        .with_context(|| cannot_listen(settings.listen, "--listen"))?;
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {
         warn!("callers are not identified: whoever reaches {address} may use every destination");
@@ -79,7 +83,7 @@ async fn serve_metrics(
     };
     let listener = TcpListener::bind(listen)
         .await
-        .with_context(|| format!("cannot listen on {listen} for metrics"))?;
+        .with_context(|| cannot_listen(listen, "--metrics-listen"))?;
     info!(address = %listener.local_addr()?, "serving metrics");
     let metrics = app.metrics();
     let serving = tokio::spawn(async {

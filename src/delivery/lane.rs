@@ -7,7 +7,7 @@
 //! | calls | the call's report is in; disjoint keys may be in other calls |
 //! | retires | no handle, no change and no call is left |
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::{
@@ -76,6 +76,23 @@ pub enum Health {
         /// What went wrong last.
         trouble: Trouble,
     },
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wait = |until: &Instant| {
+            until
+                .saturating_duration_since(Instant::now())
+                .as_secs_f32()
+        };
+        match self {
+            Self::Delivering => f.write_str("going on"),
+            Self::Throttled { until } => write!(f, "throttled for {:.1} s", wait(until)),
+            Self::Unreachable { until, trouble } => {
+                write!(f, "held up for {:.1} s, since {trouble}", wait(until))
+            }
+        }
+    }
 }
 
 impl Health {
@@ -415,7 +432,7 @@ impl Lane {
         self.health.send_if_modified(|known| {
             let changed = !known.is_same_state(&health);
             if changed {
-                info!(?health, "delivery changes state");
+                info!("delivery is {health} now");
             }
             *known = health;
             changed

@@ -154,8 +154,8 @@ pub enum Failure {
     RejectedByDestination(Blame),
     /// One record ran out of time.
     #[error(
-        "not delivered within {} s and {attempts} attempts: {}",
-        .tried_for.as_secs(), obstacle(*.trouble)
+        "not delivered within {} s, {}: {}",
+        .tried_for.as_secs(), counted(*.attempts), obstacle(*.trouble)
     )]
     DeliveryTimeout {
         /// What stood in the way last; nothing if no call could even be started.
@@ -402,6 +402,14 @@ pub fn check_status(outcome: &CheckOutcome, field: &str) -> Option<pb::Status> {
 
 fn embed(status: Status) -> pb::Status {
     pb::Status::decode(status.details()).expect("with_error_details encodes such a message")
+}
+
+fn counted(attempts: u32) -> String {
+    match attempts {
+        0 => "before its first attempt".to_owned(),
+        1 => "after 1 attempt".to_owned(),
+        more => format!("after {more} attempts"),
+    }
 }
 
 fn obstacle(trouble: Option<Trouble>) -> String {

@@ -73,7 +73,7 @@ pub enum KeyRingError {
         path: PathBuf,
     },
     /// It cannot be read.
-    #[error("the keys file {} cannot be read: {source}", .path.display())]
+    #[error("the keys file {} cannot be read", .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum KeyRingError {
         source: io::Error,
     },
     /// Its text is no key ring.
-    #[error("the keys file {} cannot be used: {source}", .path.display())]
+    #[error("the keys file {} cannot be used", .path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -349,8 +349,11 @@ mod tests {
             "{missing}"
         );
         fs::write(&path, "# none yet\n").unwrap();
-        let empty = KeyRing::load(&path).unwrap_err().to_string();
-        assert!(empty.contains("keygen"), "{empty}");
+        let empty = format!(
+            "{:#}",
+            anyhow::Error::from(KeyRing::load(&path).unwrap_err())
+        );
+        assert_eq!(empty.matches("keygen").count(), 1, "{empty}");
         fs::write(&path, &*KeyRing::generate_line()).unwrap();
         KeyRing::load(&path).unwrap();
     }

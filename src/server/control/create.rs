@@ -109,11 +109,11 @@ impl Wanted {
 }
 
 fn check_create(
-    request: pb::CreateDestinationRequest,
+    mut request: pb::CreateDestinationRequest,
     actions: &[Action],
     noted: &mut Violations,
 ) -> Option<Wanted> {
-    let request_id = check::request_id(&request.request_id, noted);
+    let request_id = check::request_id(&std::mem::take(&mut request.request_id), noted);
     let once = once("CreateDestination", request_id, &request);
     let organization = noted.keep("parent", OrganizationId::parse_parent(&request.parent));
     let id = match request.destination_id.as_str() {

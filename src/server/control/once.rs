@@ -12,8 +12,9 @@ use crate::{
     store::{Fingerprint, Once},
 };
 
-/// A request as it is remembered. `body` is the same for the same request: no message that is
-/// remembered holds a map, whose order would differ.
+/// A request as it is remembered. `body` is the same for the same request: it comes without its
+/// `request_id`, which can be written in several ways, and no message that is remembered holds a
+/// map, whose order would differ.
 pub(super) fn once(method: &str, request_id: Option<Uuid>, body: &impl Message) -> Option<Once> {
     request_id.map(|request_id| Once {
         request_id,

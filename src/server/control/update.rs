@@ -121,11 +121,11 @@ impl Control {
 }
 
 fn check_update(
-    request: pb::UpdateDestinationRequest,
+    mut request: pb::UpdateDestinationRequest,
     actions: &[Action],
     noted: &mut Violations,
 ) -> Option<Wanted> {
-    let request_id = check::request_id(&request.request_id, noted);
+    let request_id = check::request_id(&std::mem::take(&mut request.request_id), noted);
     let once = once("UpdateDestination", request_id, &request);
     let Some(mut destination) = request.destination else {
         noted.note("destination", "is required");

@@ -198,11 +198,7 @@ fn all_violations_come_at_once_until_they_would_burst_the_trailer() {
     assert_eq!(shown.len(), MAX_VIOLATIONS + 1);
     let in_base64 = many.details().len() * 4 / 3;
     assert!(in_base64 < 7_000, "{in_base64}");
-    assert!(
-        shown[MAX_VIOLATIONS]
-            .description
-            .starts_with("984 problems")
-    );
+    assert!(shown[MAX_VIOLATIONS].description.starts_with("984 more"));
 }
 
 #[test]
@@ -221,6 +217,27 @@ fn what_varies_is_in_the_metadata() {
     assert_eq!(metadata(gone.clone())["destination"], name().to_string());
     let resource = gone.into_status().get_details_resource_info().unwrap();
     assert_eq!(resource.resource_name, name().to_string());
+}
+
+#[test]
+fn a_time_out_says_how_often_it_was_tried_as_people_do() {
+    let message = |attempts| {
+        Failure::DeliveryTimeout {
+            trouble: Some(Trouble::Status(503)),
+            tried_for: Duration::from_secs(2),
+            attempts,
+        }
+        .to_string()
+    };
+    let answer = "LaunchDarkly answered status 503";
+    for (attempts, said) in [
+        (0, "before its first attempt"),
+        (1, "after 1 attempt"),
+        (7, "after 7 attempts"),
+    ] {
+        let whole = format!("not delivered within 2 s, {said}: {answer}");
+        assert_eq!(message(attempts), whole);
+    }
 }
 
 #[test]

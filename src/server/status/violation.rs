@@ -50,7 +50,7 @@ pub(super) fn field_violations(violations: &[Violation]) -> Vec<FieldViolation> 
         .collect();
     if let Some(next) = violations.get(MAX_VIOLATIONS) {
         let hidden = violations.len() - MAX_VIOLATIONS;
-        let note = format!("{hidden} problems from here on are not shown; mend the others first");
+        let note = format!("{hidden} more, from here on, are not shown; mend the others first");
         shown.push(FieldViolation::new(&next.field, note));
     }
     shown

@@ -78,7 +78,7 @@ fn identifier(value: Value) -> Result<Option<String>, &'static str> {
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text)),
         Value::Number(number) if number.is_i64() || number.is_u64() => Ok(Some(number.to_string())),
-        Value::Number(_) => Err("a fraction"),
+        Value::Number(_) => Err("a fraction, or larger than 64 bits"),
         Value::Bool(_) => Err("true or false"),
         Value::Array(_) => Err("a list"),
         Value::Object(_) => Err("an object"),

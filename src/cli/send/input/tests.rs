@@ -178,6 +178,10 @@ fn bad_json_is_named_by_line_after_the_good_rows() {
             "line 2: the identifier user_id is a fraction",
         ),
         (
+            "{\"user_id\":18446744073709551616}",
+            "line 2: the identifier user_id is a fraction, or larger than 64 bits",
+        ),
+        (
             "{\"user_id\":[1]}",
             "line 2: the identifier user_id is a list",
         ),

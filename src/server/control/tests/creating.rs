@@ -156,7 +156,13 @@ async fn a_repeated_create_answers_with_the_destination_as_it_is_now() {
         ..Default::default()
     };
     let renamed = house.update(renamed, &[]).await.unwrap();
-    assert_eq!(repeat().await, Ok(renamed));
+    assert_eq!(repeat().await, Ok(renamed.clone()));
+    let spelt_otherwise = pb::CreateDestinationRequest {
+        request_id: REQUEST_ID.to_uppercase().replace('-', ""),
+        ..request.clone()
+    };
+    let repeated = house.control.create_destination(spelt_otherwise).await;
+    assert_eq!(repeated, Ok(renamed));
 
     let mut other = request.clone();
     other.destination.as_mut().unwrap().display_name = "Other".into();
