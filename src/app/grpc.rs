@@ -15,7 +15,7 @@ use tower::util::MapRequestLayer;
 use super::BuildError;
 use crate::{
     pb::{self, destination_connector_server::DestinationConnectorServer},
-    server::{budget::Budget, intake, service::Service, streams::Door},
+    server::{budget::Budget, intake, prompt, service::Service, streams::Door},
 };
 
 /// Largest message that is decoded (the contract's).
@@ -63,7 +63,7 @@ where
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .accept_compressed(CompressionEncoding::Gzip),
         )
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+        .serve_with_incoming_shutdown(prompt::connections(incoming), stop.cancelled_owned());
     Ok(serving)
 }
 

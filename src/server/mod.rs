@@ -8,6 +8,7 @@ mod fences;
 pub(crate) mod intake;
 mod notice;
 mod opening;
+pub(crate) mod prompt;
 mod protocol;
 pub mod scrape;
 pub mod service;
