@@ -22,23 +22,25 @@ use super::{
 };
 use crate::domain::DestinationUid;
 
-/// Path of the one call that streams.
-const STREAM_PATH: &str = "/cdp.destinations.v1.DestinationConnector/SendIdentifiers";
+/// Where the paths of the service's calls begin.
+const SERVICE_PATH: &str = "/cdp.destinations.v1.DestinationConnector/";
 /// How long a message may take from its first frame to its last. Ours: 1 MiB in this time is
 /// slower than any link that an executor runs on.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Largest first message, in bytes. Ours: `open` with the longest mapping takes a tenth. It counts
-/// for no destination yet, so it is read outside the budget: a stream can be opened, and told what
-/// is wrong, however much is stuck, and one that is sent in part holds up nobody.
+/// Largest first message, in bytes: the only one of a call that does not stream. Ours: one with the
+/// longest mapping takes a tenth. It counts for no destination yet, so it is read outside the
+/// budget: a stream can be opened, and told what is wrong, however much is stuck, and one that is
+/// sent in part holds up nobody.
 const MAX_FIRST_MESSAGE: usize = 64 * 1024;
 
-/// Puts the body of a stream behind the budget; leaves other requests as they are.
+/// Bounds what a call's body takes of the memory, and the body of a stream by the budget; leaves
+/// what is not for this service as it is.
 pub(crate) fn gate(
     budget: &Budget,
     request: http::Request<tonic::body::Body>,
 ) -> http::Request<tonic::body::Body> {
-    if request.uri().path() != STREAM_PATH {
+    if !request.uri().path().starts_with(SERVICE_PATH) {
         return request;
     }
     let intake = Intake::new(budget);
@@ -165,12 +167,14 @@ impl Gated {
     }
 
     /// Nothing is coming. A message that has come in part holds its reservation, and must not
-    /// hold it for ever.
+    /// hold it for ever; and the first message of a call must come.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.intake.lock().reserved.is_none() {
+        let shared = self.intake.lock();
+        if shared.group.is_some() && shared.reserved.is_none() {
             self.stalled = None;
             return Poll::Pending;
         }
+        drop(shared);
         let new = || Box::pin(tokio::time::sleep(MESSAGE_TIMEOUT));
         self.stalled.get_or_insert_with(new).as_mut().poll(cx)
     }
@@ -223,9 +227,8 @@ impl Body for Gated {
 
 fn too_large() -> Failure {
     let most = MAX_FIRST_MESSAGE / 1024;
-    Failure::StreamProtocol(format!(
-        "the first message must be `open`, and have at most {most} KiB"
-    ))
+    let rule = format!("must have at most {most} KiB, as must the first message of a stream");
+    Failure::invalid("request", rule)
 }
 
 #[cfg(test)]
@@ -301,6 +304,16 @@ mod tests {
         }
         let status = body.frame().await.unwrap().unwrap_err();
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_message_must_come_whole_in_time() {
+        let budget = Budget::new(MIB, MIB);
+        let nothing = tokio_stream::pending::<Result<Frame<Bytes>, tonic::Status>>();
+        let body = tonic::body::Body::new(http_body_util::StreamBody::new(nothing));
+        let mut body = Gated::new(body, Intake::new(&budget));
+        let late = tokio::time::timeout(2 * MESSAGE_TIMEOUT, body.frame()).await;
+        assert!(late.expect("it waits for ever").unwrap().is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -220,6 +220,18 @@ async fn an_open_against_the_rules_is_refused_with_its_reason() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_too_large_is_refused_with_the_limit() {
+    let house = House::start().await;
+    let request = pb::GetDestinationRequest {
+        name: "x".repeat(100 * 1024),
+    };
+    let status = house.client.clone().get_destination(request).await;
+    let status = status.unwrap_err();
+    assert_eq!(reason(&status), "INVALID_FIELD");
+    assert!(status.message().contains("64 KiB"), "{}", status.message());
+}
+
+#[tokio::test]
 async fn validate_only_checks_every_record_and_calls_for_none() {
     let house = House::start().await;
     let name = house.create("vip").await;
