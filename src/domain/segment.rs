@@ -208,7 +208,7 @@ pub enum Attempt {
 #[async_trait]
 pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
     /// Waits until a call with this connection may start. A repeated attempt may have to wait
-    /// longer; it never holds up a first one.
+    /// longer, and takes turns with first ones then.
     ///
     /// Cancel safe: a caller that stops waiting loses only its place in the queue.
     async fn ready(&self, connection: &Arc<Connection>, attempt: Attempt) -> Slot;

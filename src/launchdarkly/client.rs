@@ -72,7 +72,8 @@ pub struct Client {
     hosts: Arc<Hosts>,
     stack: Arc<Stack>,
     actions: Vec<Action>,
-    /// Questions under way; they end with the client at the latest. At most one a token.
+    /// Questions under way; they end with the client at the latest. A token is asked about once
+    /// a minute at most, and a question takes one attempt.
     questions: Mutex<JoinSet<()>>,
 }
 
