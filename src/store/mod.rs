@@ -139,7 +139,9 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    fn of(destination: &Destination) -> Self {
+    /// The place of a destination.
+    #[must_use]
+    pub fn of(destination: &Destination) -> Self {
         Self {
             created_micros: row::micros(destination.create_time),
             uid: destination.uid,

@@ -1,5 +1,6 @@
 //! ListDestinations, and DescribeActions: what comes in pages.
 
+use prost::Message;
 use uuid::Uuid;
 
 use super::{Control, page, store_failure};
@@ -19,6 +20,10 @@ const DEFAULT_PAGE: u16 = 50;
 /// Most destinations of a page (the contract's).
 const LARGEST_PAGE: u16 = 1000;
 
+/// Most bytes of a page. Clients accept messages of 4 MiB by default; a destination has some 10 KiB
+/// at most.
+const LARGEST_PAGE_BYTES: usize = 3 * 1024 * 1024;
+
 /// The only filter there is.
 const FILTER_RULE: &str =
     r#"must have the form display_name:"text", where \" and \\ stand for " and \ in the text"#;
@@ -35,10 +40,18 @@ impl Control {
     ) -> Result<pb::ListDestinationsResponse, Failure> {
         let query = check::all(|noted| check_list(&request, noted))?;
         let page = self.store.list(&query).await.map_err(store_failure)?;
+        let mut destinations: Vec<_> = page.destinations.iter().map(convert::destination).collect();
+        let fit = how_many_fit(&destinations);
+        let next = if fit < destinations.len() {
+            destinations.truncate(fit);
+            page.destinations[..fit].last().map(Cursor::of)
+        } else {
+            page.next
+        };
         let seal = |next| page::seal(&bound_to(&query), &position(next));
         Ok(pb::ListDestinationsResponse {
-            destinations: page.destinations.iter().map(convert::destination).collect(),
-            next_page_token: page.next.map(seal).unwrap_or_default(),
+            destinations,
+            next_page_token: next.map(seal).unwrap_or_default(),
         })
     }
 
@@ -59,6 +72,16 @@ impl Control {
             next_page_token: next.unwrap_or_default(),
         })
     }
+}
+
+/// How many of a page stay below what clients accept; one at least, which always does.
+fn how_many_fit(destinations: &[pb::Destination]) -> usize {
+    let mut bytes = 0;
+    let fits = |destination: &&pb::Destination| {
+        bytes += destination.encoded_len();
+        bytes <= LARGEST_PAGE_BYTES
+    };
+    destinations.iter().take_while(fits).count().max(1)
 }
 
 fn check_list(request: &pb::ListDestinationsRequest, noted: &mut Violations) -> Option<ListQuery> {

@@ -1,5 +1,6 @@
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
+use prost::Message;
 use tonic_types::StatusExt;
 
 use super::*;
@@ -56,6 +57,31 @@ async fn pages_hold_every_match_once_and_the_newest_first() {
         .await
         .unwrap();
     assert_eq!(all.destinations.len(), 4);
+}
+
+#[tokio::test]
+async fn a_page_ends_before_it_is_too_large_for_clients() {
+    let house = House::new().await;
+    let sources: Vec<_> = (0..32).map(|n| format!("{n:0>256}")).collect();
+    for _ in 0..600 {
+        let mut large = create();
+        large.destination_id.clear();
+        let destination = large.destination.as_mut().unwrap();
+        destination.field_mappings[0].sources.clone_from(&sources);
+        house.control.create_destination(large).await.unwrap();
+    }
+    let (mut token, mut seen) = (String::new(), BTreeSet::new());
+    loop {
+        let page = house.control.list_destinations(list(1000, &token, ""));
+        let page = page.await.unwrap();
+        assert!(page.encoded_len() < 4 * 1024 * 1024);
+        seen.extend(page.destinations.into_iter().map(|found| found.name));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        token = page.next_page_token;
+    }
+    assert_eq!(seen.len(), 600);
 }
 
 #[tokio::test]
