@@ -369,8 +369,13 @@ fn judge(status: Status) -> Trouble {
         _ => false,
     };
     if passing {
+        let said = remote::describe(&status);
         Trouble::Passing {
-            why: remote::describe(&status),
+            why: if from_server {
+                said
+            } else {
+                format!("the connection broke or was refused ({said})")
+            },
             not_before: delay.unwrap_or_default(),
         }
     } else {
