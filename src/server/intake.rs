@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 
 use super::{
     budget::{Budget, Group, Room},
-    status::Failure,
+    status::{Expiry, Failure},
 };
 use crate::domain::DestinationUid;
 
@@ -201,8 +201,9 @@ impl Body for Gated {
                 Poll::Pending => {
                     ready!(this.poll_stalled(cx));
                     this.intake.lock().reserved = None;
-                    let late = format!("a message must arrive whole within {MESSAGE_TIMEOUT:?}");
-                    return Poll::Ready(Some(Err(Failure::StreamProtocol(late).into_status())));
+                    // Not against the rules: the network may be to blame.
+                    let late = Failure::StreamExpired(Expiry::Stalled(MESSAGE_TIMEOUT));
+                    return Poll::Ready(Some(Err(late.into_status())));
                 }
                 Poll::Ready(Some(Ok(frame))) => this.waiting = Some(frame),
                 Poll::Ready(Some(Err(status))) => {
@@ -313,7 +314,8 @@ mod tests {
         let body = tonic::body::Body::new(http_body_util::StreamBody::new(nothing));
         let mut body = Gated::new(body, Intake::new(&budget));
         let late = tokio::time::timeout(2 * MESSAGE_TIMEOUT, body.frame()).await;
-        assert!(late.expect("it waits for ever").unwrap().is_err());
+        let status = late.expect("it waits for ever").unwrap().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unavailable);
     }
 
     #[tokio::test(start_paused = true)]

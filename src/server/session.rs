@@ -18,7 +18,12 @@ use tonic::{Status, Streaming};
 use tracing::{Instrument, info, info_span};
 
 use self::exchange::Session;
-use super::{intake::Intake, opening::Opening, status::Failure, streams::House};
+use super::{
+    intake::Intake,
+    opening::Opening,
+    status::{Expiry, Failure},
+    streams::House,
+};
 use crate::pb;
 
 /// How long a stream may take to say `open`. Ours: clients send it at once.
@@ -54,9 +59,7 @@ pub(super) async fn run(
         biased;
         () = line.outbound.closed() => Err(Ending::Gone),
         opened = tokio::time::timeout(OPEN_TIMEOUT, open(&house, &mut line.inbound, &line.intake)) => {
-            let late = || Ending::Failed(Failure::StreamProtocol(format!(
-                "the first message must be `open`, and come within {OPEN_TIMEOUT:?}"
-            )));
+            let late = || Ending::Failed(Failure::StreamExpired(Expiry::Unopened(OPEN_TIMEOUT)));
             opened.unwrap_or_else(|_| Err(late()))
         }
     };

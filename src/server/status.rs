@@ -55,6 +55,29 @@ pub enum Expiry {
     Age,
     /// Nothing came for as long as a stream may be silent.
     Idle,
+    /// Its `open` did not come in this time.
+    Unopened(Duration),
+    /// A message did not come whole in this time; of a call that does not stream, too.
+    Stalled(Duration),
+}
+
+impl fmt::Display for Expiry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let resend = "open a new stream and resend what follows the last committed_sequence";
+        match self {
+            Self::Age => write!(f, "the stream was open for its longest time; {resend}"),
+            Self::Idle => write!(f, "the stream was idle for too long; {resend}"),
+            Self::Unopened(time) => {
+                write!(f, "the first message, `open`, did not come within {time:?}")
+            }
+            Self::Stalled(time) => {
+                write!(
+                    f,
+                    "a message did not arrive whole within {time:?}; {resend}"
+                )
+            }
+        }
+    }
 }
 
 /// What happened, for a call, a stream, or one record. `Display` is the message that callers see.
@@ -98,10 +121,8 @@ pub enum Failure {
     /// Fenced by a newer stream.
     #[error("a newer stream with the stream_id {0} took over")]
     StreamSuperseded(String),
-    /// Old or silent.
-    #[error("{}; open a new stream and resend what follows the last committed_sequence",
-        match .0 { Expiry::Age => "the stream was open for its longest time",
-                   Expiry::Idle => "the stream was idle for too long" })]
+    /// Old, silent or slow.
+    #[error("{0}")]
     StreamExpired(Expiry),
     /// Token refused.
     #[error(
