@@ -149,8 +149,10 @@ impl Room {
     /// Counts `bytes` from now on, be they more or less.
     pub(super) fn resize(&mut self, bytes: usize) {
         let more = signed(bytes) - self.bytes;
-        self.bytes += more;
-        self.budget.change(&self.group, more);
+        if more != 0 {
+            self.bytes += more;
+            self.budget.change(&self.group, more);
+        }
     }
 }
 

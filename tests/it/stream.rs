@@ -279,10 +279,7 @@ async fn cancelling_is_not_half_closing() {
     // A long linger, so that the records are still in the lane when the client goes.
     let house = House::start_with(|s| s.delivery.linger = Duration::from_secs(2)).await;
     let name = house.create("vip").await;
-    let opening = pb::OpenStream {
-        stream_id: "log".into(),
-        ..open(&name)
-    };
+    let opening = of_log(&name);
     let cancelled = house.open_with(opening.clone()).await;
     cancelled.add(&["cancelled"]).await;
     let mut probe = house
@@ -301,23 +298,33 @@ async fn cancelling_is_not_half_closing() {
     assert_eq!(house.members(), ["next"]);
 }
 
+/// Opens a stream of one log.
+fn of_log(destination: &str) -> pb::OpenStream {
+    pb::OpenStream {
+        stream_id: "log".into(),
+        ..open(destination)
+    }
+}
+
+/// Gets a call of the stream's under way that takes so long.
+async fn slow_call(house: &House, stream: &Stream, latency_ms: u64) {
+    house.sandbox.set_faults(Faults {
+        latency_ms,
+        ..Faults::default()
+    });
+    stream.add(&["older"]).await;
+    house
+        .until("the older stream's call arrives", |s| !s.calls().is_empty())
+        .await;
+}
+
 #[tokio::test]
 async fn a_newer_stream_of_the_same_id_fences_the_older() {
     let house = House::start().await;
     let name = house.create("vip").await;
-    house.sandbox.set_faults(Faults {
-        latency_ms: 300,
-        ..Faults::default()
-    });
-    let opening = pb::OpenStream {
-        stream_id: "log".into(),
-        ..open(&name)
-    };
+    let opening = of_log(&name);
     let mut older = house.open_with(opening.clone()).await;
-    older.add(&["older"]).await;
-    house
-        .until("the older stream's call arrives", |s| !s.calls().is_empty())
-        .await;
+    slow_call(&house, &older, 300).await;
     let newer = house.open_with(opening).await;
     assert_eq!(
         house.members(),
@@ -338,10 +345,7 @@ async fn a_newer_stream_of_the_same_id_fences_the_older() {
 async fn a_dry_run_leaves_the_stream_in_earnest_alone() {
     let house = House::start().await;
     let name = house.create("vip").await;
-    let opening = pb::OpenStream {
-        stream_id: "log".into(),
-        ..open(&name)
-    };
+    let opening = of_log(&name);
     let live = house.open_with(opening.clone()).await;
     let rehearsal = pb::OpenStream {
         validate_only: true,
@@ -357,10 +361,7 @@ async fn a_dry_run_leaves_the_stream_in_earnest_alone() {
 async fn a_newer_stream_need_not_wait_for_the_older_ones_client_to_read() {
     let house = House::start().await;
     let name = house.create("vip").await;
-    let mut opening = pb::OpenStream {
-        stream_id: "log".into(),
-        ..open(&name)
-    };
+    let mut opening = of_log(&name);
     let identifier = "x".repeat(256);
     opening.activation.as_mut().unwrap().field_mappings = vec![pb::FieldMapping {
         field: "context_key".into(),
@@ -404,19 +405,9 @@ async fn a_newer_stream_need_not_wait_for_the_older_ones_client_to_read() {
 async fn a_mapping_that_changes_while_a_stream_waits_to_open_is_the_one_it_uses() {
     let house = House::start().await;
     let name = house.create("vip").await;
-    house.sandbox.set_faults(Faults {
-        latency_ms: 1000,
-        ..Faults::default()
-    });
-    let opening = pb::OpenStream {
-        stream_id: "log".into(),
-        ..open(&name)
-    };
+    let opening = of_log(&name);
     let mut older = house.open_with(opening.clone()).await;
-    older.add(&["older"]).await;
-    house
-        .until("the older stream's call arrives", |s| !s.calls().is_empty())
-        .await;
+    slow_call(&house, &older, 1000).await;
     let mut client = house.client.clone();
     let mapping = pb::FieldMapping {
         field: "context_key".into(),
@@ -674,10 +665,7 @@ async fn an_untrustworthy_vendor_is_bounded_and_classified() {
 async fn a_sender_resumes_after_what_was_committed() {
     let house = House::start().await;
     let name = house.create("vip").await;
-    let opening = pb::OpenStream {
-        stream_id: "log".into(),
-        ..open(&name)
-    };
+    let opening = of_log(&name);
     let mut first = house.open_with(opening.clone()).await;
     first.add(&["a", "b"]).await;
     first.committed(2).await;
