@@ -49,6 +49,26 @@ pub(super) struct Record {
     pub(super) proven: bool,
     /// How often it refused one for its payload.
     pub(super) refusals: u32,
+    /// How often the lane has begun anew; calls from before then have no say any more.
+    era: u32,
+}
+
+impl Record {
+    /// Forgets what calls have met.
+    pub(super) fn begin_anew(&mut self) {
+        *self = Self {
+            era: self.era + 1,
+            ..Self::default()
+        };
+    }
+
+    /// Takes in what a call has met that began with an earlier state of this record.
+    pub(super) fn learn(&mut self, call: Self) {
+        if call.era == self.era {
+            self.proven |= call.proven;
+            self.refusals = self.refusals.max(call.refusals);
+        }
+    }
 }
 
 impl Bisect {
@@ -142,7 +162,7 @@ mod tests {
             len,
             Record {
                 proven,
-                refusals: 0,
+                ..Record::default()
             },
         );
         let (mut applied, mut isolated) = (BTreeSet::new(), BTreeSet::new());
@@ -218,6 +238,18 @@ mod tests {
         assert!(found.end == Step::Systemic);
         assert_eq!(found.calls, SYSTEMIC_REFUSALS);
         assert!(found.isolated.is_empty() && found.applied.is_empty());
+    }
+
+    #[test]
+    fn calls_from_before_a_new_beginning_have_no_say() {
+        let mut record = Record::default();
+        let mut call = record;
+        call.refusals = SYSTEMIC_REFUSALS;
+        record.learn(call);
+        assert_eq!(record.refusals, SYSTEMIC_REFUSALS);
+        record.begin_anew();
+        record.learn(call);
+        assert_eq!((record.refusals, record.proven), (0, false));
     }
 
     #[test]

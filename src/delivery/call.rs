@@ -183,7 +183,7 @@ struct Work {
     entries: Vec<Option<Entry>>,
     /// Members of the largest call that was accepted; none was if zero.
     largest_applied: usize,
-    /// Members of the smallest call of several that was too large.
+    /// Members of the smallest call that was too large.
     too_large: Option<usize>,
 }
 
@@ -226,17 +226,16 @@ impl Work {
 
     fn refuse_size(&mut self, members: &[usize]) {
         let size = members.len();
-        if size > 1 {
-            self.too_large = Some(self.too_large.map_or(size, |least| least.min(size)));
-        }
+        self.too_large = Some(self.too_large.map_or(size, |least| least.min(size)));
         self.refuse(members);
     }
 
-    /// Half of the smallest call that was too large; but not less than was accepted, since then
-    /// one member was too large and not their number.
+    /// Half of the smallest call that was too large, but not less than was accepted. None if one
+    /// member was too large by itself: it may explain all, and if it does not, the next call will
+    /// tell.
     fn limit(&self) -> Option<usize> {
-        let half = self.too_large? / 2;
-        Some(half.max(self.largest_applied).max(1))
+        let half = self.too_large.filter(|members| *members > 1)? / 2;
+        Some(half.max(self.largest_applied))
     }
 
     /// Notes that the members were in a call in vain; the others of the batch were not.

@@ -335,7 +335,10 @@ impl Lane {
     /// Seals a batch and sends it off.
     fn depart(&mut self, slot: Slot) {
         let now = Instant::now();
-        let (revision, TargetState::Active(connection)) = self.target.current() else {
+        // A target that has changed in this very moment is followed first.
+        let followed = self.followed.clone();
+        let Some((revision, connection)) = followed.filter(|(r, _)| self.target.is_in_force(*r))
+        else {
             return;
         };
         self.batch.expire(now, self.last_trouble);
@@ -366,12 +369,7 @@ impl Lane {
         } = report;
         self.batch.release(&keys);
         self.batch.restore(left);
-        if revision == self.target.current().0 {
-            self.record = Record {
-                proven: self.record.proven || record.proven,
-                refusals: self.record.refusals.max(record.refusals),
-            };
-        }
+        self.record.learn(record);
         if let Some(limit) = limit.filter(|limit| *limit < self.limit) {
             info!(limit, "a call was too large, the limit falls");
             self.limit = limit;
@@ -398,7 +396,7 @@ impl Lane {
             End::Refused(refusal) => {
                 warn!(?refusal, "segment was refused");
                 // Whoever comes back may have had it mended.
-                self.record = Record::default();
+                self.record.begin_anew();
                 self.batch.defer(Cause::Segment);
             }
         }
@@ -464,7 +462,7 @@ impl Lane {
         // What waits for a slot waits with the credentials of before.
         self.ready = None;
         if !before.is_same_environment(now) {
-            self.record = Record::default();
+            self.record.begin_anew();
         } else if let Some((until, trouble)) = self.client.held_until(before) {
             // The client cannot know yet that the new token is of the same account.
             self.hold_back(trouble, until);

@@ -21,6 +21,7 @@ use crate::domain::DestinationUid;
 /// How many times what a group holds must be left free. Ours: a tenth of the default budget is
 /// some 30,000 records, many times what a destination needs that LaunchDarkly answers.
 const HEADROOM: isize = 9;
+
 /// The bytes that all streams together may hold; clones are handles to the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget(Arc<Inner>);

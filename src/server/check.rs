@@ -20,8 +20,8 @@ use crate::{
     secret::AccessToken,
 };
 
-/// Most sources, and most transforms, of one mapping. Ours: each record may be looked up under every source,
-/// and each record pays for every transform.
+/// Most sources, and most transforms, of one mapping. Ours: each record may be looked up under
+/// every source, and pays for every transform.
 const MAX_MAPPING_PARTS: usize = 32;
 /// Longest name of an identifier, in bytes. Ours: a record that fails names some.
 const MAX_SOURCE_NAME: usize = 256;

@@ -34,6 +34,9 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// sent in part holds up nobody.
 const MAX_FIRST_MESSAGE: usize = 64 * 1024;
 
+/// What gRPC writes before each message, in bytes.
+const MESSAGE_PREFIX: usize = 5;
+
 /// Bounds what a call's body takes of the memory, and the body of a stream by the budget; leaves
 /// what is not for this service as it is.
 pub(crate) fn gate(
@@ -149,7 +152,8 @@ impl Gated {
             return Poll::Ready(Ok(()));
         }
         let Some(group) = &shared.group else {
-            if shared.unclaimed >= MAX_FIRST_MESSAGE {
+            // The frame that ends it may hold the beginning of the next one.
+            if shared.unclaimed >= MAX_FIRST_MESSAGE + MESSAGE_PREFIX {
                 return Poll::Ready(Err(too_large()));
             }
             shared.unclaimed += bytes;
@@ -300,7 +304,7 @@ mod tests {
         let frames = tokio_stream::iter(std::iter::repeat_with(frame));
         let body = tonic::body::Body::new(http_body_util::StreamBody::new(frames));
         let mut body = Gated::new(body, Intake::new(&budget));
-        for _ in 0..4 {
+        for _ in 0..5 {
             body.frame().now_or_never().unwrap().unwrap().unwrap();
         }
         let status = body.frame().await.unwrap().unwrap_err();

@@ -73,7 +73,7 @@ impl fmt::Display for Expiry {
             Self::Stalled(time) => {
                 write!(
                     f,
-                    "a message did not arrive whole within {time:?}; {resend}"
+                    "a message did not arrive whole within {time:?}; try again"
                 )
             }
         }

@@ -829,6 +829,55 @@ async fn streams_that_say_nothing_leave_room_for_those_that_do() {
     assert_eq!(house.members(), ["a"]);
 }
 
+/// A house with little memory, where LaunchDarkly hangs; and a destination in it.
+async fn stuck_house() -> (House, String) {
+    let house = House::start_with(|s| s.limits.max_buffered_bytes = 4 * 1024 * 1024).await;
+    let name = house.create("vip").await;
+    house.sandbox.set_faults(faults(Mishap::new(How::Hang)));
+    (house, name)
+}
+
+/// How many records of a destination have been read, once no more are.
+async fn read_in_the_end(house: &House, name: &str) -> u64 {
+    let received = || Counts::read(&house.metrics.text(), name).get("received");
+    loop {
+        let before = received();
+        // Reading goes on within a moment, if it does.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        if before > 0 && received() == before {
+            return before;
+        }
+    }
+}
+
+#[tokio::test]
+async fn failed_records_take_room_while_others_of_their_batch_wait() {
+    let (house, name) = stuck_house().await;
+    let stream = house.open(&name).await;
+    for batch in 0..5 {
+        let mut records = vec![record(&format!("k{batch}"), Operation::Add)];
+        let pair = [record(" ", Operation::Add), pb::IdentifierRecord::default()];
+        records.extend(pair.into_iter().cycle().take(999));
+        stream.batch(records).await;
+    }
+    let read = read_in_the_end(&house, &name).await;
+    assert!(read < 5000, "all of them were read");
+}
+
+#[tokio::test]
+async fn records_in_a_call_take_room_though_their_client_has_gone() {
+    let (house, name) = stuck_house().await;
+    let gone = house.open(&name).await;
+    let keys: Vec<_> = (0..1000).map(|n| format!("k{n}")).collect();
+    gone.add(&keys.iter().map(String::as_str).collect::<Vec<_>>())
+        .await;
+    house.until("a call hangs", |s| !s.calls().is_empty()).await;
+    drop(gone);
+    let next = house.open(&name).await;
+    next.add(&["next"]).await;
+    assert_eq!(read_in_the_end(&house, &name).await, 1000);
+}
+
 #[tokio::test]
 async fn a_destination_that_is_stuck_leaves_room_for_the_others() {
     let house = House::start_with(|s| s.limits.max_buffered_bytes = 8 * 1024 * 1024).await;

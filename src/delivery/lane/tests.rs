@@ -35,6 +35,8 @@ struct Vendor {
     slots: Mutex<usize>,
     /// The token whose account was told to wait, and until when.
     held: Mutex<Option<(&'static str, Instant)>>,
+    /// What a destination becomes in the moment in which the next slot is given.
+    becomes: Mutex<Option<(Arc<Targets>, DestinationUid, TargetState)>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,9 @@ impl SegmentClient for Vendor {
         };
         if !given {
             std::future::pending::<()>().await;
+        }
+        if let Some((targets, uid, state)) = self.becomes.lock().unwrap().take() {
+            targets.publish(uid, Revision(2), state);
         }
         Slot::free()
     }
@@ -142,6 +147,7 @@ impl Bench {
             overlapping: Mutex::default(),
             slots: Mutex::new(usize::MAX),
             held: Mutex::default(),
+            becomes: Mutex::default(),
         });
         let (targets, _condemned) = Targets::new();
         let settings = Settings {
@@ -396,7 +402,7 @@ async fn one_member_that_is_too_large_does_not_make_calls_small() {
         .iter()
         .map(|call| call.keys.len())
         .collect();
-    assert_eq!(sizes, [500, 500]);
+    assert_eq!(sizes, [1000]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -649,16 +655,16 @@ async fn a_convicted_request_is_tried_again_even_if_its_lane_lives_on() {
     assert_eq!(next.verdict().await, (1, Verdict::Delivered));
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_one_environment_has_accepted_proves_nothing_in_another() {
+/// Delivers to one environment, then has the destination moved to another by `move_to`, where
+/// every member is refused.
+async fn moved(move_to: impl FnOnce(&Bench, TargetState)) {
     let poison = poisonous();
     let poison: Vec<_> = poison.iter().map(String::as_str).collect();
     let bench = Bench::new([], &poison);
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
     assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
-    let elsewhere = active_in("other", "first");
-    bench.targets.publish(bench.uid, Revision(2), elsewhere);
+    move_to(&bench, active_in("other", "first"));
     for key in &poison {
         stream.submit(key, Operation::Add);
     }
@@ -667,6 +673,20 @@ async fn what_one_environment_has_accepted_proves_nothing_in_another() {
         stream.verdicts(poison.len()).await,
         vec![deferred; poison.len()]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_environment_has_accepted_proves_nothing_in_another() {
+    moved(|bench, elsewhere| bench.targets.publish(bench.uid, Revision(2), elsewhere)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_changes_as_a_call_departs_is_followed_first() {
+    moved(|bench, elsewhere| {
+        let becomes = (Arc::clone(&bench.targets), bench.uid, elsewhere);
+        *bench.vendor.becomes.lock().unwrap() = Some(becomes);
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,12 +54,8 @@ impl Limit {
         self.most
     }
 
-    /// A call starts at `now`, the `under_way`th of those under way.
-    pub(super) fn started(&mut self, now: Instant, under_way: usize) {
-        self.note_if_filled(now, under_way);
-    }
-
-    fn note_if_filled(&mut self, now: Instant, under_way: usize) {
+    /// So many calls are under way at `now`, one of which starts or ends there.
+    pub(super) fn note_use(&mut self, now: Instant, under_way: usize) {
         if under_way >= self.places() {
             self.filled = Some(now);
         }
@@ -70,7 +66,7 @@ impl Limit {
     /// quiet time proves nothing.
     pub(super) fn succeeded(&mut self, started: Instant, now: Instant, under_way: usize) {
         // Where there is a single place, its call began after that was taken.
-        self.note_if_filled(now, under_way);
+        self.note_use(now, under_way);
         if self.filled.is_none_or(|filled| filled < started) {
             return;
         }
@@ -110,7 +106,7 @@ mod tests {
 
     /// One round trip with `calls` under way, all well; returns the time after it.
     fn round_trip(limit: &mut Limit, now: Instant, calls: usize) -> Instant {
-        (1..=calls).for_each(|under_way| limit.started(now, under_way));
+        (1..=calls).for_each(|under_way| limit.note_use(now, under_way));
         let (started, ended) = (now + DISPATCH, now + ROUND_TRIP);
         for under_way in (1..=calls).rev() {
             limit.succeeded(started, ended, under_way);

@@ -174,7 +174,7 @@ impl Pace {
 
     fn depart(&mut self, now: Instant, probe: Option<Probe>, unit: f64) -> Departure {
         self.under_way += 1;
-        self.limit.started(now, self.under_way);
+        self.limit.note_use(now, self.under_way);
         self.gate.departs(now, self.limit.most(), unit);
         Departure { probe }
     }

@@ -124,7 +124,7 @@ impl Control {
         found.ok_or_else(|| Failure::DestinationNotFound(name.clone()))
     }
 
-    /// Reads a destination. That its credentials were refused is known a moment before it is
+    /// Reads one destination. That its credentials were refused is known a moment before it is
     /// stored: whoever was told by a stream must not find it active, nor its etag change under him.
     async fn read(&self, name: &DestinationName) -> Result<Option<Destination>, Failure> {
         let found = self.store.get(name).await.map_err(store_failure)?;

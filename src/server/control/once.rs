@@ -49,7 +49,7 @@ impl Control {
         if done.fingerprint != once.fingerprint {
             return Err(Failure::RequestIdReused);
         }
-        let found = self.store.get(&done.name).await.map_err(store_failure)?;
+        let found = self.read(&done.name).await?;
         match found.filter(|found| found.uid == done.uid) {
             Some(found) => Ok(Some(found)),
             None => Err(Failure::DestinationDeletedSince(done.name)),

@@ -14,17 +14,17 @@ use crate::{
     },
 };
 
-/// What a failed record costs in memory until its client has been told: a run of its own, with the
-/// names in its reason, added up and rounded up. Delivered ones share their runs.
-const FAILURE_COST: usize = 512;
+/// What a failed record costs in memory until it is committed: a run of its own, with the names in
+/// its reason, added up and rounded up. Delivered ones share their runs.
+pub(super) const FAILURE_COST: usize = 512;
 
 /// One stream's books.
 pub(super) struct Books {
     ledger: Ledger,
     /// Nothing is counted of a stream that delivers nothing.
     tally: Option<Tally>,
-    /// What batches hold, by their last sequence: until all their records have a result, and the
-    /// client has been told of those that failed.
+    /// What batches hold, by their last sequence: until all their records have a result, and those
+    /// that failed are committed.
     kept: BTreeMap<i64, Kept>,
 }
 
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_failed_hold_room_until_the_client_has_been_told() {
+    fn records_that_failed_hold_room_until_they_are_committed() {
         let mut bench = Bench::new();
         bench.read(MESSAGE, MESSAGE);
         assert_eq!(bench.held(), MESSAGE * FAILURE_COST);

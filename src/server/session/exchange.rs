@@ -9,7 +9,11 @@ use tokio::{
 use tonic::{Status, Streaming};
 use tracing::{debug, info};
 
-use super::{Ending, books::Books, draining, say_goodbye};
+use super::{
+    Ending,
+    books::{Books, FAILURE_COST},
+    draining, say_goodbye,
+};
 use crate::{
     delivery::{Cause, Health, LaneHandle, Settled, Target, Tickets},
     domain::{ContextKey, DestinationName, Mapping, Operation, SegmentId},
@@ -340,6 +344,7 @@ impl Session {
                 }
                 Ok(_) => self.books.settle(sequence, None),
                 Err(failure) => {
+                    cost += FAILURE_COST;
                     failed += 1;
                     self.books.settle(sequence, Some(failure));
                 }
@@ -391,7 +396,10 @@ impl Session {
             while settled.recv().await.is_some() {}
             drop(fence);
         };
-        tokio::join!(calls_end, farewell(end, books, outbox, outbound, ending));
+        let farewell = farewell(end, books, outbox, outbound, ending);
+        // What calls carry takes its room until they end, whoever is there to hear of it.
+        let ((), books) = tokio::join!(calls_end, farewell);
+        drop(books);
     }
 }
 
@@ -407,14 +415,14 @@ fn send(
     }
 }
 
-/// Sends known results to a client that is there, and the status.
+/// Sends known results to a client that is there, and the status; returns the books.
 async fn farewell(
     end: Ending,
     mut books: Books,
     mut outbox: VecDeque<Out>,
     outbound: mpsc::Sender<pb::SendIdentifiersResponse>,
     ending: oneshot::Sender<Result<(), Status>>,
-) {
+) -> Books {
     let results = async {
         while books.ledger().has_news() || !outbox.is_empty() {
             let Ok(permit) = outbound.reserve().await else {
@@ -426,6 +434,7 @@ async fn farewell(
     // A client that does not read will find the status all the same.
     tokio::time::timeout(FAREWELL, results).await.ok();
     say_goodbye(end, ending);
+    books
 }
 
 async fn superseded(fence: Option<&Fence>) {
