@@ -14,8 +14,8 @@ use crate::{
 
 /// How often the store is asked whether it answers. Ours: orchestrators probe about as often.
 const STORE_CHECK: Duration = Duration::from_secs(5);
-
-/// Between attempts to write a refusal down. Ours: a store that fails is looked at this often anyway.
+/// Between attempts to write a refusal down. Ours: a store that fails is looked at this often
+/// anyway.
 const RECORD_AGAIN: Backoff = Backoff {
     first: Duration::from_millis(100),
     longest: STORE_CHECK,

@@ -1,7 +1,8 @@
 //! The commands: what each flag means to a person, and what the exit code says.
 
-use std::{fmt::Display, io::Write, process::ExitCode};
+use std::{fmt::Display, io::Write, net::SocketAddr, process::ExitCode};
 
+use anyhow::Context;
 use clap::{
     CommandFactory, FromArgMatches, Parser, Subcommand,
     builder::{OsStr, Resettable},
@@ -15,6 +16,8 @@ mod sandbox;
 mod send;
 mod serve;
 mod validate;
+
+use tokio::net::TcpListener;
 
 use crate::config::ServeArgs;
 
@@ -78,6 +81,13 @@ impl Command {
             Self::Keygen => keygen::run(),
         }
     }
+}
+
+/// Listens on an address that is set by `flag`.
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; end what holds it, or choose another with {flag}")
+    })
 }
 
 /// What a command has to say to a script.

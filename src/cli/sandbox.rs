@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::{Exit, say};
+use super::{Exit, bind, say};
 use crate::{
     config::{LogArgs, duration},
     sandbox::{Faults, Limits, Sandbox, Settings, fixtures},
@@ -75,7 +75,8 @@ pub(super) async fn run(args: SandboxArgs) -> Exit {
 
 async fn serve(args: &SandboxArgs) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
-    let mut running = Running::start(args.listen, args.settings()).await?;
+    let listener = bind(args.listen, "--listen").await?;
+    let mut running = Running::start(listener, args.settings())?;
     describe(&running.url());
     tokio::select! {
         () = shutdown.triggered() => running.stop().await,
@@ -133,10 +134,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) async fn start(listen: SocketAddr, settings: Settings) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("the sandbox cannot listen on {listen}"))?;
+    pub(super) fn start(listener: TcpListener, settings: Settings) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let sandbox = Sandbox::new(settings);
         let shutdown = Shutdown::new();

@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::{Exit, sandbox};
+use super::{Exit, bind, sandbox};
 use crate::{
     app::{App, BuildError},
     config::{ServeArgs, Settings},
@@ -48,17 +47,11 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     }
 }
 
-fn cannot_listen(address: SocketAddr, flag: &str) -> String {
-    format!("cannot listen on {address}; end what holds it, or choose another with {flag}")
-}
-
 async fn serve(mut settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
     let sandbox = start_sandbox(&mut settings).await?;
     let app = App::build(&settings).await?;
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| cannot_listen(settings.listen, "--listen"))?;
+    let listener = bind(settings.listen, "--listen").await?;
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {
         warn!("callers are not identified: whoever reaches {address} may use every destination");
@@ -81,9 +74,7 @@ async fn serve_metrics(
     let Some(listen) = listen else {
         return Ok(None);
     };
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| cannot_listen(listen, "--metrics-listen"))?;
+    let listener = bind(listen, "--metrics-listen").await?;
     info!(address = %listener.local_addr()?, "serving metrics");
     let metrics = app.metrics();
     let serving = tokio::spawn(async {
@@ -100,7 +91,8 @@ async fn start_sandbox(settings: &mut Settings) -> anyhow::Result<Option<sandbox
     let Some(wanted) = &settings.sandbox else {
         return Ok(None);
     };
-    let running = sandbox::Running::start(wanted.listen, World::default()).await?;
+    let listener = bind(wanted.listen, "--sandbox-listen").await?;
+    let running = sandbox::Running::start(listener, World::default())?;
     let url = running.url().parse();
     let url = url.context("the sandbox has to listen on loopback, or on every address")?;
     settings.launch_darkly.url = Some(url);

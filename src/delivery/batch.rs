@@ -304,13 +304,12 @@ impl Batch {
             .collect();
         concerned.sort_unstable_by_key(|(ordinal, _)| *ordinal);
         for (_, key) in concerned {
-            let mut entry = self.open.remove(&key).expect("it was open just now");
-            change(&mut entry);
-            if entry.operation().is_none() {
-                self.unqueue(&mut entry);
-            } else {
-                self.open.insert(key.clone(), entry);
+            let entry = self.open.get_mut(&key).expect("it was open just now");
+            change(entry);
+            if entry.operation().is_some() {
                 self.enqueue(&key);
+            } else if let Some(mut entry) = self.open.remove(&key) {
+                self.unqueue(&mut entry);
             }
         }
     }
@@ -327,12 +326,13 @@ impl Batch {
         let operation = entry.operation().expect("an open entry has a change");
         let ordinal = entry.ordinal;
         let before = entry.queued.replace(operation);
-        if let Some(other) = before.filter(|before| *before != operation) {
+        if before == Some(operation) {
+            return;
+        }
+        if let Some(other) = before {
             self.queue_mut(other).remove(&ordinal);
         }
-        if before != Some(operation) {
-            self.queue_mut(operation).insert(ordinal, key.clone());
-        }
+        self.queue_mut(operation).insert(ordinal, key.clone());
     }
 
     fn unqueue(&mut self, entry: &mut Entry) {

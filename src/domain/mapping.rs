@@ -42,7 +42,7 @@ fn sha256_hex(bytes: &[u8]) -> String {
 
 /// Most names in an error. Ours: of a mapping with more, a reader needs the first, and a thousand
 /// such errors fit into a message.
-pub const NAMED: usize = 8;
+const NAMED: usize = 8;
 
 /// Fills one field of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,11 +194,16 @@ fn missing(sources: &Arc<[String]>, identifiers: &HashMap<String, String>) -> Re
     }
 }
 
-/// Names, as many as help.
+/// The first of these names, as many as an error shows.
+#[must_use]
+pub fn shown(names: &[String]) -> &[String] {
+    &names[..names.len().min(NAMED)]
+}
+
 fn listed(names: &[String]) -> String {
-    let shown = names.len().min(NAMED);
-    let list = names[..shown].join(", ");
-    match names.len() - shown {
+    let shown = shown(names);
+    let list = shown.join(", ");
+    match names.len() - shown.len() {
         0 => list,
         more => format!("{list} and {more} more"),
     }

@@ -21,7 +21,7 @@ pub use destination::{
     MAX_ACCESS_TOKEN_BYTES, MAX_CLIENT_SIDE_ID_BYTES, Revision,
 };
 pub use mapping::{
-    CONTEXT_KEY_FIELD, FieldMapping, Mapping, MappingError, NAMED, RecordError, Transform,
+    CONTEXT_KEY_FIELD, FieldMapping, Mapping, MappingError, RecordError, Transform, shown,
 };
 pub use name::{DestinationId, DestinationName, DestinationUid, NameError, OrganizationId};
 pub use segment::{

@@ -254,6 +254,14 @@ mod tests {
         (Gated::new(body, intake.clone()), intake)
     }
 
+    fn streamed<S>(frames: S, intake: Intake) -> Gated
+    where
+        S: tokio_stream::Stream<Item = Result<Frame<Bytes>, tonic::Status>> + Send + 'static,
+    {
+        let body = tonic::body::Body::new(http_body_util::StreamBody::new(frames));
+        Gated::new(body, intake)
+    }
+
     #[tokio::test]
     async fn a_frame_waits_until_the_budget_has_room_for_a_message() {
         let budget = Budget::new(MIB, MIB);
@@ -288,10 +296,8 @@ mod tests {
         let (mut stuck, _) = gated(&budget);
         stuck.frame().await.unwrap().unwrap();
         let (_, intake) = gated(&budget);
-        let empty = Frame::data(Bytes::new());
-        let frames = tokio_stream::once(Ok::<_, tonic::Status>(empty));
-        let body = tonic::body::Body::new(http_body_util::StreamBody::new(frames));
-        let mut body = Gated::new(body, intake);
+        let empty = tokio_stream::once(Ok(Frame::data(Bytes::new())));
+        let mut body = streamed(empty, intake);
         assert!(body.frame().now_or_never().is_some());
     }
 
@@ -300,10 +306,9 @@ mod tests {
         let budget = Budget::new(MIB, MIB);
         let (mut stuck, _) = gated(&budget);
         stuck.frame().await.unwrap().unwrap();
-        let frame = || Ok::<_, tonic::Status>(Frame::data(Bytes::from_static(&[0; 16 * 1024])));
+        let frame = || Ok(Frame::data(Bytes::from_static(&[0; 16 * 1024])));
         let frames = tokio_stream::iter(std::iter::repeat_with(frame));
-        let body = tonic::body::Body::new(http_body_util::StreamBody::new(frames));
-        let mut body = Gated::new(body, Intake::new(&budget));
+        let mut body = streamed(frames, Intake::new(&budget));
         for _ in 0..5 {
             body.frame().now_or_never().unwrap().unwrap().unwrap();
         }
@@ -314,9 +319,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_first_message_must_come_whole_in_time() {
         let budget = Budget::new(MIB, MIB);
-        let nothing = tokio_stream::pending::<Result<Frame<Bytes>, tonic::Status>>();
-        let body = tonic::body::Body::new(http_body_util::StreamBody::new(nothing));
-        let mut body = Gated::new(body, Intake::new(&budget));
+        let mut body = streamed(tokio_stream::pending(), Intake::new(&budget));
         let late = tokio::time::timeout(2 * MESSAGE_TIMEOUT, body.frame()).await;
         let status = late.expect("it waits for ever").unwrap().unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable);
@@ -325,15 +328,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_message_that_stays_in_parts_ends_its_stream_and_gives_its_room_back() {
         let budget = Budget::new(MIB, MIB);
-        let part = http_body_util::StreamBody::new(
-            tokio_stream::once(Ok::<_, tonic::Status>(Frame::data(Bytes::from_static(
-                b"part",
-            ))))
-            .chain(tokio_stream::pending()),
-        );
-        let intake = Intake::new(&budget);
-        intake.join(DestinationUid::generate());
-        let mut body = Gated::new(tonic::body::Body::new(part), intake);
+        let part = tokio_stream::once(Ok(Frame::data(Bytes::from_static(b"part"))));
+        let (_, intake) = gated(&budget);
+        let mut body = streamed(part.chain(tokio_stream::pending()), intake);
         body.frame().await.unwrap().unwrap();
         assert!(body.frame().await.unwrap().is_err());
         let (mut next, _) = gated(&budget);

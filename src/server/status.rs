@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use crate::domain::{
-    CheckOutcome, CredentialsUnavailable, DestinationName, NAMED, RecordError, SegmentId, Trouble,
+    CheckOutcome, CredentialsUnavailable, DestinationName, RecordError, SegmentId, Trouble, shown,
 };
 
 mod reason;
@@ -302,7 +302,7 @@ impl Failure {
             Self::SegmentRejected(segment) => vec![("segment_id", segment.to_string())],
             Self::TooManyStreams { limit } => vec![("limit", limit.to_string())],
             Self::Record(RecordError::IdentifierMissing { sources }) => {
-                vec![("sources", sources[..sources.len().min(NAMED)].join(","))]
+                vec![("sources", shown(sources).join(","))]
             }
             Self::Record(RecordError::IdentifierInvalid { source_name, .. }) => {
                 vec![("source", source_name.clone())]

@@ -33,7 +33,8 @@ pub(super) struct House {
 impl House {
     pub(super) async fn start() -> anyhow::Result<Self> {
         let scratch = Scratch::new().context("no directory for the demo")?;
-        let sandbox = Running::start(FREE_PORT, World::default()).await?;
+        let listener = TcpListener::bind(FREE_PORT).await?;
+        let sandbox = Running::start(listener, World::default())?;
         let settings = settings(&scratch, &sandbox)?;
         let app = App::build(&settings).await?;
         let listener = TcpListener::bind(settings.listen).await?;

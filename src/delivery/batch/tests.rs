@@ -210,7 +210,6 @@ async fn an_overdue_record_is_told_what_was_tried() {
     assert!(bench.seal_all().is_empty());
 }
 
-/// Keys enough that the order of their hashes is not by chance that of their arrival.
 #[tokio::test]
 async fn a_key_that_changes_its_mind_keeps_its_place_and_takes_no_more() {
     let mut bench = Bench::new();
@@ -233,6 +232,7 @@ async fn a_key_that_changes_its_mind_keeps_its_place_and_takes_no_more() {
     assert_eq!(keys(&first), ["fickle"]);
 }
 
+/// Keys enough that the order of their hashes is not by chance that of their arrival.
 fn many() -> Vec<String> {
     (0..50).map(|n| format!("key-{n}")).collect()
 }

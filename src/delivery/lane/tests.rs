@@ -164,6 +164,12 @@ impl Bench {
         }
     }
 
+    /// One whose vendor refuses the members of [`Stream::is_convicted`].
+    fn poisoned() -> Self {
+        let poison = poisonous();
+        Self::new([], &poison.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
     fn open(&self, timeout: Duration) -> Stream {
         let target = self.targets.watch(self.uid);
         self.targets.publish(self.uid, Revision(1), active("first"));
@@ -189,6 +195,16 @@ impl Stream {
         self.lane
             .submit(key, operation, self.tickets.issue(self.next));
         self.next += 1;
+    }
+
+    /// Sends members enough, all of them refused, to convict the request.
+    async fn is_convicted(&mut self) {
+        let poison = poisonous();
+        poison
+            .iter()
+            .for_each(|key| self.submit(key, Operation::Add));
+        let deferred = vec![Verdict::Deferred(Cause::Segment); poison.len()];
+        assert_eq!(self.verdicts(poison.len()).await, deferred);
     }
 
     async fn verdict(&mut self) -> (i64, Verdict) {
@@ -630,25 +646,16 @@ async fn a_stream_that_goes_while_an_isolation_waits_for_a_slot_is_let_go() {
     ended.await.expect("nobody waits for the isolation");
 }
 
-/// As many as convict the request, and their names.
+/// Members enough to convict a request.
 fn poisonous() -> Vec<String> {
     (0..200).map(|n| format!("poison{n}")).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_convicted_request_is_tried_again_even_if_its_lane_lives_on() {
-    let poison = poisonous();
-    let poison: Vec<_> = poison.iter().map(String::as_str).collect();
-    let bench = Bench::new([], &poison);
+    let bench = Bench::poisoned();
     let (_idle, mut stream) = (bench.open(LONG), bench.open(LONG));
-    for key in &poison {
-        stream.submit(key, Operation::Add);
-    }
-    let deferred = Verdict::Deferred(Cause::Segment);
-    assert_eq!(
-        stream.verdicts(poison.len()).await,
-        vec![deferred; poison.len()]
-    );
+    stream.is_convicted().await;
     // Somebody has mended the segment.
     let mut next = bench.open(LONG);
     next.submit("a", Operation::Add);
@@ -658,21 +665,12 @@ async fn a_convicted_request_is_tried_again_even_if_its_lane_lives_on() {
 /// Delivers to one environment, then has the destination moved to another by `move_to`, where
 /// every member is refused.
 async fn moved(move_to: impl FnOnce(&Bench, TargetState)) {
-    let poison = poisonous();
-    let poison: Vec<_> = poison.iter().map(String::as_str).collect();
-    let bench = Bench::new([], &poison);
+    let bench = Bench::poisoned();
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
     assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
     move_to(&bench, active_in("other", "first"));
-    for key in &poison {
-        stream.submit(key, Operation::Add);
-    }
-    let deferred = Verdict::Deferred(Cause::Segment);
-    assert_eq!(
-        stream.verdicts(poison.len()).await,
-        vec![deferred; poison.len()]
-    );
+    stream.is_convicted().await;
 }
 
 #[tokio::test(start_paused = true)]

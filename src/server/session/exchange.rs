@@ -228,8 +228,7 @@ impl Session {
         opening::usable(&self.target, &self.destination).map_err(Ending::Failed)
     }
 
-    /// Takes verdicts in. A record that cannot have one ends the stream, but not before all
-    /// that are known are noted.
+    /// Takes verdicts in. A record that cannot have one ends the stream.
     fn settle(&mut self, settled: Vec<Settled>) -> Result<(), Ending> {
         let mut deferred = None;
         for Settled { sequence, verdict } in settled {
@@ -242,10 +241,7 @@ impl Session {
         self.idle_at = Instant::now() + self.idle;
         match deferred {
             None => Ok(()),
-            Some(cause) => {
-                self.settle_rest();
-                Err(Ending::Failed(self.failure(cause)))
-            }
+            Some(cause) => Err(Ending::Failed(self.failure(cause))),
         }
     }
 
