@@ -46,6 +46,8 @@ pub enum Cause {
     Credentials,
     /// The vendor refuses the segment, or the route to it.
     Segment,
+    /// The vendor forbids the destination to change this segment.
+    Permission,
     /// The destination was deleted.
     Deleted,
     /// The stream or the lane ended first.

@@ -12,11 +12,11 @@ use super::{
 };
 use crate::domain::{
     Attempt, Connection, ContextKey, Delivery, Operation, Outcome, Refusal, Revision,
-    SegmentClient, SegmentRef, Slot, Trouble,
+    SegmentClient, SegmentRef, Slot, Standing, Trouble,
 };
 
-/// How often a call that waits for the slot of its next probe looks whether it is still wanted;
-/// as often as a lane does.
+/// How often a call that waits for the slot of its next probe, or for a confirmation, looks whether
+/// it is still wanted; as often as a lane does.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 
 /// A sealed batch on its way.
@@ -64,8 +64,10 @@ pub(super) enum End {
     },
     /// The vendor has asked for no call before then: the rest was not tried.
     Held { until: Instant, trouble: Trouble },
-    /// The credentials or the segment are refused: trying again cannot help.
+    /// The segment is refused, or its change forbidden: trying again cannot help.
     Refused(Refusal),
+    /// The destination's credentials are refused, and that was confirmed.
+    Condemned,
 }
 
 impl Call {
@@ -124,7 +126,10 @@ impl Call {
                 Outcome::Applied => work.apply(&members),
                 Outcome::Refused(Refusal::Payload) => work.refuse(&members),
                 Outcome::Refused(Refusal::TooLarge) => work.refuse_size(&members),
-                Outcome::Refused(refusal) => return End::Refused(refusal),
+                Outcome::Refused(refusal) => {
+                    work.fail(&members, Trouble::Unconfirmed(refusal));
+                    return self.refused(work, refusal).await;
+                }
                 Outcome::Held { until, trouble } => return End::Held { until, trouble },
                 Outcome::Retry {
                     trouble,
@@ -162,6 +167,46 @@ impl Call {
             }
             if work.entries.iter().all(Option::is_none) {
                 return Err(End::Judged);
+            }
+        }
+    }
+
+    /// What a refusal means that was not for the members' sake. One of the token, or of its
+    /// rights, is not believed before the vendor has confirmed it.
+    async fn refused(&self, work: &mut Work, refusal: Refusal) -> End {
+        let later = |retry_after| End::Later {
+            trouble: Trouble::Unconfirmed(refusal),
+            retry_after,
+        };
+        if !matches!(refusal, Refusal::Unauthorized | Refusal::Forbidden) {
+            return End::Refused(refusal);
+        }
+        match self.confirm(work, refusal).await {
+            Ok(Standing::Refused) => End::Condemned,
+            Ok(Standing::Good) if refusal == Refusal::Forbidden => End::Refused(refusal),
+            Ok(Standing::Good) => later(None),
+            Ok(Standing::Unknown { retry_after }) => later(retry_after),
+            Err(end) => end.unwrap_or_else(|| later(None)),
+        }
+    }
+
+    /// Asks what stands behind a refusal, as long as anybody waits for it. What is no longer
+    /// waited for ends without an answer: as outdated, or to be tried later.
+    async fn confirm(&self, work: &mut Work, refusal: Refusal) -> Result<Standing, Option<End>> {
+        let mut standing = pin!(self.client.confirm(&self.connection, refusal));
+        loop {
+            work.refresh(Instant::now());
+            if !self.target.is_in_force(self.revision) {
+                return Err(Some(End::Outdated));
+            }
+            if work.entries.iter().all(Option::is_none) {
+                return Err(None);
+            }
+            tokio::select! {
+                // An answer that has come is used.
+                biased;
+                standing = &mut standing => return Ok(standing),
+                () = tokio::time::sleep(LOOK_AROUND) => {}
             }
         }
     }

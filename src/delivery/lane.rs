@@ -23,6 +23,7 @@ use super::{
     bisect::Record,
     call::{Call, End, Report},
     lanes::{Directory, LaneKey},
+    streak::Streak,
     target::{Target, TargetState},
     window::Window,
 };
@@ -47,6 +48,11 @@ const EXPIRY_TICK: Duration = Duration::from_secs(1);
 /// since its end lets the batch leave anyway, but not behind one that hangs. Ours: an ordinary
 /// call takes a tenth of it.
 const COMPANY: Duration = Duration::from_millis(500);
+/// How long a segment that was accepted before may be refused until that is believed. Ours: what
+/// stands between may say once what LaunchDarkly does not mean, while it is being changed.
+const DOUBT: Duration = Duration::from_secs(5);
+/// How long nothing but conflicts may come before people are told. One by itself is ordinary.
+const TOLD_AFTER: Duration = Duration::from_secs(3);
 /// Commands taken from the inbox at once.
 const INBOX_CHUNK: usize = 1024;
 
@@ -69,6 +75,11 @@ pub enum Health {
         /// When the next attempt is due.
         until: Instant,
     },
+    /// The vendor reports nothing but conflicts with other changes of the segment.
+    Conflicting {
+        /// When the next attempt is due.
+        until: Instant,
+    },
     /// The vendor cannot be reached or fails.
     Unreachable {
         /// When the next attempt is due.
@@ -88,6 +99,9 @@ impl fmt::Display for Health {
         match self {
             Self::Delivering => f.write_str("going on"),
             Self::Throttled { until } => write!(f, "throttled for {:.1} s", wait(until)),
+            Self::Conflicting { until } => {
+                write!(f, "held up for {:.1} s by conflicts", wait(until))
+            }
             Self::Unreachable { until, trouble } => {
                 write!(f, "held up for {:.1} s, since {trouble}", wait(until))
             }
@@ -96,12 +110,11 @@ impl fmt::Display for Health {
 }
 
 impl Health {
-    fn of(trouble: Trouble, until: Instant) -> Option<Self> {
+    fn of(trouble: Trouble, until: Instant) -> Self {
         match trouble {
-            Trouble::RateLimited => Some(Self::Throttled { until }),
-            // A conflict is ordinary traffic.
-            Trouble::Conflict => None,
-            _ => Some(Self::Unreachable { until, trouble }),
+            Trouble::RateLimited => Self::Throttled { until },
+            Trouble::Conflict => Self::Conflicting { until },
+            _ => Self::Unreachable { until, trouble },
         }
     }
 
@@ -155,6 +168,10 @@ pub(super) struct Lane {
     failures: u32,
     not_before: Instant,
     last_trouble: Option<Trouble>,
+    /// Nothing but conflicts.
+    conflicts: Streak,
+    /// Refusals of a segment that was accepted before.
+    refusals: Streak,
     next_expiry: Instant,
     closing: bool,
 }
@@ -198,6 +215,8 @@ impl Lane {
             failures: 0,
             not_before: Instant::now(),
             last_trouble: None,
+            conflicts: Streak::default(),
+            refusals: Streak::default(),
             next_expiry: Instant::now() + EXPIRY_TICK,
             closing: false,
         }
@@ -375,10 +394,7 @@ impl Lane {
             self.limit = limit;
         }
         if applied {
-            self.failures = 0;
-            self.window.succeeded();
-            self.last_trouble = None;
-            self.report_health(Health::Delivering);
+            self.succeeded(revision);
         }
         match end {
             End::Judged | End::Outdated => {}
@@ -387,18 +403,47 @@ impl Lane {
                 retry_after,
             } => self.retry_later(trouble, retry_after),
             End::Held { until, trouble } => self.hold_back(trouble, until),
-            End::Refused(Refusal::Unauthorized | Refusal::Forbidden) => {
-                // If they have been rotated meanwhile, the rest goes out with the new ones.
-                if self.target.condemn(revision) {
-                    warn!("credentials were refused");
-                }
+            End::Condemned => self.condemn(revision),
+            // If the destination has changed meanwhile, the rest goes out by what it says now.
+            End::Refused(refusal) if self.target.is_in_force(revision) => {
+                self.refused(refusal, revision);
             }
-            End::Refused(refusal) => {
-                warn!(?refusal, "segment was refused");
-                // Whoever comes back may have had it mended.
-                self.record.begin_anew();
-                self.batch.defer(Cause::Segment);
-            }
+            End::Refused(_) => {}
+        }
+    }
+
+    fn succeeded(&mut self, revision: Revision) {
+        self.failures = 0;
+        self.window.succeeded();
+        self.last_trouble = None;
+        self.conflicts.end();
+        self.refusals.end();
+        self.target.permit(revision, &self.key.1);
+        self.report_health(Health::Delivering);
+    }
+
+    fn condemn(&self, revision: Revision) {
+        // If they have been rotated meanwhile, the rest goes out with the new ones.
+        if self.target.condemn(revision) {
+            warn!("credentials were refused");
+        }
+    }
+
+    /// The segment is refused. If it was accepted before, that is not believed at once.
+    fn refused(&mut self, refusal: Refusal, revision: Revision) {
+        if self.record.proven && self.refusals.go_on(Instant::now()) < DOUBT {
+            return self.retry_later(Trouble::Unconfirmed(refusal), None);
+        }
+        warn!(?refusal, "segment was refused");
+        self.refusals.end();
+        // Whoever comes back may have had it mended.
+        self.record.begin_anew();
+        if refusal != Refusal::Forbidden {
+            self.batch.defer(Cause::Segment);
+        } else if self.target.forbid(revision, &self.key.1) {
+            self.condemn(revision);
+        } else {
+            self.batch.defer(Cause::Permission);
         }
     }
 
@@ -421,9 +466,14 @@ impl Lane {
 
     fn troubled(&mut self, trouble: Trouble, until: Instant) {
         self.last_trouble = Some(trouble);
-        if let Some(health) = Health::of(trouble, until) {
-            self.report_health(health);
+        if trouble == Trouble::Conflict {
+            if self.conflicts.go_on(Instant::now()) < TOLD_AFTER {
+                return;
+            }
+        } else {
+            self.conflicts.end();
         }
+        self.report_health(Health::of(trouble, until));
     }
 
     fn report_health(&self, health: Health) {
@@ -461,6 +511,7 @@ impl Lane {
     fn turn_from(&mut self, before: &Connection, now: &Connection) {
         // What waits for a slot waits with the credentials of before.
         self.ready = None;
+        self.refusals.end();
         if !before.is_same_environment(now) {
             self.record.begin_anew();
         } else if let Some((until, trouble)) = self.client.held_until(before) {

@@ -16,6 +16,8 @@ mod bisect;
 mod call;
 mod lane;
 mod lanes;
+mod permissions;
+mod streak;
 mod target;
 mod window;
 

@@ -5,12 +5,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
-use crate::domain::{Connection, DestinationUid, Revision};
+use super::permissions::Permissions;
+use crate::domain::{Connection, DestinationUid, Revision, SegmentId};
 
 /// Whether and how a destination can be called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +47,8 @@ struct Known {
 #[derive(Debug)]
 pub struct Targets {
     known: Mutex<HashMap<DestinationUid, watch::Sender<Known>>>,
+    /// Kept beyond the last stream: refusals end streams, one segment after another.
+    permissions: Mutex<HashMap<DestinationUid, Permissions>>,
     /// At most one message per destination and revision.
     condemned: mpsc::UnboundedSender<Condemned>,
 }
@@ -55,6 +61,7 @@ impl Targets {
         (
             Arc::new(Self {
                 known: Mutex::default(),
+                permissions: Mutex::default(),
                 condemned,
             }),
             reports,
@@ -69,6 +76,8 @@ impl Targets {
         known.retain(|_, sender| {
             sender.receiver_count() > 0 || sender.borrow().state == Some(TargetState::Rejected)
         });
+        let now = Instant::now();
+        self.permissions().retain(|_, each| each.are_recent(now));
         let unknown = || {
             watch::Sender::new(Known {
                 revision: Revision(0),
@@ -110,6 +119,13 @@ impl Targets {
     /// Makes known that a destination is gone for ever.
     pub fn publish_deleted(&self, uid: DestinationUid) {
         self.publish(uid, Revision(i64::MAX), TargetState::Deleted);
+    }
+
+    fn permissions(&self) -> MutexGuard<'_, HashMap<DestinationUid, Permissions>> {
+        // Every critical section leaves the map whole.
+        self.permissions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn update(&self, uid: DestinationUid, change: impl FnOnce(&mut Known) -> bool) -> bool {
@@ -159,6 +175,27 @@ impl Target {
         if self.seen.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Says that the vendor has accepted a change of this segment by what `revision` says.
+    pub(super) fn permit(&self, revision: Revision, segment: &SegmentId) {
+        self.note(revision, segment, true);
+    }
+
+    /// Says that the vendor forbids to change this segment by what `revision` says; returns
+    /// whether that is so for all segments that the destination has used of late.
+    pub(super) fn forbid(&self, revision: Revision, segment: &SegmentId) -> bool {
+        self.note(revision, segment, false)
+    }
+
+    fn note(&self, revision: Revision, segment: &SegmentId, permitted: bool) -> bool {
+        let now = Instant::now();
+        let mut permissions = self.targets.permissions();
+        let known = permissions
+            .entry(self.uid)
+            .or_insert_with(|| Permissions::new(revision, now));
+        known.note(revision, segment, permitted, now);
+        known.are_all_refused(now)
     }
 
     /// Says that the vendor refused the credentials of `revision`; returns whether that is news:

@@ -15,6 +15,15 @@ pub struct CredentialReport {
     pub facts: CredentialFacts,
 }
 
+impl CredentialReport {
+    /// Whether no check failed; what cannot be known is no failure.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let failed = |check: &Check| matches!(check.outcome, CheckOutcome::Failed(_));
+        !self.checks.iter().any(failed)
+    }
+}
+
 /// Outcome of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {

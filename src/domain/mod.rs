@@ -26,5 +26,5 @@ pub use mapping::{
 pub use name::{DestinationId, DestinationName, DestinationUid, NameError, OrganizationId};
 pub use segment::{
     Attempt, Delivery, Outcome, Refusal, SEGMENT_ID_PATTERN, SegmentClient, SegmentError,
-    SegmentId, SegmentRef, Slot, Trouble,
+    SegmentId, SegmentRef, Slot, Standing, Trouble,
 };

@@ -155,18 +155,45 @@ pub enum Trouble {
     TimedOut,
     /// No connection, or it broke; the change may have been made.
     Connection,
+    /// The vendor refused for good, and has not confirmed that it means it.
+    Unconfirmed(Refusal),
 }
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RateLimited => f.write_str("LaunchDarkly limits the rate of calls"),
-            Self::Conflict => f.write_str("LaunchDarkly reported a conflicting change"),
+            Self::Conflict => f.write_str(
+                "LaunchDarkly answered 409, a conflict with another change of the segment",
+            ),
             Self::Status(status) => write!(f, "LaunchDarkly answered status {status}"),
             Self::TimedOut => f.write_str("LaunchDarkly did not answer in time"),
             Self::Connection => f.write_str("LaunchDarkly could not be reached"),
+            Self::Unconfirmed(Refusal::Unauthorized) => f.write_str(
+                "LaunchDarkly answered 401, and has not confirmed that it refuses the access token",
+            ),
+            Self::Unconfirmed(Refusal::Forbidden) => f.write_str(
+                "LaunchDarkly answered 403, and has not confirmed that the change is forbidden",
+            ),
+            Self::Unconfirmed(_) => {
+                f.write_str("LaunchDarkly refused a segment that it had accepted before")
+            }
         }
     }
+}
+
+/// What the vendor says of a connection, asked after it has refused a call with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing that it tells speaks against the connection.
+    Good,
+    /// It refuses the connection: no call with it can succeed.
+    Refused,
+    /// It could not be asked; not to be asked again before `retry_after` if that is set.
+    Unknown {
+        /// How long the vendor asked to wait.
+        retry_after: Option<Duration>,
+    },
 }
 
 /// A place among the calls that an account may have under way; given back when dropped.
@@ -220,6 +247,13 @@ pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
 
     /// Makes one call; ends within the client's attempt time-out.
     async fn apply(&self, slot: Slot, delivery: &Delivery) -> Outcome;
+
+    /// Asks what stands behind a refusal that a call with this connection has met: whether the
+    /// token is accepted, or whether it may write in its environment. Those who ask at the same
+    /// time share one answer, which also serves those who ask a moment later.
+    ///
+    /// Cancel safe: whoever waits for the same answer asks in place of a caller that gives up.
+    async fn confirm(&self, connection: &Arc<Connection>, refusal: Refusal) -> Standing;
 }
 
 #[cfg(test)]

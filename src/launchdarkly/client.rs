@@ -13,7 +13,9 @@ use tokio::{task::JoinSet, time::Instant};
 use tracing::{Instrument, info_span};
 
 use super::{
-    actions, body, classify, credentials,
+    actions, body, classify,
+    confirm::Confirmations,
+    credentials,
     hosts::{Endpoint, Hosts},
     identify::identify,
     pace::Errand,
@@ -24,7 +26,7 @@ use super::{
 };
 use crate::domain::{
     Action, Attempt, Connection, CredentialReport, CredentialsUnavailable, Delivery, Outcome,
-    Refusal, SegmentClient, Slot, Trouble, Vendor,
+    Refusal, SegmentClient, Slot, Standing, Trouble, Vendor,
 };
 
 /// How to call LaunchDarkly.
@@ -75,6 +77,7 @@ pub struct Client {
     /// Questions under way; they end with the client at the latest. A token is asked about once
     /// a minute at most, and a question takes one attempt.
     questions: Mutex<JoinSet<()>>,
+    confirmations: Confirmations,
 }
 
 impl Client {
@@ -110,6 +113,7 @@ impl Client {
             }),
             actions: actions::all(),
             questions: Mutex::default(),
+            confirmations: Confirmations::default(),
         })
     }
 
@@ -224,6 +228,15 @@ impl SegmentClient for Client {
             self.ask_for_owner(&delivery.connection);
         }
         outcome
+    }
+
+    async fn confirm(&self, connection: &Arc<Connection>, refusal: Refusal) -> Standing {
+        let span = info_span!("confirm", ?refusal);
+        let (stack, hosts) = (&self.stack, &self.hosts);
+        let asking = self
+            .confirmations
+            .confirm(stack, hosts, connection, refusal);
+        asking.instrument(span).await
     }
 }
 

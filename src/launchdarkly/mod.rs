@@ -11,6 +11,7 @@ mod actions;
 mod body;
 mod classify;
 mod client;
+mod confirm;
 mod credentials;
 mod hosts;
 mod identify;

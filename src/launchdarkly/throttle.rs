@@ -64,7 +64,13 @@ enum Owner {
 
 /// Names a token or an account: a digest, so that no token is kept, and all are of one size.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Name([u8; digest::SHA256_OUTPUT_LEN]);
+pub(super) struct Name([u8; digest::SHA256_OUTPUT_LEN]);
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Name(…)")
+    }
+}
 
 impl Name {
     /// The instances are separate worlds: a token or an ID of one says nothing in another, and
@@ -82,7 +88,7 @@ impl Name {
         )
     }
 
-    fn of_token(connection: &Connection) -> Self {
+    pub(super) fn of_token(connection: &Connection) -> Self {
         Self::of(connection, connection.access_token.expose())
     }
 }

@@ -114,9 +114,8 @@ fn operation(operation: Operation) -> i32 {
 }
 
 pub(crate) fn report(report: CredentialReport) -> pb::ValidateCredentialsResponse {
-    let failed = |check: &Check| matches!(check.outcome, CheckOutcome::Failed(_));
     pb::ValidateCredentialsResponse {
-        valid: !report.checks.iter().any(failed),
+        valid: report.is_valid(),
         checks: report.checks.iter().map(check).collect(),
         facts: Some(facts(report.facts)),
     }

@@ -16,6 +16,11 @@ pub(super) fn notice(health: Health) -> pb::Notice {
             let message = "LaunchDarkly limits the rate of calls; delivery goes on at its pace";
             (State::Throttled, Some(until), message.to_owned())
         }
+        Health::Conflicting { until } => {
+            let message = "LaunchDarkly reports nothing but conflicts (409) with other changes of \
+                           the segment; the server keeps trying";
+            (State::Conflicting, Some(until), message.to_owned())
+        }
         Health::Unreachable { until, trouble } => (
             State::Unreachable,
             Some(until),

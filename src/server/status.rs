@@ -28,6 +28,9 @@ pub const DOMAIN: &str = "destinations.cdp";
 /// Type of the resource that `ResourceInfo` names.
 const RESOURCE_TYPE: &str = "destinations.cdp/Destination";
 
+/// `cause` of a segment that was refused for want of permission.
+const PERMISSION: &str = "PERMISSION";
+
 /// When to come back to a store that does not answer. Our choice: a lock or a restart is short.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// When to come back after losing a race of updates. Our choice: the other one is done already.
@@ -126,8 +129,8 @@ pub enum Failure {
     StreamExpired(Expiry),
     /// Token refused.
     #[error(
-        "LaunchDarkly refuses the credentials of {0}; update its access token, \
-         ValidateCredentials says what is wrong"
+        "LaunchDarkly refuses the credentials of {0}: its access token is not accepted, or may \
+         not write in the environment of its client-side ID; ValidateCredentials says what to mend"
     )]
     CredentialsRejected(DestinationName),
     /// Segment refused.
@@ -136,6 +139,13 @@ pub enum Failure {
          plan has synced segments, and the segment's state in LaunchDarkly"
     )]
     SegmentRejected(SegmentId),
+    /// Segment refused for want of a right to it.
+    #[error(
+        "LaunchDarkly answers 403 to changes of the segment {0}, for want of permission: an \
+         approval may guard it, the role of the access token may exclude it, or the client-side \
+         ID may be that of another environment; check these, other segments may go on"
+    )]
+    SegmentForbidden(SegmentId),
     /// The vendor could not be asked.
     #[error("{0}; try again later")]
     DestinationUnavailable(#[from] CredentialsUnavailable),
@@ -211,7 +221,7 @@ impl Failure {
             Self::StreamSuperseded(_) => Reason::StreamSuperseded,
             Self::StreamExpired(_) => Reason::StreamExpired,
             Self::CredentialsRejected(_) => Reason::CredentialsRejected,
-            Self::SegmentRejected(_) => Reason::SegmentRejected,
+            Self::SegmentRejected(_) | Self::SegmentForbidden(_) => Reason::SegmentRejected,
             Self::DestinationUnavailable(_) => Reason::DestinationUnavailable,
             Self::CallerUnauthenticated => Reason::CallerUnauthenticated,
             Self::PermissionDenied => Reason::PermissionDenied,
@@ -300,6 +310,10 @@ impl Failure {
             ],
             Self::StreamSuperseded(stream_id) => vec![("stream_id", stream_id.clone())],
             Self::SegmentRejected(segment) => vec![("segment_id", segment.to_string())],
+            Self::SegmentForbidden(segment) => vec![
+                ("segment_id", segment.to_string()),
+                ("cause", PERMISSION.to_owned()),
+            ],
             Self::TooManyStreams { limit } => vec![("limit", limit.to_string())],
             Self::Record(RecordError::IdentifierMissing { sources }) => {
                 vec![("sources", shown(sources).join(","))]
@@ -377,7 +391,7 @@ impl Failure {
                     self.to_string(),
                 );
             }
-            Self::SegmentRejected(segment) => {
+            Self::SegmentRejected(segment) | Self::SegmentForbidden(segment) => {
                 details.add_precondition_failure_violation(
                     kind,
                     segment.to_string(),

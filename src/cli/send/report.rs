@@ -210,6 +210,7 @@ fn describe(notice: &pb::Notice) -> String {
         pb::notice::State::Throttled => "throttled",
         pb::notice::State::Unreachable => "unreachable",
         pb::notice::State::Delivering => "delivering",
+        pb::notice::State::Conflicting => "conflicting",
         pb::notice::State::Unspecified => "notice",
     };
     format!("{state}: {}", notice.message)

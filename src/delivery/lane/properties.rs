@@ -20,7 +20,8 @@ use crate::{
     },
     domain::{
         Attempt, ClientSideId, Connection, ContextKey, Delivery, DestinationUid, Instance,
-        Operation, Outcome, Refusal, Revision, SegmentClient, SegmentId, SegmentRef, Slot, Trouble,
+        Operation, Outcome, Refusal, Revision, SegmentClient, SegmentId, SegmentRef, Slot,
+        Standing, Trouble,
     },
     secret::AccessToken,
 };
@@ -49,7 +50,13 @@ enum Fate {
     TooLarge,
     /// From now on its token is refused.
     TokenRefused,
+    /// Its token is refused this once, and good.
+    Passing401,
+    /// Its token is refused this once, and nobody can say why.
+    Unexplained401,
     SegmentRefused,
+    /// The change is forbidden, though the token may write.
+    Forbidden,
 }
 
 /// What a test does next.
@@ -103,6 +110,9 @@ fn fates() -> impl Strategy<Value = VecDeque<Fate>> {
         1 => (0..3u64).prop_map(|s| Fate::Limited(Duration::from_secs(s))),
         1 => Just(Fate::TooLarge),
         1 => Just(Fate::TokenRefused),
+        1 => Just(Fate::Passing401),
+        1 => Just(Fate::Unexplained401),
+        1 => Just(Fate::Forbidden),
         1 => Just(Fate::SegmentRefused),
     ];
     prop::collection::vec(fate, 0..30).prop_map(VecDeque::from)
@@ -124,6 +134,10 @@ struct Vendor {
     /// The token in force.
     token: Mutex<String>,
     refused_tokens: Mutex<BTreeSet<String>>,
+    /// How many questions will not be answered.
+    unexplained: Mutex<usize>,
+    /// How often it has confirmed that the segment is forbidden, and nothing else.
+    forbidden: Mutex<usize>,
     /// How often it has refused the segment.
     segment_refusals: Mutex<usize>,
     /// Keys of the calls that failed, each time.
@@ -167,6 +181,12 @@ impl Vendor {
             trouble,
             retry_after,
         }
+    }
+
+    /// As well, though not for the members' sake.
+    fn refuse(&self, keys: &[String], refusal: Refusal) -> Outcome {
+        self.failed.lock().unwrap().extend_from_slice(keys);
+        Outcome::Refused(refusal)
     }
 
     fn apply(&self, keys: &[String], operation: Operation) {
@@ -220,7 +240,7 @@ impl SegmentClient for Vendor {
             return Outcome::Refused(Refusal::Payload);
         }
         if self.refuses(token) {
-            return Outcome::Refused(Refusal::Unauthorized);
+            return self.refuse(&keys, Refusal::Unauthorized);
         }
         match self.decide(&keys) {
             Fate::Applied => {
@@ -239,13 +259,35 @@ impl SegmentClient for Vendor {
             Fate::TooLarge => Outcome::Refused(Refusal::TooLarge),
             Fate::TokenRefused => {
                 self.refused_tokens.lock().unwrap().insert(token.to_owned());
-                Outcome::Refused(Refusal::Unauthorized)
+                self.refuse(&keys, Refusal::Unauthorized)
             }
+            Fate::Passing401 => self.refuse(&keys, Refusal::Unauthorized),
+            Fate::Unexplained401 => {
+                *self.unexplained.lock().unwrap() += 1;
+                self.refuse(&keys, Refusal::Unauthorized)
+            }
+            Fate::Forbidden => self.refuse(&keys, Refusal::Forbidden),
             Fate::SegmentRefused => {
                 *self.segment_refusals.lock().unwrap() += 1;
-                Outcome::Refused(Refusal::Segment)
+                self.refuse(&keys, Refusal::Segment)
             }
         }
+    }
+
+    async fn confirm(&self, connection: &Arc<Connection>, refusal: Refusal) -> Standing {
+        self.wait().await;
+        let mut unexplained = self.unexplained.lock().unwrap();
+        if *unexplained > 0 {
+            *unexplained -= 1;
+            return Standing::Unknown { retry_after: None };
+        }
+        if self.refuses(connection.access_token.expose()) {
+            return Standing::Refused;
+        }
+        if refusal == Refusal::Forbidden {
+            *self.forbidden.lock().unwrap() += 1;
+        }
+        Standing::Good
     }
 }
 
@@ -298,6 +340,8 @@ struct Change {
     applied_before: usize,
     /// How often the segment was refused before it came.
     segment_refusals_before: usize,
+    /// How often it was confirmed to be forbidden before it came.
+    forbidden_before: usize,
     deadline: Instant,
 }
 
@@ -414,6 +458,7 @@ impl Bench {
             operation,
             applied_before: self.vendor.applied.lock().unwrap().len(),
             segment_refusals_before: *self.vendor.segment_refusals.lock().unwrap(),
+            forbidden_before: *self.vendor.forbidden.lock().unwrap(),
             deadline: Instant::now() + timeout(index),
         });
         let ack = stream.tickets.issue(sequence);
@@ -476,6 +521,13 @@ impl Bench {
                     assert!(
                         refusals > record.segment_refusals_before,
                         "{sequence} was deferred, and no segment refused"
+                    );
+                }
+                Verdict::Deferred(Cause::Permission) => {
+                    let forbidden = *self.vendor.forbidden.lock().unwrap();
+                    assert!(
+                        forbidden > record.forbidden_before,
+                        "{sequence} was deferred, and nothing forbidden"
                     );
                 }
                 Verdict::Deferred(cause) => panic!("{sequence} was deferred: {cause:?}"),
@@ -612,7 +664,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     /// Streams come and go, calls fail in every way and are waited for, tokens and the segment
-    /// are refused, tokens rotate: each record is settled once, a key is never in two calls, what
+    /// are refused, in earnest or not, tokens rotate: each record is settled once, a key is never in two calls, what
     /// each verdict claims has happened, and what stayed converges.
     #[test]
     fn a_lane_keeps_its_promises_in_any_order_of_events(

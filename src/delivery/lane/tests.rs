@@ -13,9 +13,12 @@ use crate::{
     delivery::{Dispatcher, LaneHandle, Settled, Targets, Tickets, Tried, Verdict},
     domain::{
         ClientSideId, Connection, Delivery, DestinationUid, Instance, Outcome, Revision, SegmentId,
+        Standing,
     },
     secret::AccessToken,
 };
+
+mod refusals;
 
 const CALL_TIME: Duration = Duration::from_millis(20);
 /// A member whose calls take an attempt's whole time.
@@ -26,6 +29,12 @@ const HANGS: &str = "hangs";
 struct Vendor {
     started: Instant,
     script: Mutex<VecDeque<Outcome>>,
+    /// What it says of refusals, and then that it means them.
+    standings: Mutex<VecDeque<Standing>>,
+    /// How long that takes.
+    question_time: Mutex<Duration>,
+    /// Which refusals it was asked about.
+    questions: Mutex<Vec<Refusal>>,
     poison: BTreeSet<String>,
     calls: Mutex<Vec<Call>>,
     /// What each slot was asked for.
@@ -107,6 +116,14 @@ impl SegmentClient for Vendor {
             .pop_front()
             .unwrap_or(Outcome::Applied)
     }
+
+    async fn confirm(&self, _: &Arc<Connection>, refusal: Refusal) -> Standing {
+        self.questions.lock().unwrap().push(refusal);
+        let time = *self.question_time.lock().unwrap();
+        tokio::time::sleep(time).await;
+        let standing = self.standings.lock().unwrap().pop_front();
+        standing.unwrap_or(Standing::Refused)
+    }
 }
 
 struct Bench {
@@ -141,6 +158,9 @@ impl Bench {
         let vendor = Arc::new(Vendor {
             started: Instant::now(),
             script: Mutex::new(script.into_iter().collect()),
+            standings: Mutex::default(),
+            question_time: Mutex::default(),
+            questions: Mutex::default(),
             poison: poison.iter().map(ToString::to_string).collect(),
             calls: Mutex::default(),
             attempts: Mutex::default(),
@@ -171,9 +191,13 @@ impl Bench {
     }
 
     fn open(&self, timeout: Duration) -> Stream {
+        self.open_into("vip", timeout)
+    }
+
+    fn open_into(&self, segment: &str, timeout: Duration) -> Stream {
         let target = self.targets.watch(self.uid);
         self.targets.publish(self.uid, Revision(1), active("first"));
-        let segment = SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP").unwrap();
+        let segment = SegmentRef::new(SegmentId::new(segment).unwrap(), "VIP").unwrap();
         let (tickets, settled) = Tickets::new(timeout);
         let lane = self.dispatcher.open(target, &segment);
         Stream {

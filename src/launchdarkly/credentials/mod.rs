@@ -40,18 +40,35 @@ const TOKEN_FIELD: &str = "launch_darkly.access_token";
 const CLIENT_SIDE_ID_FIELD: &str = "launch_darkly.client_side_id";
 const INSTANCE_FIELD: &str = "launch_darkly.instance";
 
+/// Whether LaunchDarkly accepts the token: the first of the checks by itself.
+pub(super) async fn is_token_accepted(
+    stack: &Stack,
+    hosts: &Hosts,
+    connection: &Connection,
+) -> Result<bool, CredentialsUnavailable> {
+    if hints::access_token(&connection.access_token).is_some() {
+        return Ok(false);
+    }
+    let identity = lookup(stack, hosts, connection).identity().await?;
+    Ok(matches!(identity, Told::This(_)))
+}
+
+fn lookup<'a>(stack: &'a Stack, hosts: &'a Hosts, connection: &'a Connection) -> Lookup<'a> {
+    Lookup {
+        stack,
+        hosts,
+        connection,
+        deadline: Instant::now() + DEADLINE,
+    }
+}
+
 /// Checks credentials.
 pub(super) async fn check(
     stack: &Stack,
     hosts: &Hosts,
     connection: &Connection,
 ) -> Result<CredentialReport, CredentialsUnavailable> {
-    let lookup = Lookup {
-        stack,
-        hosts,
-        connection,
-        deadline: Instant::now() + DEADLINE,
-    };
+    let lookup = lookup(stack, hosts, connection);
     let malformed_id = hints::client_side_id(&connection.client_side_id);
     if let Some(malformed) = hints::access_token(&connection.access_token) {
         return Ok(early(failed(malformed), malformed_id));

@@ -212,9 +212,10 @@ impl Pace {
         }
         match (feedback.trouble, feedback.errand) {
             (_, Errand::Question) => {}
-            (None | Some(Trouble::RateLimited | Trouble::Conflict), Errand::Delivery) => {
-                self.breaker.succeeded(now);
-            }
+            (
+                None | Some(Trouble::RateLimited | Trouble::Conflict | Trouble::Unconfirmed(_)),
+                Errand::Delivery,
+            ) => self.breaker.succeeded(now),
             (
                 Some(trouble @ (Trouble::Status(_) | Trouble::TimedOut | Trouble::Connection)),
                 Errand::Delivery,

@@ -258,6 +258,7 @@ impl Session {
         match cause {
             Cause::Credentials => Failure::CredentialsRejected(self.destination.clone()),
             Cause::Segment => Failure::SegmentRejected(self.segment.clone()),
+            Cause::Permission => Failure::SegmentForbidden(self.segment.clone()),
             Cause::Deleted => Failure::DestinationDeleted(self.destination.clone()),
             Cause::Abandoned => Failure::Internal,
         }

@@ -83,6 +83,11 @@ fn table() -> Vec<(Failure, Code, &'static str)> {
             "CREDENTIALS_REJECTED",
         ),
         (
+            SegmentForbidden(segment.clone()),
+            Code::FailedPrecondition,
+            "SEGMENT_REJECTED",
+        ),
+        (
             SegmentRejected(segment),
             Code::FailedPrecondition,
             "SEGMENT_REJECTED",

@@ -1,0 +1,233 @@
+//! Whom a refusal condemns, and what has to confirm it.
+
+use super::*;
+
+const UNAUTHORIZED: Outcome = Outcome::Refused(Refusal::Unauthorized);
+const FORBIDDEN: Outcome = Outcome::Refused(Refusal::Forbidden);
+const NO_SEGMENT: Outcome = Outcome::Refused(Refusal::Segment);
+const UNKNOWN: Standing = Standing::Unknown { retry_after: None };
+
+impl Bench {
+    /// One whose vendor says so of refusals, one after another.
+    fn told(
+        script: impl IntoIterator<Item = Outcome>,
+        standings: impl IntoIterator<Item = Standing>,
+    ) -> Self {
+        let bench = Self::new(script, &[]);
+        bench.vendor.standings.lock().unwrap().extend(standings);
+        bench
+    }
+
+    fn questions(&self) -> usize {
+        self.vendor.questions.lock().unwrap().len()
+    }
+
+    fn is_condemned(&self) -> bool {
+        self.targets.watch(self.uid).current().1 == TargetState::Rejected
+    }
+}
+
+impl Stream {
+    /// Submits one more, and returns what becomes of it.
+    async fn send(&mut self, key: &str) -> Verdict {
+        self.submit(key, Operation::Add);
+        self.verdict().await.1
+    }
+}
+
+/// What is told next, bounded since it may be nothing.
+async fn told(health: &mut watch::Receiver<Health>) -> Health {
+    let changed = tokio::time::timeout(LONG, health.changed()).await;
+    changed.expect("nothing is told").unwrap();
+    *health.borrow_and_update()
+}
+
+fn unconfirmed(refusal: Refusal) -> Trouble {
+    Trouble::Unconfirmed(refusal)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_passing_401_is_tried_again_and_told() {
+    let bench = Bench::told([UNAUTHORIZED], [Standing::Good]);
+    let mut stream = bench.open(LONG);
+    let mut health = stream.lane.health();
+    stream.submit("a", Operation::Add);
+    let told = told(&mut health).await;
+    assert!(
+        matches!(told, Health::Unreachable { trouble, .. } if trouble == unconfirmed(Refusal::Unauthorized)),
+        "{told:?}"
+    );
+    assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
+    let attempts = bench.vendor.attempts.lock().unwrap().clone();
+    assert_eq!(attempts, [Attempt::First, Attempt::Again]);
+    assert!(!bench.is_condemned());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_could_not_be_confirmed_is_tried_and_asked_about_again() {
+    for refused in [UNAUTHORIZED, FORBIDDEN] {
+        let bench = Bench::told([refused; 3], [UNKNOWN, UNKNOWN]);
+        let mut stream = bench.open(LONG);
+        let verdict = stream.send("a").await;
+        assert_eq!(verdict, Verdict::Deferred(Cause::Credentials));
+        assert_eq!((bench.calls().len(), bench.questions()), (3, 3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_asks_for_patience_is_given_it() {
+    let wait = Duration::from_secs(7);
+    let patience = Standing::Unknown {
+        retry_after: Some(wait),
+    };
+    let bench = Bench::told([UNAUTHORIZED], [patience]);
+    assert_eq!(bench.open(LONG).send("a").await, Verdict::Delivered);
+    let calls = bench.calls();
+    assert!(calls[1].at >= calls[0].at + wait, "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_rotated_while_its_refusal_is_asked_about_is_used_at_once() {
+    let bench = Bench::told([UNAUTHORIZED], []);
+    *bench.vendor.question_time.lock().unwrap() = LONG;
+    let mut stream = bench.open(LONG);
+    stream.submit("a", Operation::Add);
+    stream.lane.flush();
+    tokio::time::sleep(2 * CALL_TIME).await;
+    bench
+        .targets
+        .publish(bench.uid, Revision(2), active("second"));
+    let rotated = Instant::now();
+    assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
+    assert!(rotated.elapsed() < Duration::from_secs(2));
+    assert_eq!(bench.calls()[1].token, "second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_question_beyond_his_time_out() {
+    let bench = Bench::told([UNAUTHORIZED], []);
+    *bench.vendor.question_time.lock().unwrap() = LONG;
+    let mut stream = bench.open(Duration::from_secs(3));
+    let began = Instant::now();
+    let tried = Tried {
+        calls: 1,
+        trouble: Some(unconfirmed(Refusal::Unauthorized)),
+    };
+    assert_eq!(stream.send("a").await, Verdict::TimedOut(tried));
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forbidden_segment_ends_alone() {
+    let bench = Bench::told([Outcome::Applied, FORBIDDEN], [Standing::Good]);
+    let (mut well, mut guarded) = (bench.open(LONG), bench.open_into("guarded", LONG));
+    assert_eq!(well.send("a").await, Verdict::Delivered);
+    let verdict = guarded.send("b").await;
+    assert_eq!(verdict, Verdict::Deferred(Cause::Permission));
+    assert_eq!(well.send("c").await, Verdict::Delivered);
+    // Somebody has approved it.
+    assert_eq!(guarded.send("d").await, Verdict::Delivered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forbidden_segment_by_itself_does_not_condemn_however_often() {
+    let bench = Bench::told([FORBIDDEN; 3], [Standing::Good; 3]);
+    let mut stream = bench.open(LONG);
+    for _ in 0..3 {
+        let verdict = stream.send("a").await;
+        assert_eq!(verdict, Verdict::Deferred(Cause::Permission));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_whose_segments_are_all_forbidden_is_condemned() {
+    let bench = Bench::told([FORBIDDEN; 2], [Standing::Good; 2]);
+    // The first stream is over before the second one opens.
+    let verdict = bench.open_into("one", LONG).send("a").await;
+    assert_eq!(verdict, Verdict::Deferred(Cause::Permission));
+    let verdict = bench.open_into("two", LONG).send("b").await;
+    assert_eq!(verdict, Verdict::Deferred(Cause::Credentials));
+    assert!(bench.is_condemned());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_cannot_write_condemns_the_destination_at_once() {
+    let bench = Bench::told([FORBIDDEN], [Standing::Refused]);
+    let verdict = bench.open(LONG).send("a").await;
+    assert_eq!(verdict, Verdict::Deferred(Cause::Credentials));
+    assert!(bench.is_condemned());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_refusal_of_a_segment_that_was_accepted_is_tried_again() {
+    for (refused, refusal) in [
+        (NO_SEGMENT, Refusal::Segment),
+        (FORBIDDEN, Refusal::Forbidden),
+    ] {
+        let bench = Bench::told([Outcome::Applied, refused], [Standing::Good]);
+        let mut stream = bench.open(LONG);
+        assert_eq!(stream.send("a").await, Verdict::Delivered);
+        let mut health = stream.lane.health();
+        stream.submit("b", Operation::Add);
+        let told = told(&mut health).await;
+        assert!(
+            matches!(told, Health::Unreachable { trouble, .. } if trouble == unconfirmed(refusal)),
+            "{told:?}"
+        );
+        assert_eq!(stream.verdict().await, (2, Verdict::Delivered));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_was_accepted_is_believed_to_be_refused_once_that_lasts() {
+    let refusals = std::iter::repeat_n(NO_SEGMENT, 20);
+    let bench = Bench::told([Outcome::Applied].into_iter().chain(refusals), []);
+    let mut stream = bench.open(LONG);
+    assert_eq!(stream.send("a").await, Verdict::Delivered);
+    let began = Instant::now();
+    let verdict = stream.send("b").await;
+    assert_eq!(verdict, Verdict::Deferred(Cause::Segment));
+    let took = began.elapsed();
+    assert!(DOUBT <= took && took < 2 * DOUBT, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn conflicts_without_end_are_told_and_named() {
+    let conflicts = std::iter::repeat_n(retry(Trouble::Conflict, None), 100);
+    let bench = Bench::new(conflicts, &[]);
+    let mut stream = bench.open(Duration::from_secs(30));
+    let mut health = stream.lane.health();
+    stream.submit("a", Operation::Add);
+    let began = Instant::now();
+    let told = told(&mut health).await;
+    assert!(matches!(told, Health::Conflicting { .. }), "{told:?}");
+    let took = began.elapsed();
+    assert!(
+        TOLD_AFTER <= took && took < Duration::from_secs(6),
+        "{took:?}"
+    );
+    let (_, verdict) = stream.verdict().await;
+    let named = |tried: Tried| tried.trouble == Some(Trouble::Conflict);
+    assert!(
+        matches!(verdict, Verdict::TimedOut(tried) if named(tried)),
+        "{verdict:?}"
+    );
+    assert!(!health.has_changed().unwrap(), "told more than once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn conflicts_that_pass_are_not_worth_a_word() {
+    // Four in a row take less than a second and a half, and so do those after a success.
+    let conflict = retry(Trouble::Conflict, None);
+    let mut script = vec![conflict; 3];
+    script.push(Outcome::Applied);
+    script.extend([conflict; 3]);
+    let bench = Bench::new(script, &[]);
+    let mut stream = bench.open(LONG);
+    let mut health = stream.lane.health();
+    health.mark_unchanged();
+    assert_eq!(stream.send("a").await, Verdict::Delivered);
+    tokio::time::sleep(TOLD_AFTER).await;
+    assert_eq!(stream.send("b").await, Verdict::Delivered);
+    assert!(!health.has_changed().unwrap());
+}

@@ -1,0 +1,135 @@
+//! Which segments of a destination the vendor lets it change: when that is none, the refusals are
+//! no longer those of single segments.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::domain::{Revision, SegmentId};
+
+/// How long an answer for one segment says something about its destination. Ours: rights are
+/// changed by people, and a segment that was not used for an hour may be used no more.
+const RECENT: Duration = Duration::from_secs(3600);
+
+/// The vendor's last answer for each segment that one revision of a destination has used.
+#[derive(Debug)]
+pub(super) struct Permissions {
+    revision: Revision,
+    answers: HashMap<SegmentId, Answer>,
+    latest: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    permitted: bool,
+    at: Instant,
+}
+
+impl Permissions {
+    pub(super) fn new(revision: Revision, now: Instant) -> Self {
+        Self {
+            revision,
+            answers: HashMap::new(),
+            latest: now,
+        }
+    }
+
+    /// Whether anything was heard of late.
+    pub(super) fn are_recent(&self, now: Instant) -> bool {
+        now.duration_since(self.latest) < RECENT
+    }
+
+    /// Takes in an answer for a segment. A later revision may have other rights, and begins anew.
+    pub(super) fn note(
+        &mut self,
+        revision: Revision,
+        segment: &SegmentId,
+        permitted: bool,
+        now: Instant,
+    ) {
+        if revision < self.revision {
+            return;
+        }
+        if revision > self.revision {
+            *self = Self::new(revision, now);
+        }
+        self.latest = now;
+        let answer = Answer { permitted, at: now };
+        if let Some(known) = self.answers.get_mut(segment) {
+            *known = answer;
+            return;
+        }
+        self.answers
+            .retain(|_, answer| now.duration_since(answer.at) < RECENT);
+        self.answers.insert(segment.clone(), answer);
+    }
+
+    /// Whether at least two segments were used of late, and none may be changed. One alone may be
+    /// guarded by an approval, or excluded from the token's role.
+    pub(super) fn are_all_refused(&self, now: Instant) -> bool {
+        let answers = self.answers.values();
+        let recent = || {
+            answers
+                .clone()
+                .filter(|a| now.duration_since(a.at) < RECENT)
+        };
+        recent().count() > 1 && recent().all(|answer| !answer.permitted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Revision = Revision(1);
+
+    /// Whether all are refused after these answers, a minute apart.
+    fn all_refused(answers: &[(&str, bool)]) -> bool {
+        let began = Instant::now();
+        let mut permissions = Permissions::new(FIRST, began);
+        let mut now = began;
+        for (segment, permitted) in answers {
+            now += Duration::from_secs(60);
+            let segment = SegmentId::new(segment).unwrap();
+            permissions.note(FIRST, &segment, *permitted, now);
+        }
+        permissions.are_all_refused(now)
+    }
+
+    #[test]
+    fn a_destination_is_refused_once_all_of_its_segments_are() {
+        assert!(!all_refused(&[("a", false)]));
+        assert!(!all_refused(&[("a", false), ("a", false)]), "it is one");
+        assert!(all_refused(&[("a", false), ("b", false)]));
+        assert!(all_refused(&[("a", true), ("a", false), ("b", false)]));
+        assert!(!all_refused(&[("a", false), ("c", true), ("b", false)]));
+        assert!(!all_refused(&[("a", false), ("b", false), ("b", true)]));
+    }
+
+    #[test]
+    fn what_was_long_ago_has_no_say() {
+        let began = Instant::now();
+        let [a, b, c] = ["a", "b", "c"].map(|id| SegmentId::new(id).unwrap());
+        let mut permissions = Permissions::new(FIRST, began);
+        permissions.note(FIRST, &a, true, began);
+        assert!(permissions.are_recent(began));
+        let later = began + RECENT;
+        assert!(!permissions.are_recent(later));
+        permissions.note(FIRST, &b, false, later);
+        permissions.note(FIRST, &c, false, later);
+        assert!(permissions.are_all_refused(later));
+        assert!(!permissions.are_all_refused(later + RECENT));
+    }
+
+    #[test]
+    fn a_later_revision_begins_anew_and_an_older_one_has_no_say() {
+        let now = Instant::now();
+        let [a, b] = ["a", "b"].map(|id| SegmentId::new(id).unwrap());
+        let mut permissions = Permissions::new(FIRST, now);
+        permissions.note(FIRST, &a, false, now);
+        permissions.note(FIRST.next(), &b, false, now);
+        assert!(!permissions.are_all_refused(now));
+        permissions.note(FIRST, &a, false, now);
+        assert!(!permissions.are_all_refused(now));
+    }
+}

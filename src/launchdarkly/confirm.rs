@@ -1,0 +1,123 @@
+//! What stands behind a refusal: one question for all that were refused at the same time.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Mutex as Turnstile, time::Instant};
+
+use super::{credentials, hosts::Hosts, stack::Stack, throttle::Name};
+use crate::domain::{ClientSideId, Connection, CredentialsUnavailable, Refusal, Standing};
+
+/// How long an answer about a token serves those who ask later: as long as a lane waits at most
+/// before it tries again, so that all lanes of a token together ask about as often as one.
+const TOKEN_SERVES: Duration = Duration::from_secs(2);
+/// How long an answer about rights does. It may take a call for each page of environments, and
+/// rights are changed by people.
+const RIGHTS_SERVE: Duration = Duration::from_secs(60);
+
+/// The questions that are being asked, and those answered a moment ago.
+#[derive(Debug, Default)]
+pub(super) struct Confirmations(Mutex<HashMap<Topic, Arc<Turn>>>);
+
+/// Whoever holds the lock asks, and the others wait for his answer.
+type Turn = Turnstile<Option<Answer>>;
+
+/// What a question is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Topic {
+    token: Name,
+    /// Where its rights are in question; its being accepted is if there is none.
+    environment: Option<ClientSideId>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    standing: Standing,
+    serves_until: Instant,
+}
+
+impl Topic {
+    fn of(connection: &Connection, refusal: Refusal) -> Self {
+        let of_rights = refusal == Refusal::Forbidden;
+        Self {
+            token: Name::of_token(connection),
+            environment: of_rights.then(|| connection.client_side_id.clone()),
+        }
+    }
+
+    /// Asks LaunchDarkly, in the account's turn.
+    async fn ask(&self, stack: &Stack, hosts: &Hosts, connection: &Connection) -> Standing {
+        let good = if self.environment.is_some() {
+            let report = credentials::check(stack, hosts, connection).await;
+            report.map(|report| report.is_valid())
+        } else {
+            credentials::is_token_accepted(stack, hosts, connection).await
+        };
+        match good {
+            Ok(true) => Standing::Good,
+            Ok(false) => Standing::Refused,
+            Err(CredentialsUnavailable {
+                trouble,
+                retry_after,
+            }) => {
+                tracing::warn!(%trouble, "a refusal could not be confirmed");
+                Standing::Unknown { retry_after }
+            }
+        }
+    }
+
+    fn serves(&self, standing: Standing) -> Duration {
+        match standing {
+            Standing::Good | Standing::Refused if self.environment.is_some() => RIGHTS_SERVE,
+            _ => TOKEN_SERVES,
+        }
+    }
+}
+
+impl Confirmations {
+    /// What LaunchDarkly says of a connection that it has refused. Cancel safe: the next in turn
+    /// asks instead.
+    pub(super) async fn confirm(
+        &self,
+        stack: &Stack,
+        hosts: &Hosts,
+        connection: &Connection,
+        refusal: Refusal,
+    ) -> Standing {
+        let topic = Topic::of(connection, refusal);
+        let turn = self.turn(&topic);
+        let mut answer = turn.lock().await;
+        if let Some(known) = answer.filter(Answer::serves) {
+            return known.standing;
+        }
+        let standing = topic.ask(stack, hosts, connection).await;
+        tracing::info!(?refusal, ?standing, "asked about a refusal");
+        *answer = Some(Answer {
+            standing,
+            serves_until: Instant::now() + topic.serves(standing),
+        });
+        standing
+    }
+
+    /// The turn of a topic; forgets those that nobody waits for and whose answers serve no more.
+    fn turn(&self, topic: &Topic) -> Arc<Turn> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| {
+            let is_of_use = |answer: Option<Answer>| answer.is_some_and(|known| known.serves());
+            Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|answer| is_of_use(*answer))
+        });
+        Arc::clone(turns.entry(topic.clone()).or_default())
+    }
+}
+
+impl Answer {
+    fn serves(&self) -> bool {
+        Instant::now() < self.serves_until
+    }
+}
+
+#[cfg(test)]
+mod tests;
