@@ -28,6 +28,7 @@ use crate::{
 };
 
 mod grpc;
+mod revival;
 mod watchers;
 
 use watchers::Watchers;
@@ -157,11 +158,11 @@ impl App {
             self.metrics.clone(),
         );
         let control = Control::new(Arc::clone(&self.store), self.vendor, targets, self.metrics);
-        let service = Service::new(control, Door::new(house, work.sessions.clone()));
+        let service = Service::new(control.clone(), Door::new(house, work.sessions.clone()));
 
         let (reporter, health) = tonic_health::server::health_reporter();
         let mut watchers =
-            Watchers::start(&self.store, reporter, condemned, shutdown.clone()).await;
+            Watchers::start(&self.store, reporter, condemned, control, shutdown.clone()).await;
         let stop = CancellationToken::new();
         let budget = self.max_buffered_bytes;
         let serving = grpc::serve(service, health, budget, incoming, stop.clone())?;

@@ -1,4 +1,5 @@
-//! What runs beside the streams: the store's health is watched, and refused credentials are kept.
+//! What runs beside the streams: the store's health is watched, and refused credentials are kept,
+//! and asked about again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,9 +8,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::error;
 
+use super::revival;
 use crate::{
-    backoff::Backoff, clock, delivery::Condemned, pb::destination_connector_server::SERVICE_NAME,
-    shutdown::Shutdown, store::Store,
+    backoff::Backoff, clock, delivery::Condemned, domain::DestinationState,
+    pb::destination_connector_server::SERVICE_NAME, server::control::Control, shutdown::Shutdown,
+    store::Store,
 };
 
 /// How often the store is asked whether it answers. Ours: orchestrators probe about as often.
@@ -21,7 +24,7 @@ const RECORD_AGAIN: Backoff = Backoff {
     longest: STORE_CHECK,
 };
 
-/// Both tasks; they end with this, or with the process.
+/// Their tasks; they end with this, or with the process.
 pub(super) struct Watchers {
     health: JoinHandle<Option<()>>,
     reporter: HealthReporter,
@@ -29,17 +32,23 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
-    /// Starts them; health is told until `shutdown`, and known when this returns.
+    /// Starts them; health is told, and LaunchDarkly asked, until `shutdown`. Health is known when
+    /// this returns.
     pub(super) async fn start(
         store: &Arc<dyn Store>,
         reporter: HealthReporter,
         condemned: mpsc::UnboundedReceiver<Condemned>,
+        control: Control,
         shutdown: Shutdown,
     ) -> Self {
         let end = CancellationToken::new();
         let guard = end.clone().drop_guard();
-        let record = record(condemned, Arc::clone(store));
+        // Bounded as what it passes on is: a message per destination and revision.
+        let (recorded, refused) = mpsc::unbounded_channel();
+        let record = record(condemned, Arc::clone(store), recorded);
         tokio::spawn(end.clone().run_until_cancelled_owned(record));
+        let revive = revive(control, Arc::clone(store), refused, shutdown.clone());
+        tokio::spawn(end.clone().run_until_cancelled_owned(revive));
         // Whoever is served first may ask for it first.
         check_store(&reporter, store).await;
         let watch = watch_store(reporter.clone(), Arc::clone(store), shutdown);
@@ -61,14 +70,37 @@ impl Watchers {
 
 /// Writes down which destinations' credentials were refused, each until it is written: no stream
 /// would find it out again. Those that come meanwhile wait; they need the same store.
-async fn record(mut condemned: mpsc::UnboundedReceiver<Condemned>, store: Arc<dyn Store>) {
-    while let Some(Condemned { uid, revision }) = condemned.recv().await {
+async fn record(
+    mut condemned: mpsc::UnboundedReceiver<Condemned>,
+    store: Arc<dyn Store>,
+    recorded: mpsc::UnboundedSender<Condemned>,
+) {
+    let state = DestinationState::CredentialsRejected;
+    while let Some(refusal) = condemned.recv().await {
+        let Condemned { uid, revision } = refusal;
         let mut attempt = 0;
-        while let Err(failure) = store.reject_credentials(uid, revision, clock::now()).await {
+        while let Err(failure) = store.set_state(uid, revision, state, clock::now()).await {
             error!(destination.uid = %uid, error = %failure, "refusal could not be recorded yet");
             tokio::time::sleep(RECORD_AGAIN.delay(attempt, fastrand::f64())).await;
             attempt += 1;
         }
+        // After the shutdown nobody asks any more.
+        recorded.send(refusal).ok();
+    }
+}
+
+/// Asks about refused destinations until the shutdown.
+async fn revive(
+    control: Control,
+    store: Arc<dyn Store>,
+    refused: mpsc::UnboundedReceiver<Condemned>,
+    shutdown: Shutdown,
+) {
+    tokio::select! {
+        // Whoever asks to stop does not wait for an answer.
+        biased;
+        () = shutdown.triggered() => {}
+        () = revival::run(control, store, refused) => {}
     }
 }
 
@@ -120,7 +152,8 @@ mod tests {
     async fn a_refusal_is_written_down_once_the_store_is_back() {
         let store = Arc::new(TroubledStore::new().await);
         let (condemned, reports) = mpsc::unbounded_channel();
-        let record = tokio::spawn(record(reports, store.clone()));
+        let (recorded, mut refused) = mpsc::unbounded_channel();
+        let record = tokio::spawn(record(reports, store.clone(), recorded));
         store.is_down.store(true, Ordering::Relaxed);
         let refusal = Condemned {
             uid: DestinationUid::generate(),
@@ -133,5 +166,6 @@ mod tests {
         assert!(!record.is_finished(), "it was given up");
         store.is_down.store(false, Ordering::Relaxed);
         record.await.unwrap();
+        assert_eq!(refused.recv().await, Some(refusal), "nobody asks again");
     }
 }

@@ -166,10 +166,36 @@ impl Store for MemoryStore {
         Ok(tables.destinations.remove(name).map(|gone| gone.uid))
     }
 
-    async fn reject_credentials(
+    async fn find(&self, uid: DestinationUid) -> Result<Option<Destination>, Error> {
+        let tables = self.tables()?;
+        let mut all = tables.destinations.values();
+        Ok(all.find(|there| there.uid == uid).cloned())
+    }
+
+    async fn list_rejected(
+        &self,
+        after: Option<DestinationUid>,
+        limit: u16,
+    ) -> Result<Vec<DestinationUid>, Error> {
+        let tables = self.tables()?;
+        let rejected = tables
+            .destinations
+            .values()
+            .filter(|there| there.state == DestinationState::CredentialsRejected)
+            .map(|there| there.uid);
+        let mut uids: Vec<_> = rejected
+            .filter(|uid| after.is_none_or(|after| *uid > after))
+            .collect();
+        uids.sort_unstable();
+        uids.truncate(limit.into());
+        Ok(uids)
+    }
+
+    async fn set_state(
         &self,
         uid: DestinationUid,
         seen: Revision,
+        state: DestinationState,
         at: SystemTime,
     ) -> Result<bool, Error> {
         let mut tables = self.tables()?;
@@ -180,7 +206,7 @@ impl Store for MemoryStore {
         let Some(there) = there else {
             return Ok(false);
         };
-        there.state = DestinationState::CredentialsRejected;
+        there.state = state;
         there.revision = seen.next();
         there.update_time = whole_micros(at);
         Ok(true)

@@ -10,7 +10,7 @@ mod row;
 mod seal;
 mod sqlite;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 
 use std::{
     fmt,
@@ -20,7 +20,9 @@ use std::{
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::domain::{Destination, DestinationName, DestinationUid, Etag, OrganizationId, Revision};
+use crate::domain::{
+    Destination, DestinationName, DestinationState, DestinationUid, Etag, OrganizationId, Revision,
+};
 
 pub use self::{
     keys::{KeyFileError, KeyId, KeyRing, KeyRingError, LineError, LineProblem},
@@ -68,12 +70,24 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         etag: Option<&Etag>,
     ) -> Result<Option<DestinationUid>, Error>;
 
-    /// Marks a destination whose credentials the vendor refused, if it is still at `seen`; returns
-    /// whether it was. Raises the revision.
-    async fn reject_credentials(
+    /// Gets a destination by its uid.
+    async fn find(&self, uid: DestinationUid) -> Result<Option<Destination>, Error>;
+
+    /// Lists destinations of all organizations whose credentials were refused, by their uids: at
+    /// most `limit`, from the one after `after` on.
+    async fn list_rejected(
+        &self,
+        after: Option<DestinationUid>,
+        limit: u16,
+    ) -> Result<Vec<DestinationUid>, Error>;
+
+    /// Changes the state of a destination that is still at `seen`; returns whether it was. Raises
+    /// the revision.
+    async fn set_state(
         &self,
         uid: DestinationUid,
         seen: Revision,
+        state: DestinationState,
         at: SystemTime,
     ) -> Result<bool, Error>;
 

@@ -159,7 +159,7 @@ fn instance(word: &str) -> Option<Instance> {
     all.into_iter().find(|i| instance_word(*i) == word)
 }
 
-fn state_word(state: DestinationState) -> &'static str {
+pub(super) fn state_word(state: DestinationState) -> &'static str {
     match state {
         DestinationState::Active => ACTIVE,
         DestinationState::CredentialsRejected => CREDENTIALS_REJECTED,

@@ -17,7 +17,9 @@ use uuid::Uuid;
 use self::fault::unavailable;
 pub use self::open::{OpenError, OpenProblem};
 use super::{Error, KeyRing, ListQuery, Once, Page, Remembered, Store, row::Row};
-use crate::domain::{Destination, DestinationName, DestinationUid, Etag, OrganizationId, Revision};
+use crate::domain::{
+    Destination, DestinationName, DestinationState, DestinationUid, Etag, OrganizationId, Revision,
+};
 
 /// Destinations in an SQLite file, their tokens sealed.
 #[derive(Debug)]
@@ -124,13 +126,27 @@ impl Store for SqliteStore {
         Ok(Some(uid))
     }
 
-    async fn reject_credentials(
+    async fn find(&self, uid: DestinationUid) -> Result<Option<Destination>, Error> {
+        let row = destinations::find_by_uid(&self.readers, uid).await?;
+        row.map(|row| row.destination(&self.keys)).transpose()
+    }
+
+    async fn list_rejected(
+        &self,
+        after: Option<DestinationUid>,
+        limit: u16,
+    ) -> Result<Vec<DestinationUid>, Error> {
+        destinations::list_rejected(&self.readers, after, limit).await
+    }
+
+    async fn set_state(
         &self,
         uid: DestinationUid,
         seen: Revision,
+        state: DestinationState,
         at: SystemTime,
     ) -> Result<bool, Error> {
-        destinations::reject_credentials(&self.writer, uid, seen, at).await
+        destinations::set_state(&self.writer, uid, seen, state, at).await
     }
 
     async fn recall(

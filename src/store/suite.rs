@@ -45,7 +45,8 @@ macro_rules! store_suite {
             what_is_gone_or_renamed_cannot_be_replaced
             a_request_that_replaced_once_is_remembered
             a_deletion_heeds_the_tag_and_keeps_requests
-            credentials_are_rejected_only_at_the_revision_seen
+            a_state_changes_only_at_the_revision_seen
+            those_rejected_are_listed_page_by_page_whosever_they_are
             pages_visit_each_once_while_others_come_and_go
             the_filter_holds_text_literally_in_any_case
             organizations_do_not_see_each_other
@@ -65,7 +66,7 @@ pub(super) fn at(micros: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_760_000_000) + Duration::from_micros(micros)
 }
 
-pub(super) fn destination(id: &str) -> Destination {
+pub(crate) fn destination(id: &str) -> Destination {
     let mapping = FieldMapping {
         field: CONTEXT_KEY_FIELD.into(),
         sources: ["user_id".to_owned(), "e-mail \"quoted\"".to_owned()].into(),
@@ -293,13 +294,18 @@ pub(super) async fn a_deletion_heeds_the_tag_and_keeps_requests(place: &dyn Plac
     assert_eq!(untagged, Some(successor.uid));
 }
 
-pub(super) async fn credentials_are_rejected_only_at_the_revision_seen(place: &dyn Place) {
+pub(super) async fn a_state_changes_only_at_the_revision_seen(place: &dyn Place) {
     let (store, there) = (place.open().await, destination("a"));
     store.create(&there, None).await.unwrap();
     let (uid, seen) = (there.uid, there.revision);
-    assert!(store.reject_credentials(uid, seen, at(9)).await.unwrap());
+    let set_state = async |uid, seen, state, micros| {
+        let changed = store.set_state(uid, seen, state, at(micros)).await;
+        changed.unwrap()
+    };
+    const REJECTED: DestinationState = DestinationState::CredentialsRejected;
+    assert!(set_state(uid, seen, REJECTED, 9).await);
     let rejected = Destination {
-        state: DestinationState::CredentialsRejected,
+        state: REJECTED,
         revision: seen.next(),
         update_time: at(9),
         ..there.clone()
@@ -309,15 +315,51 @@ pub(super) async fn credentials_are_rejected_only_at_the_revision_seen(place: &d
         Some(&rejected)
     );
     // A lane that is late with the same news, or met the token before last, changes nothing.
-    assert!(!store.reject_credentials(uid, seen, at(10)).await.unwrap());
-    assert_eq!(store.get(&there.name).await.unwrap(), Some(rejected));
-    let nobody = DestinationUid::generate();
-    assert!(
-        !store
-            .reject_credentials(nobody, seen, at(10))
-            .await
-            .unwrap()
+    assert!(!set_state(uid, seen, REJECTED, 10).await);
+    assert!(!set_state(uid, seen, DestinationState::Active, 10).await);
+    assert_eq!(
+        store.find(uid).await.unwrap().as_ref(),
+        Some(&rejected),
+        "by its uid"
     );
+    assert!(set_state(uid, seen.next(), DestinationState::Active, 11).await);
+    let active = Destination {
+        revision: seen.next().next(),
+        update_time: at(11),
+        ..there.clone()
+    };
+    assert_eq!(store.get(&there.name).await.unwrap(), Some(active));
+    let nobody = DestinationUid::generate();
+    assert!(!set_state(nobody, seen, REJECTED, 10).await);
+    assert_eq!(store.find(nobody).await.unwrap(), None);
+}
+
+pub(super) async fn those_rejected_are_listed_page_by_page_whosever_they_are(place: &dyn Place) {
+    let store = place.open().await;
+    let mut expected = Vec::new();
+    for n in 0..9 {
+        let mut each = destination(&format!("d{n}"));
+        each.name = format!("organizations/o{}/destinations/d{n}", n % 3)
+            .parse()
+            .unwrap();
+        if n % 4 != 0 {
+            each.state = DestinationState::CredentialsRejected;
+            expected.push(each.uid);
+        }
+        store.create(&each, None).await.unwrap();
+    }
+    expected.sort_unstable();
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.list_rejected(after, 2).await.unwrap();
+        after = page.last().copied();
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 2);
+        found.extend(page);
+    }
+    assert_eq!(found, expected);
 }
 
 pub(super) async fn pages_visit_each_once_while_others_come_and_go(place: &dyn Place) {

@@ -8,46 +8,32 @@
 use std::{
     cell::Cell,
     collections::{BTreeSet, HashMap, VecDeque},
-    io,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
 use launchdarkly_connector::{
-    app::App,
     clock::StandIn,
-    config::Settings,
-    domain::Trouble,
-    launchdarkly::{self, Body, Transport},
     pb::{
-        self, destination_connector_client::DestinationConnectorClient,
-        send_identifiers_request::Message as In, send_identifiers_response::Message as Out,
+        self, send_identifiers_request::Message as In, send_identifiers_response::Message as Out,
     },
     sandbox::{
         Call, Faults, Hidden, How, Mishap, Sandbox,
         fixtures::{ADMIN_TOKEN, CLIENT_SIDE_ID, SERVICE_TOKEN, WRITER_TOKEN},
     },
-    shutdown::Shutdown,
     store::MemoryStore,
 };
 use proptest::prelude::*;
 #[cfg(tokio_unstable)]
 use proptest::strategy::ValueTree;
 use tokio::{runtime::Runtime, sync::mpsc, task::JoinHandle, time::Instant};
-use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
-use tonic::{
-    Status, Streaming,
-    transport::{Channel, Endpoint},
-};
-use tower::ServiceExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
 
 use crate::{
     house::{ORGANIZATION, SEGMENT, destination, open, reason},
+    in_memory::{ATTEMPT, Service},
     support::{
         executor::{Record, record_reason, wire},
         history::{self, Ending, Event, History, Incarnation, Kind, Operation, Outcome},
@@ -74,8 +60,6 @@ const REFUSED: &str = "log0-k0";
 /// Of each log; few, so that changes of one meet each other.
 const KEYS: usize = 4;
 const RECORDS: usize = 40;
-/// Longer than the one delivery time-out, and far shorter than the other.
-const ATTEMPT: Duration = Duration::from_secs(2);
 /// Longer than anything here may take, in time that costs nothing.
 const DEADLINE: Duration = Duration::from_secs(600);
 
@@ -115,7 +99,7 @@ enum Weather {
     Conflicting,
     Ambiguous,
     Hanging,
-    /// The token is refused, now and then.
+    /// The token is refused, now and then; so are questions about it.
     Unauthorized,
     /// The segment is.
     NoSegment,
@@ -163,10 +147,17 @@ fn faults(weather: Weather) -> Faults {
         Weather::Conflicting => Some(now_and_then(status(StatusCode::CONFLICT))),
         Weather::Ambiguous => Some(now_and_then(Mishap::new(How::Reset).after_applying())),
         Weather::Hanging => Some(now_and_then(Mishap::new(How::Hang).after_applying())),
-        Weather::Unauthorized => Some(status(StatusCode::UNAUTHORIZED).at_rate(0.2)),
+        Weather::Unauthorized => Some(status(StatusCode::UNAUTHORIZED).at_rate(0.4)),
         Weather::NoSegment => Some(status(StatusCode::NOT_FOUND).at_rate(0.2)),
     };
+    let questions_too = matches!(weather, Weather::Unauthorized);
+    let deliveries = Faults::default().path_prefix;
     Faults {
+        path_prefix: if questions_too {
+            "/api/v2/".into()
+        } else {
+            deliveries
+        },
         latency_ms: 10,
         jitter_ms: if matches!(weather, Weather::Slow) {
             400
@@ -179,71 +170,15 @@ fn faults(weather: Weather) -> Faults {
     }
 }
 
-/// Calls the sandbox as a function.
-#[derive(Debug)]
-struct InProcess(Sandbox);
-
-#[async_trait]
-impl Transport for InProcess {
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Trouble> {
-        let request = request.map(axum::body::Body::from);
-        let Ok(answer) = self.0.router().oneshot(request).await;
-        let (head, body) = answer.into_parts();
-        let body = body.collect().await.map_err(|_| Trouble::Connection)?;
-        let body = Full::new(body.to_bytes()).map_err(|never| match never {});
-        Ok(Response::from_parts(head, body.boxed_unsync()))
-    }
-}
-
-/// The service that runs now.
-struct Service {
-    channel: Channel,
-    shutdown: Shutdown,
-    served: JoinHandle<()>,
-}
-
-impl Service {
-    async fn start(sandbox: &Sandbox, disk: &MemoryStore) -> Self {
-        let mut settings = Settings::with_keys("unused".into());
+/// A service whose calls are full and overlap.
+async fn start(sandbox: &Sandbox, disk: &MemoryStore) -> Service {
+    Service::start(sandbox, disk, |settings| {
         settings.limits.max_batch_records = 8;
         settings.limits.max_in_flight_records = 16;
         settings.limits.drain_timeout = Duration::from_secs(3);
-        // Calls are full and overlap.
         settings.delivery.max_members_per_call = 2;
-        let vendor = launchdarkly::Settings {
-            attempt_timeout: ATTEMPT,
-            ..launchdarkly::Settings::default()
-        };
-        let transport = Box::new(InProcess(sandbox.clone()));
-        let vendor = launchdarkly::Client::over(transport, vendor).unwrap();
-        let app = App::assemble(Arc::new(disk.reopen()), vendor, &settings);
-        let shutdown = Shutdown::new();
-        let (connections, incoming) = mpsc::unbounded_channel();
-        let run = app.serve(UnboundedReceiverStream::new(incoming), shutdown.clone());
-        let served = tokio::spawn(async { run.await.unwrap() });
-        let connector = tower::service_fn(move |_| {
-            let (ours, theirs) = tokio::io::duplex(64 * 1024);
-            let taken = connections.send(Ok::<_, io::Error>(theirs));
-            let gone = || io::Error::from(io::ErrorKind::ConnectionRefused);
-            std::future::ready(taken.map(|()| TokioIo::new(ours)).map_err(|_| gone()))
-        });
-        let endpoint = Endpoint::from_static("http://in-memory");
-        let channel = endpoint.connect_with_connector(connector).await.unwrap();
-        Self {
-            channel,
-            shutdown,
-            served,
-        }
-    }
-
-    fn client(&self) -> DestinationConnectorClient<Channel> {
-        DestinationConnectorClient::new(self.channel.clone())
-    }
-
-    async fn stop(self) {
-        self.shutdown.trigger();
-        self.served.await.unwrap();
-    }
+    })
+    .await
 }
 
 /// A sender of one log.
@@ -527,7 +462,7 @@ impl World {
         let (sandbox, disk) = (Sandbox::default(), MemoryStore::default());
         let history = History::default();
         history.observe(&sandbox, CLIENT_SIDE_ID, SEGMENT);
-        let service = Service::start(&sandbox, &disk).await;
+        let service = start(&sandbox, &disk).await;
         sandbox.set_faults(faults(Weather::Fine));
         create(&service).await;
         Self {
@@ -569,7 +504,7 @@ impl World {
             Act::Create if !self.exists => self.create().await,
             Act::Rotate(_) | Act::Delete | Act::Create => {}
             Act::Restart => {
-                let next = Service::start(&self.sandbox, &self.disk).await;
+                let next = start(&self.sandbox, &self.disk).await;
                 std::mem::replace(&mut self.service, next).stop().await;
             }
             Act::Wait(time) => tokio::time::sleep(time).await,

@@ -9,6 +9,7 @@ mod list;
 mod mask;
 mod once;
 mod page;
+mod revive;
 mod update;
 
 use std::{
@@ -18,11 +19,13 @@ use std::{
 
 use tracing::Instrument;
 
+pub use revive::Again;
+
 use super::{check, convert, status::Failure};
 use crate::{
     clock,
     delivery::{Condemned, TargetState, Targets},
-    domain::{Destination, DestinationName, DestinationState, Etag, Vendor},
+    domain::{CredentialReport, Destination, DestinationName, DestinationState, Etag, Vendor},
     metrics::Metrics,
     pb,
     store::{self, Store},
@@ -96,27 +99,38 @@ impl Control {
         Ok(())
     }
 
-    /// Checks credentials, stored or not; bad ones are an answer and no error.
+    /// Checks credentials, stored or not; bad ones are an answer and no error. A stored destination
+    /// whose credentials were refused is active again if no check fails.
     ///
     /// # Errors
-    /// Nothing to check, no such destination, or LaunchDarkly cannot be asked.
+    /// Nothing to check, no such destination, LaunchDarkly cannot be asked, or the store fails.
     pub async fn validate_credentials(
         &self,
         request: pb::ValidateCredentialsRequest,
     ) -> Result<pb::ValidateCredentialsResponse, Failure> {
         use pb::validate_credentials_request::Target;
-        let connection = match request.target {
+        let report = match request.target {
             Some(Target::Name(name)) => {
                 let name = check::all(|noted| noted.keep("name", name.parse()))?;
-                self.look_up(&name).await?.connection
+                self.validate_stored(&name).await?
             }
             Some(Target::LaunchDarkly(config)) => {
-                check::all(|noted| check::unsaved_connection(config, "launch_darkly", noted))?
+                let unsaved =
+                    check::all(|noted| check::unsaved_connection(config, "launch_darkly", noted))?;
+                self.vendor.check_credentials(&unsaved).await?
             }
             None => return Err(Failure::invalid("target", "set name or launch_darkly")),
         };
-        let report = self.vendor.check_credentials(&connection).await?;
         Ok(convert::report(report))
+    }
+
+    async fn validate_stored(&self, name: &DestinationName) -> Result<CredentialReport, Failure> {
+        let found = self.look_up(name).await?;
+        let report = self.vendor.check_credentials(&found.connection).await?;
+        if report.is_valid() {
+            self.revive(found).await?;
+        }
+        Ok(report)
     }
 
     async fn look_up(&self, name: &DestinationName) -> Result<Destination, Failure> {
@@ -135,7 +149,8 @@ impl Control {
                 state: DestinationState::Active,
                 ..
             }) if self.targets.is_condemned(Condemned { uid, revision }) => {
-                let stored = self.store.reject_credentials(uid, revision, clock::now());
+                let state = DestinationState::CredentialsRejected;
+                let stored = self.store.set_state(uid, revision, state, clock::now());
                 stored.await.map_err(store_failure)?;
                 self.store.get(name).await.map_err(store_failure)
             }

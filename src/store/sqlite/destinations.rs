@@ -3,13 +3,14 @@
 use std::time::SystemTime;
 
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, query::Query, sqlite::SqliteArguments};
+use uuid::Uuid;
 
 use super::fault::unavailable;
 use crate::{
-    domain::{DestinationName, DestinationUid, Revision},
+    domain::{DestinationName, DestinationState, DestinationUid, Revision},
     store::{
         Error, ListQuery,
-        row::{CREDENTIALS_REJECTED, Row, fold, micros},
+        row::{CREDENTIALS_REJECTED, Row, fold, micros, state_word},
     },
 };
 
@@ -88,26 +89,63 @@ pub(super) async fn update(
     }
 }
 
+pub(super) async fn find_by_uid(
+    readers: &SqlitePool,
+    uid: DestinationUid,
+) -> Result<Option<Row>, Error> {
+    sqlx::query_as("SELECT * FROM destinations WHERE uid = ?1")
+        .bind(uid.0.as_bytes().as_slice())
+        .fetch_optional(readers)
+        .await
+        .map_err(unavailable)
+}
+
+/// At most `limit`, in the order of uids, whosever they are.
+pub(super) async fn list_rejected(
+    readers: &SqlitePool,
+    after: Option<DestinationUid>,
+    limit: u16,
+) -> Result<Vec<DestinationUid>, Error> {
+    let uids: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT uid FROM destinations
+         WHERE state = ?1 AND (?2 IS NULL OR uid > ?2)
+         ORDER BY uid
+         LIMIT ?3",
+    )
+    .bind(CREDENTIALS_REJECTED)
+    .bind(after.map(|after| after.0.as_bytes().to_vec()))
+    .bind(i64::from(limit))
+    .fetch_all(readers)
+    .await
+    .map_err(unavailable)?;
+    let uid = |bytes: &Vec<u8>| Uuid::from_slice(bytes).map(DestinationUid);
+    let unreadable = |_| Error::Corrupt("a destination's uid".into());
+    uids.iter()
+        .map(|bytes| uid(bytes).map_err(unreadable))
+        .collect()
+}
+
 /// Returns whether it was still at revision `seen`.
-pub(super) async fn reject_credentials(
+pub(super) async fn set_state(
     writer: &SqlitePool,
     uid: DestinationUid,
     seen: Revision,
+    state: DestinationState,
     at: SystemTime,
 ) -> Result<bool, Error> {
-    let rejected = sqlx::query(
+    let changed = sqlx::query(
         "UPDATE destinations
          SET state = ?1, revision = revision + 1, update_micros = ?2
          WHERE uid = ?3 AND revision = ?4",
     )
-    .bind(CREDENTIALS_REJECTED)
+    .bind(state_word(state))
     .bind(micros(at))
     .bind(uid.0.as_bytes().as_slice())
     .bind(seen.0)
     .execute(writer)
     .await
     .map_err(unavailable)?;
-    Ok(rejected.rows_affected() == 1)
+    Ok(changed.rows_affected() == 1)
 }
 
 pub(super) async fn delete(

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         Action, Connection, CredentialReport, CredentialsUnavailable, Destination, DestinationName,
-        DestinationUid, Etag, OrganizationId, Revision, Vendor,
+        DestinationState, DestinationUid, Etag, OrganizationId, Revision, Vendor,
     },
     store::{Error, KeyRing, ListQuery, Once, Page, Remembered, SqliteStore, Store},
 };
@@ -84,7 +84,12 @@ impl Store for TroubledStore {
             self.races.store(race - 1, Ordering::Relaxed);
             let at = destination.update_time;
             self.inner
-                .reject_credentials(destination.uid, expected, at)
+                .set_state(
+                    destination.uid,
+                    expected,
+                    DestinationState::CredentialsRejected,
+                    at,
+                )
                 .await?;
         }
         self.open()?.replace(destination, expected, once).await
@@ -100,13 +105,26 @@ impl Store for TroubledStore {
         Ok(deleted)
     }
 
-    async fn reject_credentials(
+    async fn find(&self, uid: DestinationUid) -> Result<Option<Destination>, Error> {
+        self.open()?.find(uid).await
+    }
+
+    async fn list_rejected(
+        &self,
+        after: Option<DestinationUid>,
+        limit: u16,
+    ) -> Result<Vec<DestinationUid>, Error> {
+        self.open()?.list_rejected(after, limit).await
+    }
+
+    async fn set_state(
         &self,
         uid: DestinationUid,
         seen: Revision,
+        state: DestinationState,
         at: SystemTime,
     ) -> Result<bool, Error> {
-        self.open()?.reject_credentials(uid, seen, at).await
+        self.open()?.set_state(uid, seen, state, at).await
     }
 
     async fn recall(

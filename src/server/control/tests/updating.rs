@@ -65,9 +65,8 @@ fn timeless(mut destination: pb::Destination) -> pb::Destination {
 
 async fn reject(house: &House) {
     let vip = house.stored().await;
-    let rejected = house
-        .store
-        .reject_credentials(vip.uid, vip.revision, stamp());
+    let state = DestinationState::CredentialsRejected;
+    let rejected = house.store.set_state(vip.uid, vip.revision, state, stamp());
     assert!(rejected.await.unwrap());
 }
 
