@@ -145,7 +145,8 @@ impl Call {
     /// let go every now and then.
     async fn next_slot(&self, work: &mut Work) -> Result<Slot, End> {
         // Isolating is progress, not repetition.
-        let mut ready = pin!(self.client.ready(&self.connection, Attempt::First));
+        let (connection, segment) = (&self.connection, &self.segment.id);
+        let mut ready = pin!(self.client.ready(connection, segment, Attempt::First));
         loop {
             if let Some((until, trouble)) = self.client.held_until(&self.connection) {
                 return Err(End::Held { until, trouble });

@@ -320,15 +320,15 @@ impl Lane {
             if let Some((until, trouble)) = self.client.held_until(&connection) {
                 self.troubled(trouble, until);
             }
-            let client = Arc::clone(&self.client);
+            let (client, segment) = (Arc::clone(&self.client), self.key.1.clone());
             let attempt = if self.batch.repeats(self.rule(), now) {
                 Attempt::Again
             } else {
                 Attempt::First
             };
-            self.ready = Some(Box::pin(
-                async move { client.ready(&connection, attempt).await },
-            ));
+            self.ready = Some(Box::pin(async move {
+                client.ready(&connection, &segment, attempt).await
+            }));
         }
     }
 

@@ -207,11 +207,16 @@ pub enum Attempt {
 /// knows how long each record may still be tried and what has superseded it.
 #[async_trait]
 pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
-    /// Waits until a call with this connection may start. A repeated attempt may have to wait
-    /// longer, and takes turns with first ones then.
+    /// Waits until a call that changes this segment may start. A repeated attempt may have to
+    /// wait longer, and takes turns with first ones then.
     ///
     /// Cancel safe: a caller that stops waiting loses only its place in the queue.
-    async fn ready(&self, connection: &Arc<Connection>, attempt: Attempt) -> Slot;
+    async fn ready(
+        &self,
+        connection: &Arc<Connection>,
+        segment: &SegmentId,
+        attempt: Attempt,
+    ) -> Slot;
 
     /// Until when [`ready`](Self::ready) is known to hold calls back, and why.
     fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)>;

@@ -16,7 +16,7 @@ use super::{
     actions, body, classify, credentials,
     hosts::{Endpoint, Hosts},
     identify::identify,
-    pace::Errand,
+    pace::{Errand, Origin},
     stack::{Stack, Unwritable, authorized},
     throttle::Throttle,
     transport::{Http, Peer, Transport},
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::domain::{
     Action, Attempt, Connection, CredentialReport, CredentialsUnavailable, Delivery, Outcome,
-    Refusal, SegmentClient, Slot, Trouble, Vendor,
+    Refusal, SegmentClient, SegmentId, Slot, Trouble, Vendor,
 };
 
 /// How to call LaunchDarkly.
@@ -130,11 +130,11 @@ impl Client {
             return Outcome::Refused(Refusal::Credentials);
         };
         let connection = &delivery.connection;
-        match self
-            .stack
-            .attempt(connection, Errand::Delivery, request)
-            .await
-        {
+        let errand = Errand::Delivery(Origin {
+            environment: connection.client_side_id.clone(),
+            segment: delivery.segment.id.clone(),
+        });
+        match self.stack.attempt(connection, errand, request).await {
             Ok(answer) => {
                 let outcome = classify::outcome(answer.status, &answer.hints);
                 body::drain(answer.body, answer.deadline).await;
@@ -202,8 +202,16 @@ fn is_path_word(text: &str) -> bool {
 
 #[async_trait]
 impl SegmentClient for Client {
-    async fn ready(&self, connection: &Arc<Connection>, attempt: Attempt) -> Slot {
-        self.stack.throttle.ready(connection, attempt).await
+    async fn ready(
+        &self,
+        connection: &Arc<Connection>,
+        segment: &SegmentId,
+        attempt: Attempt,
+    ) -> Slot {
+        self.stack
+            .throttle
+            .ready(connection, segment, attempt)
+            .await
     }
 
     fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)> {

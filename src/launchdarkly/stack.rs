@@ -99,6 +99,7 @@ fn trouble(answer: &Result<Answer, Trouble>) -> Option<Trouble> {
 }
 
 fn feedback(answer: &Result<Answer, Trouble>, errand: Errand, started: Instant) -> Feedback {
+    let is_question = errand == Errand::Question;
     let none = Feedback {
         errand,
         started,
@@ -116,12 +117,13 @@ fn feedback(answer: &Result<Answer, Trouble>, errand: Errand, started: Instant) 
         }
     };
     // A question goes another way than deliveries: what is told of its route is not theirs.
-    let hints = match errand {
-        Errand::Delivery => answer.hints,
-        Errand::Question => answer.hints.of_account(),
+    let hints = if is_question {
+        answer.hints.of_account()
+    } else {
+        answer.hints
     };
     let remaining = hints.remaining();
-    if errand == Errand::Question && answer.hints.is_limit_of_route(answer.status) {
+    if is_question && answer.hints.is_limit_of_route(answer.status) {
         return Feedback { remaining, ..none };
     }
     Feedback {

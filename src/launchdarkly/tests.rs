@@ -38,8 +38,13 @@ fn to_acme() -> Delivery {
 }
 
 async fn deliver(client: &Client, delivery: &Delivery) -> Outcome {
-    let slot = client.ready(&delivery.connection, Attempt::First).await;
+    let slot = ready(client, &delivery.connection).await;
     client.apply(slot, delivery).await
+}
+
+async fn ready(client: &Client, connection: &Arc<Connection>) -> Slot {
+    let segment = SegmentId::new("vip").unwrap();
+    client.ready(connection, &segment, Attempt::First).await
 }
 
 #[tokio::test]
@@ -187,8 +192,8 @@ async fn a_token_that_works_is_asked_about_once_and_joins_its_accounts_pace() {
         }
     }
     assert_eq!(questions(&server), 2);
-    let _slot = client.ready(&one.connection, Attempt::First).await;
-    let other = client.ready(&two.connection, Attempt::First);
+    let _slot = ready(&client, &one.connection).await;
+    let other = ready(&client, &two.connection);
     assert!(timeout(Duration::from_millis(50), other).await.is_err());
 }
 
@@ -217,8 +222,8 @@ async fn a_credential_check_tells_the_account() {
     for token in [&one, &two] {
         drop(client.check_credentials(token).await);
     }
-    let _slot = client.ready(&one, Attempt::First).await;
-    let other = client.ready(&two, Attempt::First);
+    let _slot = ready(&client, &one).await;
+    let other = ready(&client, &two);
     assert!(timeout(Duration::from_millis(50), other).await.is_err());
 }
 

@@ -21,9 +21,9 @@ use tokio::time::Instant;
 
 use super::{
     account::Account,
-    pace::{Feedback, Hold, Pace},
+    pace::{Feedback, Hold, Origin, Pace},
 };
-use crate::domain::{Attempt, Connection, Slot};
+use crate::domain::{Attempt, Connection, SegmentId, Slot};
 
 /// How many tokens are remembered before those that nobody needs are looked for. Some 500
 /// bytes each, so the number matters little; it must only not grow for ever.
@@ -102,10 +102,19 @@ impl Throttle {
 
     /// Waits until a delivery of this connection's account may start. Cancel safe: the place in
     /// the queue is lost.
-    pub(super) async fn ready(&self, connection: &Connection, attempt: Attempt) -> Slot {
+    pub(super) async fn ready(
+        &self,
+        connection: &Connection,
+        segment: &SegmentId,
+        attempt: Attempt,
+    ) -> Slot {
         let account = self.account(connection);
+        let origin = Origin {
+            environment: connection.client_side_id.clone(),
+            segment: segment.clone(),
+        };
         // Its place keeps the account from being forgotten while it has calls under way.
-        Slot::holding(account.ready(attempt).await)
+        Slot::holding(account.ready(origin, attempt).await)
     }
 
     /// Waits until this connection's account may be asked something; cancel safe as well.
@@ -114,9 +123,9 @@ impl Throttle {
         Slot::holding(account.ready_to_ask().await)
     }
 
-    /// What holds this connection's account back.
+    /// What holds calls of this connection's environment back.
     pub(super) fn hold(&self, connection: &Connection) -> Option<Hold> {
-        self.known(connection)?.hold()
+        self.known(connection)?.hold(&connection.client_side_id)
     }
 
     /// What this connection's account was told to wait for; not a breaker, which lets probes
@@ -139,7 +148,7 @@ impl Throttle {
             return false;
         };
         let due = matches!(token.owner, Owner::Unknown { ask_after } if ask_after <= now);
-        let asks = due && token.account.is_at_ease();
+        let asks = due && token.account.is_at_ease(&connection.client_side_id);
         if asks {
             let ask_after = now + ASK_AGAIN;
             token.owner = Owner::Unknown { ask_after };
@@ -219,7 +228,7 @@ impl Accounts {
         self.by_token.retain(|_, token| {
             let account = &token.account;
             let in_use = Arc::strong_count(account) > tokens[&Arc::as_ptr(account)];
-            if !in_use && account.hold().is_none() {
+            if !in_use && account.hold_of_account().is_none() {
                 // One reference goes with this token.
                 tokens.entry(Arc::as_ptr(account)).and_modify(|n| *n -= 1);
                 return false;

@@ -177,7 +177,7 @@ impl Vendor {
 
 #[async_trait]
 impl SegmentClient for Vendor {
-    async fn ready(&self, _: &Arc<Connection>, _: Attempt) -> Slot {
+    async fn ready(&self, _: &Arc<Connection>, _: &SegmentId, _: Attempt) -> Slot {
         self.wait().await;
         while let Some(until) = self.hold() {
             tokio::time::sleep_until(until).await;

@@ -49,7 +49,7 @@ struct Call {
 
 #[async_trait]
 impl SegmentClient for Vendor {
-    async fn ready(&self, _: &Arc<Connection>, attempt: Attempt) -> Slot {
+    async fn ready(&self, _: &Arc<Connection>, _: &SegmentId, attempt: Attempt) -> Slot {
         self.attempts.lock().unwrap().push(attempt);
         let given = {
             let mut slots = self.slots.lock().unwrap();

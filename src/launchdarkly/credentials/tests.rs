@@ -327,19 +327,24 @@ async fn what_another_host_answers_holds_up_no_deliveries() {
 async fn a_check_asks_even_while_failures_hold_back_deliveries() {
     let server = but("/api/v2/segment-targets/", || status(503));
     let client = Client::new(server.settings()).unwrap();
-    let delivery = Delivery {
+    let segment = |id| SegmentRef::new(SegmentId::new(id).unwrap(), "VIP").unwrap();
+    let mut delivery = Delivery {
         connection: Arc::new(connection(TOKEN, NEAR)),
-        segment: SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP").unwrap(),
+        segment: segment("vip"),
         operation: Operation::Add,
         keys: vec![ContextKey::new("u-1").unwrap()],
     };
+    // Of two segments: one that fails alone is left to its lane.
+    let mut turn = ["vip", "gold"].into_iter().cycle();
     while client.held_until(&delivery.connection).is_none() {
-        let slot = client.ready(&delivery.connection, Attempt::First).await;
+        delivery.segment = segment(turn.next().unwrap());
+        let (connection, segment) = (&delivery.connection, &delivery.segment.id);
+        let slot = client.ready(connection, segment, Attempt::First).await;
         client.apply(slot, &delivery).await;
     }
     let until = client.held_until(&delivery.connection);
     // A delivery waits, and whoever asks does not wait behind it.
-    let waiting = client.ready(&delivery.connection, Attempt::First);
+    let waiting = client.ready(&delivery.connection, &delivery.segment.id, Attempt::First);
     let asked = client.check_credentials(&delivery.connection);
     let report = tokio::select! {
         biased;
