@@ -42,6 +42,21 @@ The sandbox itself
   GET, PUT, DELETE    /_sandbox/faults                         {\"latency_ms\":50,\"mishaps\":[{\"how\":{\"status\":503},\"rate\":0.2}]}
   GET, PUT, DELETE    /_sandbox/limits                         {\"global\":50,\"route\":20}
   POST                /_sandbox/reset
+
+Faults, of which each may be left out
+  path_prefix        which calls are harmed; /api/v2/segment-targets/ unless told
+  latency_ms, jitter_ms, seed
+  clock_ahead_ms     how far LaunchDarkly's clock is ahead: Date and X-Ratelimit-Reset of every answer
+  refused_keys       members for which a whole call is refused with 400
+  max_body_bytes, max_members                        larger calls are answered 413
+  mishaps            a list; the first that is drawn happens:
+    how              \"hang\", \"reset\", {\"redirect\":\"http://...\"}, or one of these with a status, as
+                     {\"status\":503}: status (LaunchDarkly's error; 2xx without a body), empty,
+                     json, text, page (HTML), garbage, huge (100 MiB), drip (a byte a second)
+    rate, calls      the share of calls, from 0 to 1; how many calls until it is over
+    when             instead (of applying the call), after_applying
+    account, environment, segment                    the account ID, client-side ID, cohort ID
+                     whose calls alone it hits
 ";
 
 pub(super) fn routes() -> Router<Sandbox> {

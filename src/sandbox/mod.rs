@@ -283,6 +283,12 @@ impl Sandbox {
         }
     }
 
+    /// LaunchDarkly's own clock, which a fault may set wrong.
+    fn launchdarkly_ms(&self) -> u64 {
+        let ahead_ms = self.lock().deck.faults().clock_ahead_ms;
+        now_ms().saturating_add_signed(ahead_ms)
+    }
+
     fn announce(&self) {
         self.0.activity.send_replace(());
     }
@@ -299,7 +305,7 @@ impl Sandbox {
     }
 }
 
-/// The wall clock as rate limits and the log write it.
+/// The wall clock as the log writes it.
 fn now_ms() -> u64 {
     u64::try_from(clock::epoch_millis(clock::now())).unwrap_or_default()
 }

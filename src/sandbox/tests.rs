@@ -1,6 +1,6 @@
 //! The sandbox as a caller meets it, without a socket.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::{
     body::{Body, to_bytes},
@@ -379,6 +379,108 @@ async fn answers_may_be_late_foul_endless_or_lead_astray() {
     let waited = Duration::from_millis(4 * 400) + Duration::from_secs(3_599);
     assert_eq!(started.elapsed().as_secs(), waited.as_secs());
     assert!(members(&sandbox).is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_launchdarklys_comes_in_the_form_asked_for() {
+    let sandbox = Sandbox::default();
+    // how, content type, what the body starts with
+    let table = [
+        ("status", 200, "", ""),
+        ("status", 421, "application/json", "{\"code\":"),
+        ("page", 200, "text/html; charset=utf-8", "<!DOCTYPE html>"),
+        ("page", 403, "text/html; charset=utf-8", "<!DOCTYPE html>"),
+        ("text", 502, "text/plain; charset=utf-8", "this answer"),
+        ("json", 201, "application/json", "{\"asked_for\":true}"),
+        ("empty", 403, "", ""),
+    ];
+    for (how, status, content_type, start) in table {
+        let faults = json!({"mishaps": [{"how": {how: status}}]});
+        let put = call(&sandbox, "PUT /_sandbox/faults", "", faults).await;
+        assert_eq!(put.status, 200, "{}", put.body);
+        let request = Request::post(TARGETS).body(Body::empty()).unwrap();
+        let response = sandbox.router().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, 1024).await.unwrap();
+        assert_eq!(parts.status, status, "{how}");
+        let seen = parts.headers.get(header::CONTENT_TYPE);
+        let seen = seen.map_or("", |seen| seen.to_str().unwrap());
+        assert_eq!(seen, content_type, "{how}");
+        assert!(bytes.starts_with(start.as_bytes()), "{how}: {bytes:?}");
+        assert_eq!(bytes.is_empty(), start.is_empty(), "{how}: {bytes:?}");
+        assert_eq!(sandbox.calls().last().unwrap().fault, Some(how));
+    }
+}
+
+#[tokio::test]
+async fn a_mishap_of_one_environment_or_segment_spares_the_others() {
+    let sandbox = Sandbox::default();
+    let unavailable = || Mishap::new(How::Status(StatusCode::SERVICE_UNAVAILABLE));
+    let post = |environment, cohort: &'static str| {
+        let mut body = order("add_members", environment, &["a"]);
+        body["parameters"]["integration_cohort_id"] = cohort.into();
+        body
+    };
+    for (mishap, statuses) in [
+        (
+            unavailable().of_environment(CLIENT_SIDE_ID),
+            [503, 503, 204],
+        ),
+        (unavailable().of_segment("vip"), [503, 204, 503]),
+        (
+            unavailable()
+                .of_environment(CLIENT_SIDE_ID)
+                .of_segment("vip"),
+            [503, 204, 204],
+        ),
+    ] {
+        sandbox.set_faults(Faults {
+            mishaps: vec![mishap],
+            ..Faults::default()
+        });
+        let line = format!("POST {TARGETS}");
+        let mut seen = vec![];
+        for body in [
+            post(CLIENT_SIDE_ID, "vip"),
+            post(CLIENT_SIDE_ID, "new"),
+            post(TEST_CLIENT_SIDE_ID, "vip"),
+        ] {
+            let reply = call(&sandbox, &line, WRITER_TOKEN, body).await;
+            seen.push(reply.status.as_u16());
+        }
+        assert_eq!(seen, statuses);
+        // A body that cannot be read is refused for what it is.
+        let unreadable = json!({"parameters": {"integration_project_id": CLIENT_SIDE_ID}});
+        let reply = call(&sandbox, &line, WRITER_TOKEN, unreadable).await;
+        assert_eq!(reply.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn launchdarklys_clock_may_be_ahead_or_behind() {
+    let sandbox = Sandbox::default();
+    for ahead_ms in [0, 3_600_000, -3_600_000, i64::MAX, i64::MIN] {
+        let faults = json!({"clock_ahead_ms": ahead_ms});
+        call(&sandbox, "PUT /_sandbox/faults", "", faults).await;
+        let least = now_ms().saturating_add_signed(ahead_ms);
+        let answer = get(&sandbox, "/api/v2/versions", READER_TOKEN).await;
+        let most = now_ms().saturating_add_signed(ahead_ms);
+        let reset = answer.header("x-ratelimit-reset");
+        assert!((least..=most.saturating_add(10_000)).contains(&reset));
+        for reply in [
+            answer,
+            get(&sandbox, "/api/v2/nowhere", "").await,
+            get(&sandbox, &format!("/sdk/goals/{CLIENT_SIDE_ID}"), "").await,
+        ] {
+            let date = reply.headers[header::DATE].to_str().unwrap();
+            let date = httpdate::parse_http_date(date).unwrap();
+            let date_ms = date.duration_since(UNIX_EPOCH).unwrap().as_millis();
+            let year_9999_ms = 253_402_300_799_000;
+            let whole_seconds = |ms: u64| u128::from(ms) / 1_000 * 1_000;
+            let expected = whole_seconds(least).min(year_9999_ms)..=most.into();
+            assert!(expected.contains(&date_ms), "{ahead_ms}: {date_ms}");
+        }
+    }
 }
 
 #[tokio::test]

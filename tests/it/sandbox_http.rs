@@ -2,9 +2,13 @@
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
-use launchdarkly_connector::sandbox::{
-    Faults, How, Mishap, Sandbox,
-    fixtures::{CLIENT_SIDE_ID, INTEGRATION, SDK_KEY, SEGMENT, WRITER_TOKEN},
+use http::{StatusCode, Version};
+use launchdarkly_connector::{
+    clock,
+    sandbox::{
+        Faults, How, Mishap, Sandbox,
+        fixtures::{CLIENT_SIDE_ID, INTEGRATION, SDK_KEY, SEGMENT, WRITER_TOKEN},
+    },
 };
 use serde_json::json;
 use tokio::{
@@ -135,4 +139,33 @@ async fn stopping_does_not_wait_for_open_streams_or_hung_calls() {
     running.stop().await;
     let end = soon("the stream ends", stream.chunk()).await;
     assert!(!matches!(end, Ok(Some(_))), "{end:?}");
+}
+
+#[tokio::test]
+async fn every_answer_has_launchdarklys_date_and_http2_is_spoken_without_tls() {
+    let running = Running::start().await;
+    let hour = Duration::from_secs(3_600);
+    running.sandbox.set_faults(Faults {
+        clock_ahead_ms: hour.as_millis().try_into().unwrap(),
+        mishaps: vec![Mishap::new(How::Page(StatusCode::OK)).for_calls(2)],
+        ..Faults::default()
+    });
+    let http2 = reqwest::Client::builder()
+        .no_proxy()
+        .http2_prior_knowledge()
+        .build()
+        .unwrap();
+    let path = format!("/api/v2/segment-targets/{INTEGRATION}");
+    let before = clock::now() - Duration::from_secs(1);
+    for (client, version) in [(http(), Version::HTTP_11), (http2, Version::HTTP_2)] {
+        let page = client.post(running.url(&path)).send().await.unwrap();
+        assert_eq!(page.version(), version);
+        let dates: Vec<_> = page.headers().get_all("date").iter().collect();
+        let date = httpdate::parse_http_date(dates[0].to_str().unwrap()).unwrap();
+        assert!((before + hour..=clock::now() + hour).contains(&date));
+        assert_eq!(dates.len(), 1);
+        assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+        assert!(page.text().await.unwrap().contains("</html>"));
+    }
+    running.stop().await;
 }
