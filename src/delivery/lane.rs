@@ -387,7 +387,7 @@ impl Lane {
                 retry_after,
             } => self.retry_later(trouble, retry_after),
             End::Held { until, trouble } => self.hold_back(trouble, until),
-            End::Refused(Refusal::Credentials) => {
+            End::Refused(Refusal::Unauthorized | Refusal::Forbidden) => {
                 // If they have been rotated meanwhile, the rest goes out with the new ones.
                 if self.target.condemn(revision) {
                     warn!("credentials were refused");

@@ -134,8 +134,10 @@ pub enum Refusal {
     Payload,
     /// The call's size.
     TooLarge,
-    /// The credentials, or their right to change this environment.
-    Credentials,
+    /// The token: the vendor does not accept it.
+    Unauthorized,
+    /// The token's right to make this change: its role, the plan, or an approval.
+    Forbidden,
     /// The segment or the route to it.
     Segment,
 }

@@ -124,7 +124,8 @@ fn refusal(status: StatusCode) -> Refusal {
     match status.as_u16() {
         400 | 422 => Refusal::Payload,
         413 => Refusal::TooLarge,
-        401 | 403 => Refusal::Credentials,
+        401 => Refusal::Unauthorized,
+        403 => Refusal::Forbidden,
         // The route or the kind of call, not its members: 404, 405, 415, redirects, the unknown.
         _ => Refusal::Segment,
     }
@@ -166,7 +167,8 @@ mod tests {
                 408 | 425 | 500..=599 => retry(Trouble::Status(code)),
                 400 | 422 => Outcome::Refused(Refusal::Payload),
                 413 => Outcome::Refused(Refusal::TooLarge),
-                401 | 403 => Outcome::Refused(Refusal::Credentials),
+                401 => Outcome::Refused(Refusal::Unauthorized),
+                403 => Outcome::Refused(Refusal::Forbidden),
                 _ => Outcome::Refused(Refusal::Segment),
             };
             assert_eq!(outcome(status(code), &Hints::default()), expected, "{code}");

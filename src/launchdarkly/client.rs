@@ -127,7 +127,7 @@ impl Client {
         };
         // All that stands in the request but the token has been checked before.
         let Ok(request) = self.request(delivery, members) else {
-            return Outcome::Refused(Refusal::Credentials);
+            return Outcome::Refused(Refusal::Unauthorized);
         };
         let connection = &delivery.connection;
         let errand = Errand::Delivery(Origin {

@@ -249,7 +249,7 @@ async fn what_cannot_be_sent_is_refused_without_a_call() {
     let payload = Outcome::Refused(Refusal::Payload);
     assert_eq!(deliver(&client, &nobody).await, payload);
     let split = delivery(connection("api\r\nx: y", "5a01"), &["u-1"]);
-    let credentials = Outcome::Refused(Refusal::Credentials);
+    let credentials = Outcome::Refused(Refusal::Unauthorized);
     assert_eq!(deliver(&client, &split).await, credentials);
     assert!(server.calls().is_empty());
 }

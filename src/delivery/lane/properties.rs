@@ -220,7 +220,7 @@ impl SegmentClient for Vendor {
             return Outcome::Refused(Refusal::Payload);
         }
         if self.refuses(token) {
-            return Outcome::Refused(Refusal::Credentials);
+            return Outcome::Refused(Refusal::Unauthorized);
         }
         match self.decide(&keys) {
             Fate::Applied => {
@@ -239,7 +239,7 @@ impl SegmentClient for Vendor {
             Fate::TooLarge => Outcome::Refused(Refusal::TooLarge),
             Fate::TokenRefused => {
                 self.refused_tokens.lock().unwrap().insert(token.to_owned());
-                Outcome::Refused(Refusal::Credentials)
+                Outcome::Refused(Refusal::Unauthorized)
             }
             Fate::SegmentRefused => {
                 *self.segment_refusals.lock().unwrap() += 1;

@@ -423,7 +423,7 @@ async fn one_member_that_is_too_large_does_not_make_calls_small() {
 
 #[tokio::test(start_paused = true)]
 async fn refused_credentials_condemn_the_destination_and_defer_its_records() {
-    let bench = Bench::new([Outcome::Refused(Refusal::Credentials)], &[]);
+    let bench = Bench::new([Outcome::Refused(Refusal::Unauthorized)], &[]);
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
     assert_eq!(
@@ -440,7 +440,7 @@ async fn refused_credentials_condemn_the_destination_and_defer_its_records() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_rotated_during_a_refused_call_is_used_for_the_next() {
-    let bench = Bench::new([Outcome::Refused(Refusal::Credentials)], &[]);
+    let bench = Bench::new([Outcome::Refused(Refusal::Unauthorized)], &[]);
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
     stream.lane.flush();
