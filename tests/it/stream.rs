@@ -10,15 +10,17 @@ use launchdarkly_connector::{
     },
     sandbox::{
         Faults, Hidden, How, Mishap,
-        fixtures::{CLIENT_SIDE_ID, OTHER_ACCOUNT, READER_TOKEN, WRITER_TOKEN},
+        fixtures::{
+            CLIENT_SIDE_ID, OTHER_ACCOUNT, READER_TOKEN, TEST_CLIENT_SIDE_ID, WRITER_TOKEN,
+        },
     },
 };
 use tonic::Code;
 
 use crate::{
     house::{
-        House, ORGANIZATION, SEGMENT, Stream, ack, connect, destination, open, reason, record,
-        results, soon,
+        House, ORGANIZATION, SEGMENT, Stream, ack, connect, destination, open, open_into, reason,
+        record, results, soon,
     },
     support::scrape::Counts,
 };
@@ -917,4 +919,36 @@ async fn a_destination_that_is_stuck_leaves_room_for_the_others() {
     }
     busy.finish().await.1.unwrap();
     assert_eq!(house.members().len(), 20_000);
+}
+
+#[tokio::test]
+async fn an_environment_that_never_answers_holds_up_no_other_of_its_account() {
+    // Longer than this test waits: what hangs, hangs for good.
+    let house = House::start_with(|s| {
+        s.launch_darkly.attempt_timeout = Duration::from_secs(60);
+    })
+    .await;
+    let sick = house.create_in("sick", TEST_CLIENT_SIDE_ID).await;
+    let well = house.create("well").await;
+    house.sandbox.set_faults(Faults {
+        mishaps: vec![Mishap::new(How::Hang).of_environment(TEST_CLIENT_SIDE_ID)],
+        ..Faults::default()
+    });
+    let mut stream = house.open(&well).await;
+    stream.add(&["first"]).await;
+    stream.committed(1).await;
+    let mut stuck = Vec::new();
+    for n in 0..20 {
+        let segment = format!("segment-{n}");
+        let stream = house.open_with(open_into(&sick, &segment)).await;
+        stream.add(&["u-1"]).await;
+        stuck.push(stream);
+    }
+    house
+        .until("the sick one is called", |s| s.totals().calls >= 3)
+        .await;
+    for n in 2..40 {
+        stream.add(&[&n.to_string()]).await;
+        stream.committed(n).await;
+    }
 }
