@@ -146,7 +146,9 @@ pub(super) struct Lane {
     /// Resolves when the client lets the next call start.
     ready: Option<BoxFuture<'static, Slot>>,
     linger: Duration,
-    /// Most members of a call; falls when the vendor finds one too large, and stays.
+    /// Most members of a call that the operator allows.
+    most: usize,
+    /// Most members of the next call: what the vendor is known to take, and no more than `most`.
     limit: usize,
     /// What its calls have met so far in the environment that it delivers to.
     record: Record,
@@ -192,6 +194,7 @@ impl Lane {
             calls: JoinSet::new(),
             ready: None,
             linger: settings.linger,
+            most: settings.max_members_per_call,
             limit: settings.max_members_per_call,
             record: Record::default(),
             followed: None,
@@ -342,6 +345,7 @@ impl Lane {
             return;
         };
         self.batch.expire(now, self.last_trouble);
+        self.heed_limit(&connection);
         let Some(sealed) = self.batch.seal(self.rule(), now) else {
             return;
         };
@@ -356,6 +360,12 @@ impl Lane {
         self.calls.spawn(call.run(slot, sealed));
     }
 
+    /// Takes over what any call of the account has met.
+    fn heed_limit(&mut self, connection: &Connection) {
+        let known = self.client.most_members(connection);
+        self.limit = known.map_or(self.most, |known| known.min(self.most));
+    }
+
     /// Takes in what a call left behind.
     fn conclude(&mut self, report: Report) {
         let Report {
@@ -364,16 +374,11 @@ impl Lane {
             end,
             applied,
             record,
-            limit,
             revision,
         } = report;
         self.batch.release(&keys);
         self.batch.restore(left);
         self.record.learn(record);
-        if let Some(limit) = limit.filter(|limit| *limit < self.limit) {
-            info!(limit, "a call was too large, the limit falls");
-            self.limit = limit;
-        }
         if applied {
             self.failures = 0;
             self.window.succeeded();

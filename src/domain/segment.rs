@@ -153,8 +153,12 @@ pub enum Trouble {
     Status(u16),
     /// No answer in time; the change may have been made.
     TimedOut,
-    /// No connection, or it broke; the change may have been made.
+    /// No connection could be made.
     Connection,
+    /// The connection broke; the change may have been made.
+    Broken,
+    /// Something between here and the vendor answered in its place; the change may have been made.
+    Intercepted(u16),
 }
 
 impl fmt::Display for Trouble {
@@ -165,6 +169,12 @@ impl fmt::Display for Trouble {
             Self::Status(status) => write!(f, "LaunchDarkly answered status {status}"),
             Self::TimedOut => f.write_str("LaunchDarkly did not answer in time"),
             Self::Connection => f.write_str("LaunchDarkly could not be reached"),
+            Self::Broken => f.write_str("the connection to LaunchDarkly broke"),
+            Self::Intercepted(status) => write!(
+                f,
+                "something between this service and LaunchDarkly, such as a proxy or a sign-in page, \
+                 answered in its place with status {status}"
+            ),
         }
     }
 }
@@ -222,6 +232,13 @@ pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
 
     /// Until when [`ready`](Self::ready) is known to hold calls back, and why.
     fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)>;
+
+    /// Most members that a call with this connection should have, as far as calls that were too
+    /// large have told.
+    fn most_members(&self, connection: &Connection) -> Option<usize>;
+
+    /// Tells that no more than so many members seem to fit into a call with this connection.
+    fn learn_most_members(&self, connection: &Connection, members: usize);
 
     /// Makes one call; ends within the client's attempt time-out.
     async fn apply(&self, slot: Slot, delivery: &Delivery) -> Outcome;

@@ -179,6 +179,18 @@ impl Account {
         self.state().pace.is_at_ease(environment, Instant::now())
     }
 
+    /// Most members to put into a call, if a limit is known.
+    pub(super) fn most_members(&self) -> Option<usize> {
+        self.state().pace.most_members(Instant::now())
+    }
+
+    /// No more than so many members seem to fit into a call.
+    pub(super) fn learn_most_members(&self, members: usize) {
+        self.state()
+            .pace
+            .learn_most_members(members, Instant::now());
+    }
+
     /// Takes over what an account was told that turned out to be this one.
     pub(super) fn inherit(&self, other: &Self) {
         // One lock after the other: two at once could wait for each other.

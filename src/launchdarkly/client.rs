@@ -13,10 +13,10 @@ use tokio::{task::JoinSet, time::Instant};
 use tracing::{Instrument, info_span};
 
 use super::{
-    actions, body, classify, credentials,
+    actions, credentials,
     hosts::{Endpoint, Hosts},
     identify::identify,
-    pace::{Errand, Origin},
+    pace::Origin,
     stack::{Stack, Unwritable, authorized},
     throttle::Throttle,
     transport::{Http, Peer, Transport},
@@ -129,22 +129,13 @@ impl Client {
         let Ok(request) = self.request(delivery, members) else {
             return Outcome::Refused(Refusal::Unauthorized);
         };
-        let connection = &delivery.connection;
-        let errand = Errand::Delivery(Origin {
-            environment: connection.client_side_id.clone(),
+        let origin = Origin {
+            environment: delivery.connection.client_side_id.clone(),
             segment: delivery.segment.id.clone(),
-        });
-        match self.stack.attempt(connection, errand, request).await {
-            Ok(answer) => {
-                let outcome = classify::outcome(answer.status, &answer.hints);
-                body::drain(answer.body, answer.deadline).await;
-                outcome
-            }
-            Err(trouble) => Outcome::Retry {
-                trouble,
-                retry_after: None,
-            },
-        }
+        };
+        self.stack
+            .deliver(&delivery.connection, origin, request)
+            .await
     }
 
     /// Asks whose a token is that has just worked, if that is not known. Nobody waits for it.
@@ -217,6 +208,14 @@ impl SegmentClient for Client {
     fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)> {
         let hold = self.stack.throttle.hold(connection)?;
         Some((hold.until, hold.trouble))
+    }
+
+    fn most_members(&self, connection: &Connection) -> Option<usize> {
+        self.stack.throttle.most_members(connection)
+    }
+
+    fn learn_most_members(&self, connection: &Connection, members: usize) {
+        self.stack.throttle.learn_most_members(connection, members);
     }
 
     async fn apply(&self, slot: Slot, delivery: &Delivery) -> Outcome {

@@ -15,6 +15,7 @@ mod credentials;
 mod hosts;
 mod identify;
 mod pace;
+mod renewal;
 mod stack;
 mod throttle;
 mod transport;

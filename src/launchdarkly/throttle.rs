@@ -134,6 +134,16 @@ impl Throttle {
         self.known(connection)?.told_to_wait()
     }
 
+    /// Most members to put into a call of this connection's account, if a limit is known.
+    pub(super) fn most_members(&self, connection: &Connection) -> Option<usize> {
+        self.known(connection)?.most_members()
+    }
+
+    /// No more than so many members seem to fit into a call of this connection's account.
+    pub(super) fn learn_most_members(&self, connection: &Connection, members: usize) {
+        self.account(connection).learn_most_members(members);
+    }
+
     /// Learns from a call.
     pub(super) fn observe(&self, connection: &Connection, feedback: &Feedback) {
         self.account(connection).observe(feedback);

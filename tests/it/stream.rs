@@ -637,29 +637,39 @@ async fn one_refused_member_fails_alone() {
 }
 
 #[tokio::test]
-async fn an_untrustworthy_vendor_is_bounded_and_classified() {
-    for how in [
-        How::Garbage(OK),
-        How::Huge(OK),
-        How::Drip(OK),
-        How::Redirect("http://127.0.0.1:9/".into()),
+async fn what_answers_in_launchdarklys_place_is_told_and_tried_again() {
+    const IN_ITS_PLACE: &str = "answered in its place";
+    for (how, told) in [
+        (How::Page(OK), IN_ITS_PLACE),
+        (How::Page(StatusCode::UNAUTHORIZED), IN_ITS_PLACE),
+        (How::Page(StatusCode::FORBIDDEN), IN_ITS_PLACE),
+        (How::Page(StatusCode::NOT_FOUND), IN_ITS_PLACE),
+        (How::Page(StatusCode::BAD_REQUEST), IN_ITS_PLACE),
+        (
+            How::Status(StatusCode::PROXY_AUTHENTICATION_REQUIRED),
+            IN_ITS_PLACE,
+        ),
+        (How::Redirect("http://127.0.0.1:9/".into()), IN_ITS_PLACE),
+        (How::Garbage(OK), IN_ITS_PLACE),
+        (How::Huge(OK), IN_ITS_PLACE),
+        (How::Drip(OK), "did not answer in time"),
+        (How::Status(StatusCode::MISDIRECTED_REQUEST), "status 421"),
     ] {
         let house =
-            House::start_with(|s| s.launch_darkly.attempt_timeout = Duration::from_secs(2)).await;
+            House::start_with(|s| s.launch_darkly.attempt_timeout = Duration::from_secs(1)).await;
         let name = house.create("vip").await;
-        house.sandbox.set_faults(faults(Mishap::new(how.clone())));
-        let mut stream = house.open(&name).await;
+        let twice = Mishap::new(how.clone()).for_calls(2);
+        house.sandbox.set_faults(faults(twice));
+        let stream = house.open(&name).await;
         stream.add(&["a"]).await;
-        stream.half_close();
-        let (answers, ended) = stream.end().await;
-        match &how {
-            How::Redirect(_) => assert_eq!(reason(&ended.unwrap_err()), "SEGMENT_REJECTED"),
-            // A status of success counts, whatever body comes with it.
-            _ => {
-                ended.unwrap_or_else(|status| panic!("{how:?}: {status:?}"));
-                assert_eq!(answers.results().len(), 1, "{how:?}");
-            }
-        }
+        let (answers, ended) = stream.finish().await;
+        ended.unwrap_or_else(|status| panic!("{how:?}: {status:?}"));
+        let results: Vec<_> = answers.results().into_values().collect();
+        assert_eq!(results, [None], "{how:?}");
+        assert_eq!(house.members(), ["a"], "{how:?}");
+        let notices = &answers.notices;
+        let tells = |notice: &pb::Notice| notice.message.contains(told);
+        assert!(notices.iter().any(tells), "{how:?}: {notices:?}");
     }
 }
 
@@ -951,4 +961,26 @@ async fn an_environment_that_never_answers_holds_up_no_other_of_its_account() {
         stream.add(&[&n.to_string()]).await;
         stream.committed(n).await;
     }
+}
+
+#[tokio::test]
+async fn a_limit_of_members_that_one_segment_has_met_holds_for_the_others_of_the_account() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    house.sandbox.set_faults(Faults {
+        max_members: Some(100),
+        ..Faults::default()
+    });
+    let keys: Vec<_> = (0..1000).map(|n| format!("u-{n}")).collect();
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    let mut refused = Vec::new();
+    for segment in ["first", "second", "third"] {
+        let mut stream = house.open_with(open_into(&name, segment)).await;
+        stream.add(&keys).await;
+        stream.committed(1000).await;
+        let calls = house.deliveries();
+        refused.push(calls.iter().filter(|call| call.status == Some(413)).count());
+    }
+    assert!(refused[0] > 0);
+    assert_eq!(refused, [refused[0]; 3], "each has met the limit anew");
 }

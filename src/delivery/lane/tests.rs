@@ -35,6 +35,8 @@ struct Vendor {
     slots: Mutex<usize>,
     /// The token whose account was told to wait, and until when.
     held: Mutex<Option<(&'static str, Instant)>>,
+    /// What calls that were too large have told.
+    most_members: Mutex<Option<usize>>,
     /// What a destination becomes in the moment in which the next slot is given.
     becomes: Mutex<Option<(Arc<Targets>, DestinationUid, TargetState)>>,
 }
@@ -69,6 +71,14 @@ impl SegmentClient for Vendor {
         let (token, until) = (*self.held.lock().unwrap())?;
         let holds = token == connection.access_token.expose() && Instant::now() < until;
         holds.then_some((until, Trouble::RateLimited))
+    }
+
+    fn most_members(&self, _: &Connection) -> Option<usize> {
+        *self.most_members.lock().unwrap()
+    }
+
+    fn learn_most_members(&self, _: &Connection, members: usize) {
+        *self.most_members.lock().unwrap() = Some(members);
     }
 
     async fn apply(&self, _: Slot, delivery: &Delivery) -> Outcome {
@@ -147,6 +157,7 @@ impl Bench {
             overlapping: Mutex::default(),
             slots: Mutex::new(usize::MAX),
             held: Mutex::default(),
+            most_members: Mutex::default(),
             becomes: Mutex::default(),
         });
         let (targets, _condemned) = Targets::new();

@@ -15,7 +15,9 @@ use crate::{
     },
     launchdarkly::{
         Client, Settings, actions,
-        testing::{Call, Server, connection, endless, json as reply, stalling, status},
+        testing::{
+            Call, Server, connection, endless, json as reply, page as sign_in, stalling, status,
+        },
     },
 };
 
@@ -276,13 +278,18 @@ async fn an_answer_that_is_none_says_nothing_about_the_credentials() {
         (but(identity, || status(500)), Trouble::Status(500)),
         (but(identity, || status(404)), Trouble::Status(404)),
         (but(identity, || status(429)), Trouble::RateLimited),
-        (but(identity, moved), Trouble::Status(302)),
-        (but(identity, garbage), Trouble::Status(200)),
-        (but(identity, || endless(200)), Trouble::Status(200)),
+        (but(identity, moved), Trouble::Intercepted(302)),
+        (but(identity, garbage), Trouble::Intercepted(200)),
+        (but(identity, || endless(200)), Trouble::Intercepted(200)),
         (but(identity, || stalling(200)), Trouble::TimedOut),
         (but(identity, || None), Trouble::TimedOut),
+        (but(identity, || sign_in(401)), Trouble::Intercepted(401)),
+        (
+            but("/api/v2/tokens/", || sign_in(403)),
+            Trouble::Intercepted(403),
+        ),
         (but("/api/v2/tokens/", || status(502)), Trouble::Status(502)),
-        (but("/api/v2/projects?", garbage), Trouble::Status(200)),
+        (but("/api/v2/projects?", garbage), Trouble::Intercepted(200)),
         (but("/sdk/goals/", || status(503)), Trouble::Status(503)),
     ] {
         let client = Client::new(Settings {

@@ -9,6 +9,7 @@
 //! | [`gate`] | account | the moment, and calls until a reset | `Retry-After`, `X-Ratelimit-*` |
 //! | [`breaker`] | account and environment | whether to call at all | failures in a row |
 //! | [`budget`] | account | repeated attempts | first attempts, time, successes in a row |
+//! | [`size`] | account | members of a call | 413 |
 //!
 //! LaunchDarkly counts rates by account. But what hangs or fails is often one environment, or one
 //! segment. So trouble is first that of the segment, whose lane backs off; then that of its
@@ -40,6 +41,7 @@ mod environment;
 mod gate;
 mod limit;
 mod line;
+mod size;
 
 use std::{cell::Cell, num::NonZeroU16, time::Duration};
 
@@ -54,6 +56,7 @@ use self::{
     gate::Gate,
     limit::Limit,
     line::{Line, Verdict},
+    size::Size,
 };
 use crate::domain::{Attempt, ClientSideId, SegmentId, Trouble};
 
@@ -138,6 +141,7 @@ pub(super) struct Pace {
     gate: Gate,
     breaker: Breaker<ClientSideId>,
     budget: Budget,
+    size: Size,
     crowd: Crowd<ClientSideId>,
     environments: Environments,
     /// Questions under way.
@@ -153,6 +157,7 @@ impl Pace {
             gate: Gate::default(),
             breaker: Breaker::new(),
             budget: Budget::new(now),
+            size: Size::default(),
             crowd: Crowd::new(),
             environments: Environments::new(most),
             questions: 0,
@@ -345,6 +350,21 @@ impl Pace {
     /// What the account was told to wait for at `now`; not the breaker, which lets probes pass.
     pub(super) fn told_to_wait(&self, now: Instant) -> Option<Hold> {
         self.gate.hold(now)
+    }
+
+    /// Most members to put into a call at `now`, if a limit is known.
+    pub(super) fn most_members(&mut self, now: Instant) -> Option<usize> {
+        self.size.limit(now)
+    }
+
+    /// No more than so many members seem to fit into a call.
+    pub(super) fn learn_most_members(&mut self, members: usize, now: Instant) {
+        if self.size.learn(members, now) {
+            tracing::info!(
+                members,
+                "a call was too large: calls of the account get smaller"
+            );
+        }
     }
 
     /// Takes over a hold from another pace, which turned out to be the same account's.
