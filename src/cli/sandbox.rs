@@ -116,6 +116,7 @@ fn describe(url: &str) {
         fixtures::SEGMENT
     ));
     say(format_args!("SDK key\n  {}", fixtures::SDK_KEY));
+    say(format_args!("mobile key\n  {}", fixtures::MOBILE_KEY));
     say(format_args!(
         "\nfaults, limits and what it was told: curl {url}/"
     ));

@@ -260,14 +260,14 @@ fn project_item(project: &Project) -> Value {
     })
 }
 
-/// Holds the SDK key, as LaunchDarkly's does: one more reason never to log such an answer.
+/// Holds the keys of SDKs, as LaunchDarkly's does: one more reason never to log such an answer.
 fn environment_item(environment: &Environment) -> Value {
     json!({
         "_id": environment.client_side_id,
         "key": environment.key,
         "name": environment.name,
         "apiKey": environment.sdk_key,
-        "mobileKey": format!("mob-{}", environment.client_side_id),
+        "mobileKey": environment.mobile_key,
         "color": "417505",
         "defaultTtl": 0,
         "secureMode": false,

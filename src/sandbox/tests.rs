@@ -15,10 +15,10 @@ const TARGETS: &str = "/api/v2/segment-targets/zeotap";
 /// A window that has not ended since the epoch, so that no test straddles two.
 const ENDLESS_MS: u64 = u64::MAX;
 
-struct Reply {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Value,
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Value,
 }
 
 impl Reply {
@@ -27,7 +27,7 @@ impl Reply {
     }
 }
 
-async fn call(sandbox: &Sandbox, line: &str, token: &str, body: Value) -> Reply {
+pub(super) async fn call(sandbox: &Sandbox, line: &str, token: &str, body: Value) -> Reply {
     let (method, path) = line.split_once(' ').unwrap();
     let request = Request::builder()
         .method(method)
@@ -48,7 +48,7 @@ async fn call(sandbox: &Sandbox, line: &str, token: &str, body: Value) -> Reply 
     }
 }
 
-async fn get(sandbox: &Sandbox, path: &str, token: &str) -> Reply {
+pub(super) async fn get(sandbox: &Sandbox, path: &str, token: &str) -> Reply {
     call(sandbox, &format!("GET {path}"), token, Value::Null).await
 }
 
@@ -62,7 +62,7 @@ fn order(action: &str, environment: &str, keys: &[&str]) -> Value {
         "integration_cohort_name": "VIP", "members": members}})
 }
 
-async fn send(sandbox: &Sandbox, action: &str, keys: &[&str]) -> Reply {
+pub(super) async fn send(sandbox: &Sandbox, action: &str, keys: &[&str]) -> Reply {
     let body = order(action, CLIENT_SIDE_ID, keys);
     call(sandbox, &format!("POST {TARGETS}"), WRITER_TOKEN, body).await
 }
@@ -540,6 +540,28 @@ async fn a_flag_for_another_segment_can_be_added_while_it_runs() {
         get(&sandbox, "/sdk/latest-all", WRITER_TOKEN).await.status,
         401
     );
+}
+
+#[tokio::test]
+async fn the_front_page_names_what_there_is() {
+    let sandbox = Sandbox::default();
+    let request = Request::get("/").body(Body::empty()).unwrap();
+    let response = sandbox.router().oneshot(request).await.unwrap();
+    let page = to_bytes(response.into_body(), 1024 * 1024).await.unwrap();
+    let page = String::from_utf8(page.to_vec()).unwrap();
+    for word in [
+        CLIENT_SIDE_ID,
+        SDK_KEY,
+        MOBILE_KEY,
+        WRITER_TOKEN,
+        FLAG,
+        "/msdk/evalx/context",
+        "clock_ahead_ms",
+        "segment",
+    ] {
+        assert!(page.contains(word), "{word}");
+    }
+    assert!(page.lines().all(|line| line.len() <= 100), "too wide");
 }
 
 #[tokio::test]
