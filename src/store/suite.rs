@@ -69,7 +69,12 @@ pub(super) fn destination(id: &str) -> Destination {
     let mapping = FieldMapping {
         field: CONTEXT_KEY_FIELD.into(),
         sources: ["user_id".to_owned(), "e-mail \"quoted\"".to_owned()].into(),
-        transforms: vec![Transform::Trim, Transform::Lowercase, Transform::Sha256Hex],
+        transforms: vec![
+            Transform::Nfc,
+            Transform::Trim,
+            Transform::Lowercase,
+            Transform::Sha256Hex,
+        ],
     };
     Destination {
         name: format!("organizations/Acme.1/destinations/{id}")

@@ -7,6 +7,7 @@
 mod cli;
 mod executor;
 mod floors;
+mod form;
 mod history;
 mod house;
 mod interleavings;

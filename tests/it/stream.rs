@@ -68,6 +68,8 @@ async fn a_bad_record_is_rejected_alone() {
             record("  ", Operation::Add),
             record(&"x".repeat(2000), Operation::Add),
             record("x\u{7}y", Operation::Add),
+            record("x\u{200B}y", Operation::Add),
+            record("\u{FEFF}\u{200B}", Operation::Add),
             pb::IdentifierRecord {
                 operation: 9,
                 ..record("z", Operation::Add)
@@ -88,6 +90,8 @@ async fn a_bad_record_is_rejected_alone() {
         [
             "",
             "IDENTIFIER_MISSING",
+            "IDENTIFIER_INVALID",
+            "IDENTIFIER_INVALID",
             "IDENTIFIER_INVALID",
             "IDENTIFIER_INVALID",
             "IDENTIFIER_INVALID",

@@ -64,7 +64,7 @@ pub struct SendArgs {
     segment_name: String,
 
     /// Replaces the destination's mapping, such as context_key=user_id,email:trim,lowercase
-    /// (transforms: trim, lowercase, sha256)
+    /// (transforms: trim, lowercase, sha256, nfc)
     #[arg(long, value_name = "MAPPING")]
     map: Vec<MapArg>,
 

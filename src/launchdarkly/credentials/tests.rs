@@ -3,10 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::response::{IntoResponse, Response};
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{advice, advice::Advice, hints};
+use super::{advice, advice::Advice};
 use crate::{
     domain::{
         Attempt, CheckKind, CheckOutcome, Connection, ContextKey, CredentialFacts,
@@ -14,7 +13,7 @@ use crate::{
         Trouble, Vendor,
     },
     launchdarkly::{
-        Client, Settings, actions,
+        Client, Settings,
         testing::{
             Call, Server, connection, endless, json as reply, page as sign_in, stalling, status,
         },
@@ -372,26 +371,4 @@ async fn a_list_without_end_is_given_up() {
         maybe(advice::ENVIRONMENTS_NOT_ALL_LISTED)
     );
     assert!(server.calls().len() < 60);
-}
-
-fn form_takes(path: &str, value: &str) -> bool {
-    let action = actions::all().remove(0);
-    let mut fields = action.destination_fields.into_iter();
-    let field = fields.find(|field| field.path == path).unwrap();
-    regex::Regex::new(&field.pattern).unwrap().is_match(value)
-}
-
-proptest! {
-    #[test]
-    fn no_form_refuses_credentials_that_are_not_plainly_wrong(
-        value in "(api-|sdk-)?[a-z0-9 _.\\-\n\u{7f}é]{0,6}"
-    ) {
-        let credentials = connection(&value, &value);
-        if hints::access_token(&credentials.access_token).is_none() {
-            prop_assert!(form_takes(super::TOKEN_FIELD, &value));
-        }
-        if hints::client_side_id(&credentials.client_side_id).is_none() {
-            prop_assert!(form_takes(super::CLIENT_SIDE_ID_FIELD, &value));
-        }
-    }
 }

@@ -3,7 +3,7 @@ use prost::Message;
 
 use super::*;
 use crate::{
-    domain::{KeyError, RecordError},
+    domain::{KeyError, RecordError, Unseen},
     server::status::{Blame, Reason},
 };
 
@@ -96,7 +96,7 @@ fn the_largest_ack_is_one_that_clients_accept() {
     });
     let invalid = Failure::from(RecordError::IdentifierInvalid {
         source_name: "x".repeat(256),
-        reason: KeyError::Control,
+        reason: KeyError::Unseen(Unseen::Invisible('\u{E0FFF}')),
     });
     let mut ledger = Ledger::new(1000, 10_000);
     ledger.admit(&batch(None, 1000)).unwrap();

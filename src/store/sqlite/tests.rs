@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use super::{OpenError, OpenProblem, SqliteStore, open};
 use crate::{
     domain::{ClientSideId, Destination},
+    secret::AccessToken,
     store::{
         Error, KeyRing, Once, Store,
         keys::KeyId,
@@ -221,6 +222,26 @@ async fn a_damaged_row_is_named_and_can_be_deleted() {
             Some(there.uid)
         );
     }
+}
+
+#[tokio::test]
+async fn what_was_stored_before_the_rules_grew_stricter_still_loads() {
+    let disk = Disk::new();
+    let store = disk.store().await;
+    let mut old = destination("a");
+    old.connection.access_token = AccessToken::new("sdk-1".into());
+    old.connection.client_side_id = ClientSideId::new("my-project".into());
+    store.create(&old, None).await.unwrap();
+    run_on_writer(
+        &store,
+        "UPDATE destinations SET display_name = char(8203), mapping = \
+         replace(mapping, 'user_id', 'user_id' || char(8203))",
+    )
+    .await;
+    let found = store.get(&old.name).await.unwrap().unwrap();
+    assert_eq!(found.connection, old.connection);
+    assert_eq!(found.display_name.as_str(), "\u{200B}");
+    assert_eq!(found.mapping.fields()[0].sources[0], "user_id\u{200B}");
 }
 
 #[tokio::test]
