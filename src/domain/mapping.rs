@@ -72,6 +72,10 @@ fn sha256_hex(bytes: &[u8]) -> String {
 /// such errors fit into a message.
 const NAMED: usize = 8;
 
+/// What is told of a record that has an identifier by the right name, to all appearances.
+const LOOKALIKE: &str =
+    "; one is there with white space or an invisible character at an end of its name";
+
 /// Fills one field of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldMapping {
@@ -138,12 +142,15 @@ pub enum MappingError {
 pub enum RecordError {
     /// None of the sources is present and filled.
     #[error(
-        "the record has no value under any of the mapped identifiers: {}",
-        listed(sources)
+        "the record has no value under any of the mapped identifiers: {}{}",
+        listed(sources),
+        if *has_lookalike { LOOKALIKE } else { "" }
     )]
     IdentifierMissing {
         /// The names that were looked for; the mapping's, which may be long and is shared.
         sources: Arc<[String]>,
+        /// Whether one of them is there but for what nobody can see at an end of its name.
+        has_lookalike: bool,
     },
     /// There is a value, but it cannot be a context key.
     #[error("the identifier {source_name} {reason}")]
@@ -237,8 +244,16 @@ fn missing(sources: &Arc<[String]>, identifiers: &HashMap<String, String>) -> Re
         },
         None => RecordError::IdentifierMissing {
             sources: Arc::clone(sources),
+            has_lookalike: identifiers.keys().any(|name| looks_like_any(name, sources)),
         },
     }
+}
+
+/// Whether a name would be one of these without what nobody can see at its ends, such as the
+/// byte-order mark of the file that it comes from.
+fn looks_like_any(name: &str, sources: &[String]) -> bool {
+    let seen = sight::trim(name);
+    seen.len() < name.len() && sources.iter().any(|source| source == seen)
 }
 
 /// The first of these names, as many as an error shows.

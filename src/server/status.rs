@@ -301,7 +301,7 @@ impl Failure {
             Self::StreamSuperseded(stream_id) => vec![("stream_id", stream_id.clone())],
             Self::SegmentRejected(segment) => vec![("segment_id", segment.to_string())],
             Self::TooManyStreams { limit } => vec![("limit", limit.to_string())],
-            Self::Record(RecordError::IdentifierMissing { sources }) => {
+            Self::Record(RecordError::IdentifierMissing { sources, .. }) => {
                 vec![("sources", shown(sources).join(","))]
             }
             Self::Record(RecordError::IdentifierInvalid { source_name, .. }) => {

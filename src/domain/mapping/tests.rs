@@ -55,7 +55,8 @@ fn absent_and_blank_identifiers_are_told_apart() {
     assert_eq!(
         key_of(mapping(&sources, &[]), &[("phone", "1")]),
         Err(RecordError::IdentifierMissing {
-            sources: ["user_id".to_owned(), "email".to_owned()].into()
+            sources: ["user_id".to_owned(), "email".to_owned()].into(),
+            has_lookalike: false,
         })
     );
     assert_eq!(
@@ -65,6 +66,18 @@ fn absent_and_blank_identifiers_are_told_apart() {
             reason: KeyError::Blank
         })
     );
+}
+
+#[test]
+fn an_identifier_whose_name_only_looks_right_is_told() {
+    let words = |name| {
+        let refused = key_of(mapping(&["user_id", "email"], &[]), &[(name, "ada")]);
+        refused.unwrap_err().to_string()
+    };
+    for name in ["\u{FEFF}user_id", "user_id ", "email\u{200B}"] {
+        assert!(words(name).ends_with(LOOKALIKE), "{name:?}");
+    }
+    assert!(!words("phone ").ends_with(LOOKALIKE));
 }
 
 #[test]

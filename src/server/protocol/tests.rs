@@ -93,6 +93,7 @@ fn the_largest_ack_is_one_that_clients_accept() {
     let sources: Vec<_> = (0..32).map(|n| format!("{n:0>256}")).collect();
     let missing = Failure::from(RecordError::IdentifierMissing {
         sources: sources.into(),
+        has_lookalike: true,
     });
     let invalid = Failure::from(RecordError::IdentifierInvalid {
         source_name: "x".repeat(256),
