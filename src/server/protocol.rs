@@ -5,6 +5,9 @@
 //! | unset | 1 | the next one |
 //! | the next one | any positive value is | accepted |
 //! | anything else | refused if not positive | `OUT_OF_RANGE` |
+//!
+//! A batch without records is a heartbeat. One that sets no `first_sequence` says nothing about
+//! numbers; one that does is held to the table, and may begin the numbering.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -52,17 +55,15 @@ impl Ledger {
         }
     }
 
-    /// Numbers a batch; returns the sequence of its first record.
+    /// Numbers a batch; returns the sequence of its first record, or of the next one if it has none.
     ///
     /// # Errors
     /// Breaking a stream rule, which ends the stream.
     pub(super) fn admit(&mut self, batch: &pb::IdentifierBatch) -> Result<i64, Failure> {
         let len = batch.records.len();
-        if len == 0 {
-            return Err(Failure::invalid(
-                "batch.records",
-                "must hold at least one record",
-            ));
+        // A sender that resumes may send a heartbeat before it says where its numbers begin.
+        if len == 0 && batch.first_sequence.is_none() {
+            return Ok(self.next.unwrap_or(1));
         }
         if len > self.max_batch_records {
             let limit = self.max_batch_records;

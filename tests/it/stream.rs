@@ -121,10 +121,10 @@ async fn breaking_a_stream_rule_ends_the_stream_after_the_known_results() {
             "STREAM_PROTOCOL",
         ),
         (
-            "empty batch",
-            batch(None, vec![]),
-            Code::InvalidArgument,
-            "INVALID_FIELD",
+            "a heartbeat with a gap",
+            batch(Some(3), vec![]),
+            Code::OutOfRange,
+            "SEQUENCE_MISMATCH",
         ),
         (
             "1,001 records",
@@ -157,15 +157,44 @@ async fn breaking_a_stream_rule_ends_the_stream_after_the_known_results() {
 }
 
 #[tokio::test]
+async fn heartbeats_are_taken_anywhere_and_hold_no_memory() {
+    // Room for four messages of the largest size.
+    let house = House::start_with(|s| s.limits.max_buffered_bytes = 4 * 1024 * 1024).await;
+    let name = house.create("vip").await;
+    for validate_only in [false, true] {
+        let stream = house
+            .open_with(pb::OpenStream {
+                validate_only,
+                ..open(&name)
+            })
+            .await;
+        for _ in 0..20 {
+            stream.batch(vec![]).await;
+        }
+        stream.add(&["a"]).await;
+        stream.batch(vec![]).await;
+        stream.add(&["b"]).await;
+        let (answers, ended) = stream.finish().await;
+        ended.unwrap();
+        assert_eq!(answers.results(), [(1, None), (2, None)].into());
+    }
+}
+
+#[tokio::test]
 async fn results_known_so_far_come_before_the_status() {
     let house = House::start().await;
     let name = house.create("vip").await;
     let mut stream = house.open(&name).await;
     // Rejected at once, so its result is known when the broken rule is met.
     stream.batch(vec![record(" ", Operation::Add)]).await;
-    stream.batch(vec![]).await;
+    stream
+        .send(In::Batch(pb::IdentifierBatch {
+            first_sequence: Some(9),
+            records: vec![],
+        }))
+        .await;
     let (answers, code, _) = stream.failure().await;
-    assert_eq!(code, Code::InvalidArgument);
+    assert_eq!(code, Code::OutOfRange);
     assert_eq!(answers.results().len(), 1);
 }
 

@@ -39,9 +39,9 @@ fn numbering_starts_where_the_sender_says_and_then_counts() {
 #[test]
 fn batches_against_the_rules_are_refused_with_the_field() {
     for (batch, field) in [
-        (batch(None, 0), "batch.records"),
         (batch(None, 1001), "batch.records"),
         (batch(Some(0), 1), "batch.first_sequence"),
+        (batch(Some(0), 0), "batch.first_sequence"),
         (batch(Some(-5), 1), "batch.first_sequence"),
         (batch(Some(i64::MAX), 1), "batch.first_sequence"),
     ] {
@@ -50,6 +50,28 @@ fn batches_against_the_rules_are_refused_with_the_field() {
         };
         assert_eq!(violations[0].field, field);
     }
+}
+
+#[test]
+fn a_heartbeat_takes_no_number_and_begins_the_numbering_only_if_it_says_where() {
+    let mut silent = ledger();
+    assert_eq!(silent.admit(&batch(None, 0)), Ok(1));
+    assert_eq!(silent.admit(&batch(Some(501), 2)), Ok(501));
+    assert_eq!(silent.admit(&batch(None, 0)), Ok(503));
+    assert_eq!(silent.admit(&batch(Some(503), 0)), Ok(503));
+    assert_eq!(silent.admit(&batch(None, 1)), Ok(503));
+    assert_eq!((silent.unsettled(), silent.committed()), (3, 500));
+    let mut numbered = ledger();
+    assert_eq!(numbered.admit(&batch(Some(501), 0)), Ok(501));
+    assert!(numbered.is_settled() && numbered.has_room());
+    assert_eq!(numbered.admit(&batch(None, 1)), Ok(501));
+    assert_eq!(
+        numbered.admit(&batch(Some(501), 0)),
+        Err(Failure::SequenceMismatch {
+            expected: 502,
+            got: 501
+        })
+    );
 }
 
 #[test]
