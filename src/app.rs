@@ -20,6 +20,7 @@ use crate::{
     metrics::Metrics,
     server::{
         control::Control,
+        health::{Reporter, Serving},
         service::Service,
         streams::{Door, House, Limits},
     },
@@ -63,7 +64,7 @@ pub enum BuildError {
     LaunchDarkly(#[from] launchdarkly::Error),
     /// The gRPC descriptors.
     #[error("the descriptors for reflection are broken: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    Reflection(#[from] prost_reflect::DescriptorError),
 }
 
 /// Why the service stopped without being asked.
@@ -159,7 +160,7 @@ impl App {
         let control = Control::new(Arc::clone(&self.store), self.vendor, targets, self.metrics);
         let service = Service::new(control, Door::new(house, work.sessions.clone()));
 
-        let (reporter, health) = tonic_health::server::health_reporter();
+        let (reporter, health) = Reporter::new(Serving::No);
         let mut watchers =
             Watchers::start(&self.store, reporter, condemned, shutdown.clone()).await;
         let stop = CancellationToken::new();

@@ -4,12 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::error;
 
 use crate::{
-    backoff::Backoff, clock, delivery::Condemned, pb::destination_connector_server::SERVICE_NAME,
-    shutdown::Shutdown, store::Store,
+    backoff::Backoff,
+    clock,
+    delivery::Condemned,
+    server::health::{Reporter, Serving},
+    shutdown::Shutdown,
+    store::Store,
 };
 
 /// How often the store is asked whether it answers. Ours: orchestrators probe about as often.
@@ -24,7 +27,7 @@ const RECORD_AGAIN: Backoff = Backoff {
 /// Both tasks; they end with this, or with the process.
 pub(super) struct Watchers {
     health: JoinHandle<Option<()>>,
-    reporter: HealthReporter,
+    reporter: Reporter,
     _guard: DropGuard,
 }
 
@@ -32,7 +35,7 @@ impl Watchers {
     /// Starts them; health is told until `shutdown`, and known when this returns.
     pub(super) async fn start(
         store: &Arc<dyn Store>,
-        reporter: HealthReporter,
+        reporter: Reporter,
         condemned: mpsc::UnboundedReceiver<Condemned>,
         shutdown: Shutdown,
     ) -> Self {
@@ -55,7 +58,7 @@ impl Watchers {
     pub(super) async fn say_not_serving(&mut self) {
         // Ended first, so that it cannot say otherwise afterwards.
         (&mut self.health).await.ok();
-        set_health(&self.reporter, ServingStatus::NotServing).await;
+        self.reporter.say(Serving::No);
     }
 }
 
@@ -73,7 +76,7 @@ async fn record(mut condemned: mpsc::UnboundedReceiver<Condemned>, store: Arc<dy
 }
 
 /// Keeps health true until shutdown.
-async fn watch_store(reporter: HealthReporter, store: Arc<dyn Store>, shutdown: Shutdown) {
+async fn watch_store(reporter: Reporter, store: Arc<dyn Store>, shutdown: Shutdown) {
     let watch = async {
         loop {
             tokio::time::sleep(STORE_CHECK).await;
@@ -89,21 +92,15 @@ async fn watch_store(reporter: HealthReporter, store: Arc<dyn Store>, shutdown: 
 }
 
 /// The service cannot serve without its store.
-async fn check_store(reporter: &HealthReporter, store: &Arc<dyn Store>) {
-    let status = match store.ping().await {
-        Ok(()) => ServingStatus::Serving,
+async fn check_store(reporter: &Reporter, store: &Arc<dyn Store>) {
+    let serving = match store.ping().await {
+        Ok(()) => Serving::Yes,
         Err(failure) => {
             error!(error = %failure, "store does not answer");
-            ServingStatus::NotServing
+            Serving::No
         }
     };
-    set_health(reporter, status).await;
-}
-
-async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
-    for service in ["", SERVICE_NAME] {
-        reporter.set_service_status(service, status).await;
-    }
+    reporter.say(serving);
 }
 
 #[cfg(test)]

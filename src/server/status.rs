@@ -421,6 +421,11 @@ pub fn check_status(outcome: &CheckOutcome, field: &str) -> Option<pb::Status> {
     Some(embed(status))
 }
 
+/// The health service's answer about what it does not know. Its clients know nothing of reasons.
+pub(super) fn unknown_service() -> Status {
+    Status::not_found("there is no such service")
+}
+
 fn embed(status: Status) -> pb::Status {
     pb::Status::decode(status.details()).expect("with_error_details encodes such a message")
 }
