@@ -49,6 +49,8 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 
 async fn serve(mut settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    Shutdown::outlive_other_signals().context("cannot listen for signals")?;
+    say_what_proxies_are_not_used(&settings);
     let sandbox = start_sandbox(&mut settings).await?;
     let app = App::build(&settings).await?;
     let listener = bind(settings.listen, "--listen").await?;
