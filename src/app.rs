@@ -124,6 +124,9 @@ impl App {
     /// # Errors
     /// Only when the service stops without being asked.
     pub async fn run(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), RunError> {
+        if let Ok(address) = listener.local_addr() {
+            self.store.serving_at(address);
+        }
         // Results are small, and late ones hold up their senders: no waiting to fill packets.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         self.serve(incoming, shutdown).await
