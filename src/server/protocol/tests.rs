@@ -75,6 +75,29 @@ fn a_heartbeat_takes_no_number_and_begins_the_numbering_only_if_it_says_where() 
 }
 
 #[test]
+fn heartbeats_are_answered_by_one_ack_once_the_numbers_have_begun() {
+    let mut ledger = ledger();
+    ledger.admit(&batch(None, 0)).unwrap();
+    assert!(!ledger.has_news());
+    ledger.admit(&batch(Some(501), 0)).unwrap();
+    ledger.admit(&batch(None, 0)).unwrap();
+    let answer = pb::Ack {
+        committed_sequence: 500,
+        results: vec![],
+        max_in_flight_records: None,
+    };
+    assert!(ledger.has_news());
+    assert_eq!(ledger.report(), Some(answer));
+    assert!(!ledger.has_news());
+    // Results are an answer too.
+    ledger.admit(&batch(None, 1)).unwrap();
+    ledger.admit(&batch(None, 0)).unwrap();
+    ledger.settle(501, None);
+    assert_eq!(ledger.report().unwrap().committed_sequence, 501);
+    assert_eq!(ledger.report(), None);
+}
+
+#[test]
 fn equal_neighbours_share_a_run_and_the_prefix_commits() {
     let mut ledger = ledger();
     ledger.admit(&batch(None, 6)).unwrap();
