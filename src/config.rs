@@ -13,18 +13,22 @@ pub mod duration;
 #[cfg(test)]
 mod tests;
 
-use check::{Check, count, parsed, switch, time};
+mod egress;
+mod listen;
+use check::{Check, count, switch, time};
 
 pub use args::{LogArgs, ServeArgs};
 pub use check::{Problem, Problems};
 
 /// Everything an operator can set, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub use egress::EgressArgs;
+pub use listen::Listen;
 pub struct Settings {
     /// Where the gRPC service listens.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// Where metrics are read, if anywhere.
-    pub metrics_listen: Option<SocketAddr>,
+    pub metrics_listen: Option<Listen>,
     /// URL of the database, such as `sqlite:connector.db`.
     pub store: String,
     /// File of the keys that seal access tokens at rest.
@@ -58,7 +62,7 @@ pub struct LaunchDarkly {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub listen: Listen,
 }
 
 /// How records become calls.
@@ -96,7 +100,7 @@ impl Settings {
     #[must_use]
     pub fn with_keys(keys_file: PathBuf) -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 50051)).into(),
             metrics_listen: None,
             store: "sqlite:connector.db".into(),
             keys_file,
@@ -176,8 +180,8 @@ impl ServeArgs {
     fn check_doors(&self, to: &mut Settings, check: &mut Check) {
         let mut insecure = false;
         check.set(&mut insecure, "insecure", &self.insecure, switch);
-        check.set(&mut to.listen, "listen", &self.listen, parsed);
-        if !to.listen.ip().is_loopback() && !insecure {
+        check.set(&mut to.listen, "listen", &self.listen, str::parse);
+        if !to.listen.is_loopback() && !insecure {
             check.problem(
                 "listen",
                 "this address can be reached from other machines, and callers are not identified: \
@@ -233,8 +237,13 @@ impl ServeArgs {
     fn check_sandbox(&self, settings: &mut Settings, check: &mut Check) {
         let mut wanted = false;
         check.set(&mut wanted, "sandbox", &self.sandbox, switch);
-        let mut listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        check.set(&mut listen, "sandbox-listen", &self.sandbox_listen, parsed);
+        let mut listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        check.set(
+            &mut listen,
+            "sandbox-listen",
+            &self.sandbox_listen,
+            str::parse,
+        );
         if !wanted {
             return;
         }

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use super::{Exit, bind, sandbox};
 use crate::{
     app::{App, BuildError},
-    config::{ServeArgs, Settings},
+    config::{Listen, ServeArgs, Settings},
     sandbox::Settings as World,
     server::scrape,
     shutdown::Shutdown,
@@ -53,13 +53,13 @@ async fn serve(mut settings: Settings) -> anyhow::Result<()> {
     say_what_proxies_are_not_used(&settings);
     let sandbox = start_sandbox(&mut settings).await?;
     let app = App::build(&settings).await?;
-    let listener = bind(settings.listen, "--listen").await?;
+    let listener = bind(&settings.listen, "--listen").await?;
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {
         warn!("callers are not identified: whoever reaches {address} may use every destination");
     }
     info!(%address, "serving gRPC");
-    let scrapes = serve_metrics(settings.metrics_listen, &app).await?;
+    let scrapes = serve_metrics(settings.metrics_listen.as_ref(), &app).await?;
     app.run(listener, shutdown).await?;
     drop(scrapes);
     match sandbox {
@@ -70,7 +70,7 @@ async fn serve(mut settings: Settings) -> anyhow::Result<()> {
 
 /// Answers scrapes until the returned guard is dropped, after the last stream has been counted.
 async fn serve_metrics(
-    listen: Option<SocketAddr>,
+    listen: Option<&Listen>,
     app: &App,
 ) -> anyhow::Result<Option<AbortOnDropHandle<()>>> {
     let Some(listen) = listen else {
@@ -93,7 +93,7 @@ async fn start_sandbox(settings: &mut Settings) -> anyhow::Result<Option<sandbox
     let Some(wanted) = &settings.sandbox else {
         return Ok(None);
     };
-    let listener = bind(wanted.listen, "--sandbox-listen").await?;
+    let listener = bind(&wanted.listen, "--sandbox-listen").await?;
     let running = sandbox::Running::start(listener, World::default())?;
     let url = running.url().parse();
     let url = url.context("the sandbox has to listen on loopback, or on every address")?;

@@ -97,7 +97,7 @@ fn each_flag_reaches_its_setting() {
     };
     assert_eq!(settings, Ok(expected));
     let beside = with_keys(&["--sandbox", "--sandbox-listen=127.0.0.1:9"]).unwrap();
-    assert_eq!(beside.sandbox.unwrap().listen.port(), 9);
+    assert_eq!(beside.sandbox.unwrap().listen.to_string(), "127.0.0.1:9");
 }
 
 #[test]
@@ -191,3 +191,15 @@ fn the_sandbox_and_another_address_exclude_each_other() {
         "{both:?}"
     );
 }
+#[test]
+fn host_names_are_resolved_and_held_to_the_same_rule() {
+    let settings = with_keys(&["--listen=localhost:1", "--metrics-listen=localhost:2"]).unwrap();
+    assert!(settings.listen.is_loopback());
+    assert_eq!(settings.metrics_listen.unwrap().to_string(), "localhost:2");
+    let unknown = problems(&["--listen=no-such-host.invalid:1"]);
+    assert!(
+        unknown.len() == 1 && unknown[0].contains("cannot be resolved"),
+        "{unknown:?}"
+    );
+}
+
