@@ -228,6 +228,7 @@ fn vendor_settings(settings: &config::LaunchDarkly) -> launchdarkly::Settings {
     launchdarkly::Settings {
         integration_key: settings.integration_key.clone(),
         endpoint: settings.url.clone(),
+        egress: settings.egress.clone(),
         attempt_timeout: settings.attempt_timeout,
         calls_per_account: settings.max_calls_per_account,
     }

@@ -5,25 +5,28 @@ use std::{
     time::Duration,
 };
 
-use crate::{launchdarkly::Endpoint, telemetry};
+use crate::{
+    launchdarkly::{Egress, Endpoint},
+    telemetry,
+};
 
 mod args;
 mod check;
 pub mod duration;
+mod egress;
+mod listen;
 #[cfg(test)]
 mod tests;
 
-mod egress;
-mod listen;
 use check::{Check, count, switch, time};
 
 pub use args::{LogArgs, ServeArgs};
 pub use check::{Problem, Problems};
+pub use egress::EgressArgs;
+pub use listen::Listen;
 
 /// Everything an operator can set, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub use egress::EgressArgs;
-pub use listen::Listen;
 pub struct Settings {
     /// Where the gRPC service listens.
     pub listen: Listen,
@@ -50,6 +53,8 @@ pub struct Settings {
 pub struct LaunchDarkly {
     /// Replaces the host of every LaunchDarkly instance.
     pub url: Option<Endpoint>,
+    /// How calls leave for another machine.
+    pub egress: Egress,
     /// Key of the registered integration, the last part of the path of segment targets.
     pub integration_key: String,
     /// Longest time for one attempt at a call.
@@ -117,6 +122,7 @@ impl Default for LaunchDarkly {
     fn default() -> Self {
         Self {
             url: None,
+            egress: Egress::default(),
             integration_key: "zeotap".into(),
             // What the peers allow.
             attempt_timeout: Duration::from_secs(10),
@@ -190,7 +196,7 @@ impl ServeArgs {
             );
         }
         if let Some(address) = &self.metrics_listen {
-            let some = |text: &str| parsed(text).map(Some);
+            let some = |text: &str| text.parse().map(Some);
             check.set(&mut to.metrics_listen, "metrics-listen", address, some);
         }
         check.set(&mut to.store, "store", &self.store, store_url);
@@ -209,6 +215,7 @@ impl ServeArgs {
         if let Some(url) = &self.launchdarkly_url {
             check.set(&mut to.url, "launchdarkly-url", url, endpoint);
         }
+        self.egress.check_into(&mut to.egress, check);
         let key = &self.integration_key;
         check.set(
             &mut to.integration_key,

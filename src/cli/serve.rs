@@ -1,6 +1,6 @@
 //! `serve`: runs the service until it is told to stop.
 
-use std::net::SocketAddr;
+use std::env;
 
 use anyhow::Context;
 use tokio_util::task::AbortOnDropHandle;
@@ -65,6 +65,32 @@ async fn serve(mut settings: Settings) -> anyhow::Result<()> {
     match sandbox {
         Some(sandbox) => sandbox.stop().await,
         None => Ok(()),
+    }
+}
+
+/// Where other programs look for a proxy.
+const PROXY_VARIABLES: [&str; 6] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+];
+
+/// Whoever has set a proxy for all programs should not wonder why nothing goes through it. Values
+/// may hold passwords.
+fn say_what_proxies_are_not_used(settings: &Settings) {
+    if settings.launch_darkly.egress.proxy.is_some() {
+        return;
+    }
+    let is_set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let set: Vec<_> = PROXY_VARIABLES.into_iter().filter(is_set).collect();
+    if !set.is_empty() {
+        warn!(
+            set = set.join(", "),
+            "no proxy of the environment is used: --egress-proxy names the one to call LaunchDarkly through"
+        );
     }
 }
 

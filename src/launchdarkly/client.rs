@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Request};
 use tokio::{task::JoinSet, time::Instant};
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, info, info_span};
 
 use super::{
     actions, credentials,
+    egress::Egress,
     hosts::{Endpoint, Hosts},
     identify::identify,
     pace::Origin,
@@ -34,6 +35,8 @@ pub struct Settings {
     pub integration_key: String,
     /// Stands for every LaunchDarkly host.
     pub endpoint: Option<Endpoint>,
+    /// How calls leave for another machine.
+    pub egress: Egress,
     /// Longest that one call may take.
     pub attempt_timeout: Duration,
     /// Most calls that one account may have under way.
@@ -48,6 +51,7 @@ impl Default for Settings {
         Self {
             integration_key: "zeotap".to_owned(),
             endpoint: None,
+            egress: Egress::default(),
             attempt_timeout: Duration::from_secs(10),
             calls_per_account: NonZeroU16::new(8).expect("eight is not zero"),
         }
@@ -88,7 +92,7 @@ impl Client {
             Some(endpoint) if endpoint.is_plain_text() => Peer::Loopback,
             _ => Peer::Remote,
         };
-        let transport = Http::new(peer).map_err(Error::Tls)?;
+        let transport = Http::new(peer, &egress(&settings)).map_err(Error::Tls)?;
         Self::over(Box::new(transport), settings)
     }
 
@@ -183,6 +187,22 @@ impl Client {
         let questions = std::mem::take(&mut *self.questions.lock().unwrap());
         questions.join_all().await;
     }
+}
+
+/// The way out, of which what is on this machine needs none.
+fn egress(settings: &Settings) -> Egress {
+    let mut egress = settings.egress.clone();
+    let stays = settings
+        .endpoint
+        .as_ref()
+        .is_some_and(Endpoint::is_loopback);
+    if let Some(proxy) = egress.proxy.take_if(|_| stays) {
+        info!(%proxy, "the egress proxy is not used: the calls stay on this machine");
+    }
+    if let Some(proxy) = &egress.proxy {
+        info!(%proxy, "calls to LaunchDarkly leave through a proxy");
+    }
+    egress
 }
 
 /// Whether a text can be one word of a path without any escaping.

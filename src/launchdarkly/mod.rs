@@ -12,6 +12,7 @@ mod body;
 mod classify;
 mod client;
 mod credentials;
+mod egress;
 mod hosts;
 mod identify;
 mod pace;
@@ -24,6 +25,7 @@ mod wire;
 pub use body::{Body, BrokenOff};
 pub use client::{Client, Error, Settings};
 pub use credentials::advice;
+pub use egress::{Egress, EgressProxy, EgressProxyError, Roots};
 pub use hosts::{Endpoint, EndpointError};
 pub use transport::Transport;
 

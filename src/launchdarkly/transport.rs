@@ -15,11 +15,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, uri::Authority};
 use http_body_util::BodyExt;
-use reqwest::{Client, ClientBuilder, redirect, retry, tls};
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, redirect, retry, tls};
 use tokio::time::Instant;
 
 use super::{
     body::{Body, BrokenOff},
+    egress::Egress,
     renewal::{Generation, Renewal},
 };
 use crate::domain::Trouble;
@@ -105,11 +106,10 @@ impl Drop for Passage<'_> {
     }
 }
 
+/// A client's own would show the proxy's password.
 impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http")
-            .field("renewal", &self.renewal)
-            .finish_non_exhaustive()
+        f.debug_struct("Http").finish_non_exhaustive()
     }
 }
 
@@ -118,8 +118,13 @@ impl Http {
     ///
     /// # Errors
     /// In words, when the system's root certificates cannot be loaded.
-    pub(super) fn new(peer: Peer) -> Result<Self, String> {
-        let make = move || builder(peer).build().map_err(|error| in_full(&error));
+    pub(super) fn new(peer: Peer, egress: &Egress) -> Result<Self, String> {
+        let egress = egress.clone();
+        let make = move || {
+            let client = builder(peer, &egress).and_then(ClientBuilder::build);
+            // A URL may be the proxy's.
+            client.map_err(|error| in_full(&error.without_url()))
+        };
         // So that what is wrong shows at the start.
         make()?;
         Ok(Self::with(make, Renewal::default()))
@@ -162,14 +167,27 @@ impl Http {
     }
 }
 
-fn builder(peer: Peer) -> ClientBuilder {
+/// Whether certificates in PEM can be used.
+///
+/// # Errors
+/// In words.
+pub(super) fn check_roots(pem: &[u8]) -> Result<(), String> {
+    let certificates = Certificate::from_pem_bundle(pem).map_err(|error| in_full(&error))?;
+    if certificates.is_empty() {
+        return Err("there is no certificate in PEM form in it".to_owned());
+    }
+    let client = Client::builder().tls_certs_only(certificates).build();
+    client.map(drop).map_err(|error| in_full(&error))
+}
+
+fn builder(peer: Peer, egress: &Egress) -> reqwest::Result<ClientBuilder> {
     let builder = Client::builder()
         .user_agent(USER_AGENT)
         // A redirect would carry the token to whoever is named in it.
         .redirect(redirect::Policy::none())
         // The lane retries; a second retry below it would multiply calls unseen.
         .retry(retry::never())
-        // Tokens go to LaunchDarkly alone, not to whatever the environment names as a proxy.
+        // Only the operator's flags name a proxy, and not whatever is in the environment.
         .no_proxy()
         .referer(false)
         .tls_version_min(tls::Version::TLS_1_2)
@@ -178,10 +196,20 @@ fn builder(peer: Peer) -> ClientBuilder {
         .tcp_keepalive(KEEP_ALIVE)
         .http2_keep_alive_interval(KEEP_ALIVE);
     match peer {
-        Peer::Remote => builder.https_only(true),
+        Peer::Remote => leave(builder.https_only(true), egress),
         // No certificate is ever looked at, so the system need not have any.
-        Peer::Loopback => builder.tls_certs_only([]),
+        Peer::Loopback => Ok(builder.tls_certs_only([])),
     }
+}
+
+fn leave(mut builder: ClientBuilder, egress: &Egress) -> reqwest::Result<ClientBuilder> {
+    if let Some(proxy) = &egress.proxy {
+        builder = builder.proxy(Proxy::https(proxy.expose())?);
+    }
+    if let Some(roots) = &egress.roots {
+        builder = builder.tls_certs_merge(Certificate::from_pem_bundle(roots.pem())?);
+    }
+    Ok(builder)
 }
 
 #[async_trait]
@@ -239,7 +267,10 @@ fn in_full(error: &reqwest::Error) -> String {
 impl Http {
     /// Speaks HTTP/2 without TLS, as over TLS it is what LaunchDarkly speaks.
     pub(super) fn over_http2(renewal: Renewal) -> Self {
-        let builder = || builder(Peer::Loopback).http2_prior_knowledge();
-        Self::with(move || builder().build().map_err(|e| in_full(&e)), renewal)
+        let make = || {
+            let builder = builder(Peer::Loopback, &Egress::default())?;
+            builder.http2_prior_knowledge().build()
+        };
+        Self::with(move || make().map_err(|error| in_full(&error)), renewal)
     }
 }

@@ -5,6 +5,7 @@
 )]
 
 mod cli;
+mod egress;
 mod executor;
 mod floors;
 mod form;
@@ -17,6 +18,7 @@ mod operator;
 mod proxy;
 mod sandbox_http;
 mod sandbox_sdk;
+mod serving;
 mod sim;
 mod stream;
 mod support;
