@@ -197,9 +197,7 @@ def check_life(image: Image, root: Path) -> None:
         server.wait_until(
             process,
             lambda: (
-                subprocess.run(
-                    probe, env=environment, capture_output=True, check=False
-                ).returncode
+                subprocess.run(probe, env=environment, capture_output=True, check=False).returncode
                 == 0
             ),
         )
