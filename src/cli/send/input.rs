@@ -66,8 +66,10 @@ pub(crate) enum BadRows {
 pub(crate) struct Settings {
     /// How it is written.
     pub format: Format,
-    /// What stands between values of CSV, unless the file says so; a comma by default.
+    /// What stands between values of CSV.
     pub delimiter: Option<u8>,
+    /// The same where neither a person nor the file says so.
+    pub usual_delimiter: u8,
     /// How text is written, unless the file says so; UTF-8 by default.
     pub encoding: Option<&'static Encoding>,
     /// What to do with records that do not say.
@@ -91,6 +93,7 @@ impl Settings {
         Self {
             format,
             delimiter: None,
+            usual_delimiter: b',',
             encoding: None,
             operation: Operation::Add,
             operation_column: None,

@@ -58,11 +58,12 @@ impl ReadingArgs {
     /// # Errors
     /// What is said does not fit together, or too little is said.
     pub(super) fn settings(&self, path: &Path, mapped: Vec<String>) -> anyhow::Result<Settings> {
-        let (format, delimiter) = self.format(path)?;
+        let (format, usual_delimiter) = self.format(path)?;
         self.check_names(&mapped)?;
         let told = Settings::new(format);
         Ok(Settings {
-            delimiter: self.delimiter.or(delimiter),
+            delimiter: self.delimiter,
+            usual_delimiter,
             encoding: self.encoding,
             operation: self.operation(),
             operation_column: self.operation_column.clone(),
@@ -78,11 +79,11 @@ impl ReadingArgs {
         })
     }
 
-    /// The format, and the delimiter that the name tells.
-    fn format(&self, path: &Path) -> anyhow::Result<(Format, Option<u8>)> {
+    /// The format, and the delimiter that files of this name have.
+    fn format(&self, path: &Path) -> anyhow::Result<(Format, u8)> {
         let (format, delimiter) = match (self.format, by_name(path)) {
             (Some(format), Some((_, delimiter))) => (format, delimiter),
-            (Some(format), None) => (format, None),
+            (Some(format), None) => (format, b','),
             (None, Some(told)) => told,
             (None, None) => return Err(self.format_missing(path)),
         };
@@ -140,13 +141,13 @@ impl ReadingArgs {
 }
 
 /// The format and delimiter that a file's name tells, whatever its case, and compressed or not.
-fn by_name(path: &Path) -> Option<(Format, Option<u8>)> {
+fn by_name(path: &Path) -> Option<(Format, u8)> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     match name.rsplit_once('.')?.1 {
-        "csv" => Some((Format::Csv, None)),
-        "tsv" => Some((Format::Csv, Some(b'\t'))),
-        "ndjson" | "jsonl" => Some((Format::Ndjson, None)),
+        "csv" => Some((Format::Csv, b',')),
+        "tsv" => Some((Format::Csv, b'\t')),
+        "ndjson" | "jsonl" => Some((Format::Ndjson, b',')),
         _ => None,
     }
 }
@@ -191,16 +192,16 @@ mod tests {
     #[test]
     fn a_name_tells_the_format_in_any_case_and_compressed() {
         for (name, format, delimiter) in [
-            ("a.csv", Format::Csv, None),
-            ("A.CSV", Format::Csv, None),
-            ("a.csv.gz", Format::Csv, None),
-            ("a.TSV.GZ", Format::Csv, Some(b'\t')),
-            ("a.b.ndjson", Format::Ndjson, None),
-            ("a.Jsonl", Format::Ndjson, None),
+            ("a.csv", Format::Csv, b','),
+            ("A.CSV", Format::Csv, b','),
+            ("a.csv.gz", Format::Csv, b','),
+            ("a.TSV.GZ", Format::Csv, b'\t'),
+            ("a.b.ndjson", Format::Ndjson, b','),
+            ("a.Jsonl", Format::Ndjson, b','),
         ] {
             let settings = settings(&[], name).unwrap();
             assert_eq!(
-                (settings.format, settings.delimiter),
+                (settings.format, settings.usual_delimiter),
                 (format, delimiter),
                 "{name}"
             );

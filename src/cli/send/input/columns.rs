@@ -125,7 +125,8 @@ impl Columns {
 
 /// Whether two names differ at most by case and outer blanks.
 pub(crate) fn alike(one: &str, other: &str) -> bool {
-    one == other || trim(one).to_lowercase() == trim(other).to_lowercase()
+    let folded = |name| str::chars(trim(name)).flat_map(char::to_lowercase);
+    one == other || folded(one).eq(folded(other))
 }
 
 /// Without what nobody sees at both ends.

@@ -1,7 +1,7 @@
 //! CSV with a header: records to rows.
 
 use super::{
-    BadInput, Settings,
+    BadInput, Reach, Settings,
     columns::{Columns, OPERATION, Role, alike, listed, shown, trim},
     findings::Findings,
     operation, record,
@@ -16,12 +16,12 @@ const DELIMITERS: &[char] = &[',', ';', '\t', '|'];
 
 pub(super) struct Reader<'a> {
     records: Records<'a>,
-    /// All names of the header.
-    header: Vec<String>,
-    /// Which columns matter.
+    /// The name of each column.
+    names: Vec<String>,
+    /// What each column is for.
+    roles: Vec<Role>,
+    /// Which ones matter.
     wanted: Vec<bool>,
-    /// Those, with their names.
-    columns: Vec<(Role, String)>,
     values: Values,
     operation: Operation,
 }
@@ -29,25 +29,26 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Reads and checks the header.
     pub(super) fn open(mut text: Text<'a>, settings: &Settings) -> Result<Self, BadInput> {
-        let told = text.peek(SEPARATOR.len() + 1);
-        let told = told.strip_prefix(SEPARATOR).and_then(|rest| rest.first());
-        let told = told.copied();
-        let delimiter =
-            delimiter(told, settings.delimiter).map_err(|what| BadInput::rest(1, None, what))?;
+        let told = told_delimiter(text.peek(SEPARATOR.len() + 2));
+        let delimiter = delimiter(told, settings).map_err(|what| BadInput::rest(1, None, what))?;
         let mut records = Records::new(text, delimiter);
         if told.is_some() {
             records.skip_line()?;
         }
-        let first = records.next(Wanted::All)?.unwrap_or_default();
+        let first = records.next(Wanted::All).map_err(|wrong| BadInput {
+            reach: Reach::Rest,
+            ..wrong
+        })?;
+        let first = first.unwrap_or_default();
         let header = Header::new(first.cells, settings, delimiter);
         let wrong = |what| BadInput::rest(first.line.max(1), None, what);
         let roles = header.roles().map_err(wrong)?;
-        let used = |role: &Role| matches!(role, Role::Identifier | Role::Operation);
+        let names = header.names.iter();
         Ok(Self {
             records,
-            wanted: roles.iter().map(used).collect(),
-            columns: header.used(&roles),
-            header: header.names,
+            wanted: roles.iter().copied().map(is_used).collect(),
+            roles,
+            names: names.map(|name| header.name(name).to_owned()).collect(),
             values: Values::new(settings),
             operation: settings.operation,
         })
@@ -55,7 +56,7 @@ impl<'a> Reader<'a> {
 
     /// What a person should know before rows are sent.
     pub(super) fn note(&self, settings: &Settings) -> Option<String> {
-        let has = |name: &&String| self.columns.iter().any(|(_, column)| column == *name);
+        let has = |name: &&String| self.names.contains(name);
         let missing: Vec<_> = settings
             .mapped
             .iter()
@@ -91,19 +92,24 @@ impl<'a> Reader<'a> {
                 "a byte-order mark begins this line: the file seems to be joined of several".into(),
             ));
         }
-        let (given, named) = (read.count, self.header.len());
+        let (given, named) = (read.count, self.names.len());
         if given != named {
             return Err(wrong(format!(
                 "{given} values, where the header names {named}"
             )));
         }
         let mut wanted = self.operation;
-        let mut identifiers = Vec::with_capacity(self.columns.len());
-        for ((role, name), value) in self.columns.iter().zip(read.cells) {
-            if *role == Role::Operation {
-                wanted = operation(name, &value, self.operation).map_err(wrong)?;
-            } else if let Some(value) = self.values.present(value, line, findings) {
-                identifiers.push((name.clone(), value));
+        let mut identifiers = Vec::new();
+        for ((role, name), value) in self.roles.iter().zip(&self.names).zip(read.cells) {
+            match role {
+                Role::Operation => {
+                    wanted = operation(name, &value, self.operation).map_err(wrong)?;
+                }
+                Role::Identifier => {
+                    let value = self.values.present(value, line, findings);
+                    identifiers.extend(value.map(|value| (name.clone(), value)));
+                }
+                Role::Unmapped | Role::Ignored => {}
             }
         }
         Ok(Row {
@@ -115,18 +121,18 @@ impl<'a> Reader<'a> {
 
     /// Whether a record is the header once more, as in exports that were joined.
     fn is_header_again(&self, record: &Record) -> Result<bool, BadInput> {
-        let cells = || self.columns.iter().zip(&record.cells);
-        let filled = || cells().filter(|(_, cell)| !trim(cell).is_empty());
-        let own = filled()
-            .filter(|((_, name), cell)| alike(name, cell))
-            .count();
-        let named = |cell: &str| self.header.iter().any(|name| alike(name, cell));
-        let names = filled().filter(|(_, cell)| named(cell)).count();
-        let filled = filled().count();
-        if filled == 0 || own == 0 && names < filled {
+        let names = || self.names.iter().zip(&self.wanted);
+        let is_name = |cell: &String| self.names.iter().any(|name| alike(name, cell));
+        let is_used = |cell: &String| names().any(|(name, used)| *used && alike(name, cell));
+        let filled = || record.cells.iter().filter(|cell| !trim(cell).is_empty());
+        let all_names = filled().count() > 1 && filled().all(is_name);
+        let mut wanted = record.cells.iter().zip(&self.wanted);
+        if !all_names && !wanted.any(|(cell, wanted)| *wanted && is_used(cell)) {
             return Ok(false);
         }
-        if own == self.columns.len() && record.count == self.header.len() {
+        let mut pairs = record.cells.iter().zip(names());
+        let as_before = pairs.all(|(cell, (name, used))| !used || alike(name, cell));
+        if as_before && record.count == self.names.len() {
             return Ok(true);
         }
         // What follows has other columns, and must not be read by the names of the first.
@@ -138,17 +144,28 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn is_used(role: Role) -> bool {
+    matches!(role, Role::Identifier | Role::Operation)
+}
+
 /// How spreadsheets say the delimiter, in a line before the header.
 const SEPARATOR: &[u8] = b"sep=";
 
-fn delimiter(told: Option<u8>, named: Option<u8>) -> Result<u8, String> {
-    match (told, named) {
+fn told_delimiter(start: &[u8]) -> Option<u8> {
+    match start.strip_prefix(SEPARATOR)? {
+        [told, b'\r' | b'\n', ..] if told.is_ascii_punctuation() || *told == b'\t' => Some(*told),
+        _ => None,
+    }
+}
+
+fn delimiter(told: Option<u8>, settings: &Settings) -> Result<u8, String> {
+    match (told, settings.delimiter) {
         (Some(told), Some(named)) if told != named => Err(format!(
             "the file says that its delimiter is {}, and --delimiter says {}: leave that out",
             show_delimiter(char::from(told)),
             show_delimiter(char::from(named))
         )),
-        (told, named) => Ok(told.or(named).unwrap_or(b',')),
+        (told, named) => Ok(told.or(named).unwrap_or(settings.usual_delimiter)),
     }
 }
 
@@ -188,7 +205,7 @@ impl Header {
     /// The columns that matter. Blanks around a name mean nothing; where they may, that is refused.
     fn used(&self, roles: &[Role]) -> Vec<(Role, String)> {
         let columns = roles.iter().zip(&self.names);
-        let used = columns.filter(|(role, _)| matches!(role, Role::Identifier | Role::Operation));
+        let used = columns.filter(|(role, _)| is_used(**role));
         used.map(|(role, name)| (*role, self.name(name).to_owned()))
             .collect()
     }

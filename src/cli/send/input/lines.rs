@@ -1,7 +1,7 @@
 //! Lines of text, with their numbers, and within bounds.
 
 use super::{
-    BadInput, MAX_ROW_BYTES,
+    BadInput, MAX_ROW_BYTES, Reach,
     text::{MARK, Text, Trouble},
 };
 
@@ -60,47 +60,53 @@ impl<'a> Lines<'a> {
 
     /// Reads a line to its end even if it is wrong, so that the next one can be read.
     fn read(&mut self) -> Result<Option<Vec<u8>>, BadInput> {
+        self.number += 1;
         let mut line = Vec::new();
         let mut wrong = None;
-        self.number += 1;
         loop {
-            let chunk = match self.text.fill() {
-                Ok(chunk) => chunk,
-                Err(trouble @ Trouble::Malformed) => {
-                    let column = String::from_utf8_lossy(&line).chars().count() + 1;
-                    let what = self.text.describe(trouble);
-                    wrong.get_or_insert_with(|| BadInput::row(self.number, Some(column), what));
-                    continue;
+            match self.text.fill() {
+                Ok([]) if line.is_empty() && wrong.is_none() => return Ok(None),
+                Ok([]) => break,
+                Ok([b'\n', ..]) if self.after_cr => {
+                    self.after_cr = false;
+                    self.text.consume(1);
+                }
+                Ok(chunk) => {
+                    let end = chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+                    let part = &chunk[..end.unwrap_or(chunk.len())];
+                    line.extend_from_slice(part);
+                    self.after_cr = end.is_some_and(|end| chunk[end] == b'\r');
+                    let used = part.len() + usize::from(end.is_some());
+                    self.text.consume(used);
+                    if line.len() > MAX_ROW_BYTES {
+                        line.clear();
+                        let what = format!("longer than {MAX_ROW_BYTES} bytes");
+                        wrong.get_or_insert_with(|| BadInput::row(self.number, None, what));
+                    }
+                    if end.is_some() {
+                        break;
+                    }
                 }
                 Err(trouble) => {
-                    let what = self.text.describe(trouble);
-                    return Err(BadInput::rest(self.number, None, what));
+                    let bad = self.bad(trouble, &line);
+                    if bad.reach == Reach::Rest {
+                        return Err(bad);
+                    }
+                    wrong.get_or_insert(bad);
                 }
-            };
-            if std::mem::take(&mut self.after_cr) && chunk.first() == Some(&b'\n') {
-                self.text.consume(1);
-                continue;
             }
-            let end = chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-            let part = &chunk[..end.unwrap_or(chunk.len())];
-            let used = part.len();
-            let is_end = chunk.is_empty() || end.is_some();
-            self.after_cr = end.is_some_and(|end| chunk[end] == b'\r');
-            let at_end = chunk.is_empty();
-            if line.len() + used <= MAX_ROW_BYTES {
-                line.extend_from_slice(part);
-            } else {
-                let what = format!("longer than {MAX_ROW_BYTES} bytes");
-                wrong.get_or_insert_with(|| BadInput::row(self.number, None, what));
-            }
-            self.text.consume(used + usize::from(end.is_some()));
-            if is_end {
-                return match wrong {
-                    Some(wrong) => Err(wrong),
-                    None if at_end && line.is_empty() => Ok(None),
-                    None => Ok(Some(line)),
-                };
-            }
+        }
+        wrong.map_or(Ok(Some(line)), Err)
+    }
+
+    /// What cannot be read behind the beginning of a line.
+    fn bad(&self, trouble: Trouble, line: &[u8]) -> BadInput {
+        let column = String::from_utf8_lossy(line).chars().count() + 1;
+        let is_passed = matches!(trouble, Trouble::Malformed);
+        let what = self.text.describe(trouble);
+        match is_passed {
+            true => BadInput::row(self.number, Some(column), what),
+            false => BadInput::rest(self.number, None, what),
         }
     }
 }

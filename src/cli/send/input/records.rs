@@ -18,7 +18,7 @@ const NO_TEXT: u8 = 0x7f;
 /// Splits text into records.
 pub(super) struct Records<'a> {
     pub(super) text: Text<'a>,
-    pub(super) delimiter: u8,
+    delimiter: u8,
     place: Place,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Records<'a> {
 pub(super) struct Record {
     /// Its first line.
     pub(super) line: u64,
-    /// The cells that were wanted, in order.
+    /// The cells; of those that are not wanted, the beginning.
     pub(super) cells: Vec<String>,
     /// How many cells there are.
     pub(super) count: usize,
@@ -39,6 +39,11 @@ pub(super) struct Record {
     kept: usize,
     wrong: Option<BadInput>,
 }
+
+/// Longest header. Ours: as many columns as anybody has.
+const MAX_HEADER_BYTES: usize = 1024 * 1024;
+/// What is kept of a cell that is not wanted: enough to tell a name.
+const BEGINNING_BYTES: usize = 128;
 
 /// Which cells are wanted.
 #[derive(Debug, Clone, Copy)]
@@ -133,7 +138,7 @@ impl<'a> Records<'a> {
             }
             state = next;
             record.bytes += 1;
-            record.bound(state, quote)?;
+            record.bound(wanted, state, quote)?;
         }
         if state == State::Quoted {
             return Err(quote.wrong("this quote is never closed"));
@@ -212,40 +217,48 @@ impl Record {
         self.blank &= byte.is_ascii_whitespace();
         match wanted {
             Wanted::All => cell.push(byte),
-            Wanted::These(columns) if columns.get(self.count) == Some(&true) => {
-                self.kept += 1;
-                if self.kept <= MAX_KEPT_BYTES {
-                    cell.push(byte);
+            Wanted::These(columns) => match columns.get(self.count) {
+                Some(true) => {
+                    self.kept += 1;
+                    if self.kept <= MAX_KEPT_BYTES {
+                        cell.push(byte);
+                    }
                 }
-            }
-            Wanted::These(_) => {}
+                Some(false) if cell.len() < BEGINNING_BYTES => cell.push(byte),
+                Some(false) | None => {}
+            },
         }
     }
 
     fn end_cell(&mut self, wanted: Wanted<'_>, cell: &mut Vec<u8>) {
-        let is_wanted = match wanted {
+        let is_named = match wanted {
             Wanted::All => true,
-            Wanted::These(columns) => columns.get(self.count) == Some(&true),
+            Wanted::These(columns) => self.count < columns.len(),
         };
-        if is_wanted {
-            // What is cut off in the middle of a character is refused by `bound`.
-            let cell = std::mem::take(cell);
-            self.cells.push(String::from_utf8_lossy(&cell).into_owned());
+        if is_named {
+            // Only what is not wanted, or refused for its length, may end within a character.
+            let text = String::from_utf8(std::mem::take(cell))
+                .unwrap_or_else(|cut| String::from_utf8_lossy(cut.as_bytes()).into_owned());
+            self.cells.push(text);
         }
         self.count += 1;
     }
 
     /// Refuses what is too large. A row without quotes ends with its line, and can be passed over.
-    fn bound(&mut self, state: State, quote: Place) -> Result<(), BadInput> {
-        let what = if self.bytes > MAX_ROW_BYTES {
-            format!("longer than {MAX_ROW_BYTES} bytes")
+    fn bound(&mut self, wanted: Wanted<'_>, state: State, quote: Place) -> Result<(), BadInput> {
+        let longest = match wanted {
+            Wanted::All => MAX_HEADER_BYTES,
+            Wanted::These(_) => MAX_ROW_BYTES,
+        };
+        let what = if self.bytes > longest {
+            format!("longer than {longest} bytes")
         } else if self.kept > MAX_KEPT_BYTES {
             format!("its identifiers are longer than {MAX_KEPT_BYTES} bytes in all")
         } else {
             return Ok(());
         };
-        if self.bytes > MAX_ROW_BYTES && state == State::Quoted {
-            let what = format!("this quote is not closed within {MAX_ROW_BYTES} bytes");
+        if self.bytes > longest && state == State::Quoted {
+            let what = format!("this quote is not closed within {longest} bytes");
             return Err(quote.wrong(what));
         }
         let line = self.line;

@@ -161,6 +161,9 @@ fn a_second_header_is_skipped_if_it_is_the_same_and_refused_else() {
         );
     }
     let settings = mapped(Format::Csv, &["user_id"]);
+    // A member may well be called like a column that does not matter.
+    let named = Outcome::of(&settings, &b"user_id,test,x\ntest,1,\n"[..]);
+    assert_eq!(named.good(), ["2:user_id=test"]);
     let swapped = Outcome::of(
         &settings,
         &b"user_id,name\nu-1,a\nname,user_id\nb,u-2\n"[..],
@@ -240,6 +243,8 @@ fn the_delimiter_that_the_file_names_is_used() {
         let rows = csv(&format!("\u{feff}sep=;{end}user_id;email{end}u-1;a,b{end}")).good();
         assert_eq!(rows, ["3:email=a,b user_id=u-1"]);
     }
+    let header = csv("sep=,user_id\nx,u-1\n").good();
+    assert_eq!(header, ["2:sep==x user_id=u-1"]);
     let other = Settings {
         delimiter: Some(b'|'),
         ..Settings::new(Format::Csv)
