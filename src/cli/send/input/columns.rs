@@ -10,7 +10,7 @@ use super::Settings;
 pub(super) const OPERATION: &str = "operation";
 
 /// Names that tell what happened to a member in exports of other systems, as [`plain`] writes them.
-const LIKE_AN_OPERATION: &[&str] = &[
+pub(super) const LIKE_AN_OPERATION: &[&str] = &[
     "operation",
     "operationtype",
     "op",
@@ -138,7 +138,7 @@ pub(super) fn trim(text: &str) -> &str {
 }
 
 /// The letters and digits of a name: `is_deleted`, `isDeleted` and `__IS-DELETED` are one word.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     let letters = name.chars().filter(|letter| letter.is_alphanumeric());
     letters.flat_map(char::to_lowercase).collect()
 }

@@ -418,3 +418,16 @@ fn names_in_messages_cannot_steer_a_terminal_nor_fill_it() {
         "{error}"
     );
 }
+
+#[test]
+fn the_readme_lists_the_words_that_mean_something() {
+    let readme = include_str!("../../../../README.md");
+    let words: Vec<_> = readme.split('`').skip(1).step_by(2).collect();
+    for null in NULLS {
+        assert!(words.contains(null), "{null}");
+    }
+    for name in columns::LIKE_AN_OPERATION {
+        let is_listed = words.iter().any(|word| columns::plain(word) == *name);
+        assert!(is_listed, "{name}");
+    }
+}
