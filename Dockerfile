@@ -43,6 +43,7 @@ ENV CONNECTOR_LISTEN=0.0.0.0:50051 \
     CONNECTOR_KEYS_FILE=/run/secrets/connector.keys
 EXPOSE 50051
 
+# Asks where CONNECTOR_LISTEN says.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s \
     CMD ["/usr/local/bin/launchdarkly-connector", "health"]
 ENTRYPOINT ["/usr/local/bin/launchdarkly-connector"]

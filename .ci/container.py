@@ -187,7 +187,8 @@ def check_refusal(image: Image, root: Path) -> None:
 
 
 def check_life(image: Image, root: Path) -> None:
-    """Starts, becomes healthy, stops on SIGTERM."""
+    """Starts on another port than the image's, becomes healthy by the image's own check, and stops
+    on SIGTERM."""
     listen = server.free_addresses().server
     environment = {**image.environment, "CONNECTOR_LISTEN": listen}
     command = contained(image, root, [*image.entrypoint, *image.command])
@@ -196,12 +197,7 @@ def check_life(image: Image, root: Path) -> None:
         server.wait_until(
             process,
             lambda: (
-                subprocess.run(
-                    probe,
-                    env={"CONNECTOR_SERVER": f"http://{listen}"},
-                    capture_output=True,
-                    check=False,
-                ).returncode
+                subprocess.run(probe, env=environment, capture_output=True, check=False).returncode
                 == 0
             ),
         )

@@ -42,7 +42,8 @@ def settings(binary: str) -> list[list[str]]:
     rows = []
     for entry in (" ".join(wrapped.split()) for wrapped in entries):
         flag = re.match(r"--[a-z-]+", entry)[0]
-        variable = re.search(r"\[env: (\w+)=", entry)
+        # Without its value where that may be a secret.
+        variable = re.search(r"\[env: (\w+)[=\]]", entry)
         default = re.search(r"\[default: ([^\]]+)\]", entry)
         if flag != "--help":
             rows.append([flag, variable[1] if variable else "", default[1] if default else ""])

@@ -20,6 +20,7 @@ use crate::{
     metrics::Metrics,
     server::{
         control::Control,
+        health::{Reporter, Serving},
         service::Service,
         streams::{Door, House, Limits},
     },
@@ -64,7 +65,7 @@ pub enum BuildError {
     LaunchDarkly(#[from] launchdarkly::Error),
     /// The gRPC descriptors.
     #[error("the descriptors for reflection are broken: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    Reflection(#[from] prost_reflect::DescriptorError),
 }
 
 /// Why the service stopped without being asked.
@@ -124,6 +125,9 @@ impl App {
     /// # Errors
     /// Only when the service stops without being asked.
     pub async fn run(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), RunError> {
+        if let Ok(address) = listener.local_addr() {
+            self.store.serving_at(address);
+        }
         // Results are small, and late ones hold up their senders: no waiting to fill packets.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         self.serve(incoming, shutdown).await
@@ -160,7 +164,7 @@ impl App {
         let control = Control::new(Arc::clone(&self.store), self.vendor, targets, self.metrics);
         let service = Service::new(control.clone(), Door::new(house, work.sessions.clone()));
 
-        let (reporter, health) = tonic_health::server::health_reporter();
+        let (reporter, health) = Reporter::new(Serving::No);
         let mut watchers =
             Watchers::start(&self.store, reporter, condemned, control, shutdown.clone()).await;
         let stop = CancellationToken::new();
@@ -225,6 +229,7 @@ fn vendor_settings(settings: &config::LaunchDarkly) -> launchdarkly::Settings {
     launchdarkly::Settings {
         integration_key: settings.integration_key.clone(),
         endpoint: settings.url.clone(),
+        egress: settings.egress.clone(),
         attempt_timeout: settings.attempt_timeout,
         calls_per_account: settings.max_calls_per_account,
     }

@@ -5,26 +5,33 @@ use std::{
     time::Duration,
 };
 
-use crate::{launchdarkly::Endpoint, telemetry};
+use crate::{
+    launchdarkly::{Egress, Endpoint},
+    telemetry,
+};
 
 mod args;
 mod check;
 pub mod duration;
+mod egress;
+mod listen;
 #[cfg(test)]
 mod tests;
 
-use check::{Check, count, parsed, switch, time};
+use check::{Check, count, switch, time};
 
 pub use args::{LogArgs, ServeArgs};
 pub use check::{Problem, Problems};
+pub use egress::EgressArgs;
+pub use listen::Listen;
 
 /// Everything an operator can set, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where the gRPC service listens.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// Where metrics are read, if anywhere.
-    pub metrics_listen: Option<SocketAddr>,
+    pub metrics_listen: Option<Listen>,
     /// URL of the database, such as `sqlite:connector.db`.
     pub store: String,
     /// File of the keys that seal access tokens at rest.
@@ -46,6 +53,8 @@ pub struct Settings {
 pub struct LaunchDarkly {
     /// Replaces the host of every LaunchDarkly instance.
     pub url: Option<Endpoint>,
+    /// How calls leave for another machine.
+    pub egress: Egress,
     /// Key of the registered integration, the last part of the path of segment targets.
     pub integration_key: String,
     /// Longest time for one attempt at a call.
@@ -58,7 +67,7 @@ pub struct LaunchDarkly {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub listen: Listen,
 }
 
 /// How records become calls.
@@ -96,7 +105,7 @@ impl Settings {
     #[must_use]
     pub fn with_keys(keys_file: PathBuf) -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 50051)).into(),
             metrics_listen: None,
             store: "sqlite:connector.db".into(),
             keys_file,
@@ -113,6 +122,7 @@ impl Default for LaunchDarkly {
     fn default() -> Self {
         Self {
             url: None,
+            egress: Egress::default(),
             integration_key: "zeotap".into(),
             // What the peers allow.
             attempt_timeout: Duration::from_secs(10),
@@ -176,8 +186,8 @@ impl ServeArgs {
     fn check_doors(&self, to: &mut Settings, check: &mut Check) {
         let mut insecure = false;
         check.set(&mut insecure, "insecure", &self.insecure, switch);
-        check.set(&mut to.listen, "listen", &self.listen, parsed);
-        if !to.listen.ip().is_loopback() && !insecure {
+        check.set(&mut to.listen, "listen", &self.listen, str::parse);
+        if !to.listen.is_loopback() && !insecure {
             check.problem(
                 "listen",
                 "this address can be reached from other machines, and callers are not identified: \
@@ -186,7 +196,7 @@ impl ServeArgs {
             );
         }
         if let Some(address) = &self.metrics_listen {
-            let some = |text: &str| parsed(text).map(Some);
+            let some = |text: &str| text.parse().map(Some);
             check.set(&mut to.metrics_listen, "metrics-listen", address, some);
         }
         check.set(&mut to.store, "store", &self.store, store_url);
@@ -205,6 +215,7 @@ impl ServeArgs {
         if let Some(url) = &self.launchdarkly_url {
             check.set(&mut to.url, "launchdarkly-url", url, endpoint);
         }
+        self.egress.check_into(&mut to.egress, check);
         let key = &self.integration_key;
         check.set(
             &mut to.integration_key,
@@ -233,8 +244,13 @@ impl ServeArgs {
     fn check_sandbox(&self, settings: &mut Settings, check: &mut Check) {
         let mut wanted = false;
         check.set(&mut wanted, "sandbox", &self.sandbox, switch);
-        let mut listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        check.set(&mut listen, "sandbox-listen", &self.sandbox_listen, parsed);
+        let mut listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        check.set(
+            &mut listen,
+            "sandbox-listen",
+            &self.sandbox_listen,
+            str::parse,
+        );
         if !wanted {
             return;
         }

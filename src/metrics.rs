@@ -25,7 +25,7 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, prometheus_text, text},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
@@ -81,13 +81,23 @@ impl Metrics {
         lock(&self.0.records).remove(destination);
     }
 
-    /// All metrics in the `OpenMetrics` text format.
+    /// All metrics in the `OpenMetrics` text format, 1.0.0.
     #[must_use]
     pub fn text(&self) -> String {
+        self.encoded(text::encode)
+    }
+
+    /// All metrics in Prometheus' own text format, 0.0.4, which more programs read.
+    #[must_use]
+    pub fn prometheus_text(&self) -> String {
+        self.encoded(prometheus_text::encode)
+    }
+
+    fn encoded(&self, encode: fn(&mut String, &Registry) -> fmt::Result) -> String {
         let mut registry = Registry::with_prefix("connector");
         registry.register_collector(Box::new(self.clone()));
         let mut text = String::new();
-        text::encode(&mut text, &registry).expect("a string takes whatever is written");
+        encode(&mut text, &registry).expect("a string takes whatever is written");
         text
     }
 
@@ -335,7 +345,8 @@ mod tests {
         tally.received(2);
         tally.settled(Some("DELIVERY_TIMEOUT"));
         tally.publish(1);
-        let text = metrics.text();
+        let open_metrics = metrics.text();
+        let prometheus = metrics.prometheus_text();
         for line in [
             r#"connector_records_received_total{destination="a\"b"} 2"#,
             r#"connector_records_delivered_total{destination="a\"b"} 0"#,
@@ -343,10 +354,40 @@ mod tests {
             r#"connector_records_deferred_total{destination="a\"b"} 0"#,
             r#"connector_records_in_flight{destination="a\"b"} 1"#,
             "connector_streams 1",
-            "# EOF",
+            "# TYPE connector_records_in_flight gauge",
         ] {
-            assert!(text.lines().any(|got| got == line), "{line} not in\n{text}");
+            for text in [&open_metrics, &prometheus] {
+                assert!(text.lines().any(|got| got == line), "{line} not in\n{text}");
+            }
         }
+    }
+
+    /// A counter's family is named without `_total` in the one, and with it in the other, where
+    /// nothing marks the end.
+    #[test]
+    fn the_two_formats_differ_where_their_specifications_do() {
+        let metrics = Metrics::default();
+        drop(metrics.tally(NAME));
+        let open_metrics = metrics.text();
+        let prometheus = metrics.prometheus_text();
+        let has = |text: &str, line: &str| text.lines().any(|got| got == line);
+        for (in_open_metrics, in_prometheus) in [
+            (
+                "# TYPE connector_records_received counter",
+                "# TYPE connector_records_received_total counter",
+            ),
+            (
+                "# HELP connector_records_received Records that streams have sent",
+                "# HELP connector_records_received_total Records that streams have sent",
+            ),
+        ] {
+            assert!(has(&open_metrics, in_open_metrics), "{open_metrics}");
+            assert!(!has(&open_metrics, in_prometheus), "{open_metrics}");
+            assert!(has(&prometheus, in_prometheus), "{prometheus}");
+            assert!(!has(&prometheus, in_open_metrics), "{prometheus}");
+        }
+        assert!(open_metrics.ends_with("\n# EOF\n"));
+        assert!(!has(&prometheus, "# EOF"));
     }
 
     #[test]

@@ -47,6 +47,33 @@ impl Shutdown {
         Ok(shutdown)
     }
 
+    /// Outlives the signals by which other programs are told to reload or to report, and which
+    /// would end this one by default; each is logged.
+    ///
+    /// The task that listens lives as long as the process; nobody awaits it.
+    ///
+    /// # Errors
+    /// When the signals cannot be listened to.
+    pub fn outlive_other_signals() -> std::io::Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut first = signal(SignalKind::user_defined1())?;
+        let mut second = signal(SignalKind::user_defined2())?;
+        tokio::spawn(async move {
+            loop {
+                let signal = tokio::select! {
+                    _ = hangup.recv() => "SIGHUP",
+                    _ = first.recv() => "SIGUSR1",
+                    _ = second.recv() => "SIGUSR2",
+                };
+                info!(
+                    signal,
+                    "this signal means nothing yet: settings and keys are read at the start"
+                );
+            }
+        });
+        Ok(())
+    }
+
     /// Asks to stop.
     pub fn trigger(&self) {
         self.0.cancel();

@@ -6,6 +6,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt, Targets},
+    fmt::MakeWriter,
     layer::{Layered, SubscriberExt},
     util::SubscriberInitExt,
 };
@@ -75,8 +76,7 @@ pub fn init(settings: &Settings) -> Result<(), String> {
         Format::Json => true,
     };
     let lines: Box<dyn Layer<Registry> + Send + Sync> = if json {
-        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true);
-        layer.with_writer(std::io::stderr).boxed()
+        json_lines(std::io::stderr)
     } else {
         let layer = tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal());
         layer.with_writer(std::io::stderr).boxed()
@@ -84,6 +84,15 @@ pub fn init(settings: &Settings) -> Result<(), String> {
     capped(lines, filter)
         .try_init()
         .map_err(|error| error.to_string())
+}
+
+/// One object a line. The innermost span is the last of `spans`, and not told again as `span`.
+fn json_lines<W>(writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().json().flatten_event(true);
+    layer.with_current_span(false).with_writer(writer).boxed()
 }
 
 fn capped(
@@ -138,6 +147,37 @@ mod tests {
             *heard.lock().unwrap(),
             ["sqlx::query", "launchdarkly_connector::telemetry::tests"]
         );
+    }
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_json_line_tells_each_span_once() {
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = json_lines(move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(lines);
+        tracing::subscriber::with_default(subscriber, || {
+            let _outer = tracing::info_span!("outer", stream.id = "canary-1").entered();
+            let _inner = tracing::info_span!("inner", attempt = "canary-2").entered();
+            tracing::info!("something");
+        });
+        let line = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        for told in ["outer", "inner", "canary-1", "canary-2"] {
+            assert_eq!(line.matches(told).count(), 1, "{told} in {line}");
+        }
     }
 
     #[test]

@@ -9,13 +9,16 @@ use tonic::{
     codec::CompressionEncoding,
     transport::{Error, Server, server::Connected},
 };
-use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::health_server::HealthServer;
 use tower::util::MapRequestLayer;
 
 use super::BuildError;
 use crate::{
     pb::{self, destination_connector_server::DestinationConnectorServer},
-    server::{budget::Budget, intake, prompt, service::Service, streams::Door},
+    server::{
+        budget::Budget, health::Health, intake, prompt, reflection::Reflection, service::Service,
+        streams::Door,
+    },
 };
 
 /// Largest message that is decoded (the contract's).
@@ -36,7 +39,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Serves the connections that come in until `stop`; then each ends once its streams have.
 pub(super) fn serve<I, C>(
     service: Service<Door>,
-    health: HealthServer<impl Health>,
+    health: HealthServer<Health>,
     max_buffered_bytes: usize,
     incoming: I,
     stop: CancellationToken,
@@ -46,6 +49,7 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let budget = Budget::new(max_buffered_bytes, MAX_MESSAGE_BYTES);
+    let reflection = Reflection::new(&[pb::DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET])?;
     let serving = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -56,8 +60,8 @@ where
             intake::gate(&budget, request)
         }))
         .add_service(health)
-        .add_service(reflection()?.build_v1()?)
-        .add_service(reflection()?.build_v1alpha()?)
+        .add_service(reflection.v1())
+        .add_service(reflection.v1alpha())
         .add_service(
             DestinationConnectorServer::new(service)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -65,10 +69,4 @@ where
         )
         .serve_with_incoming_shutdown(prompt::connections(incoming), stop.cancelled_owned());
     Ok(serving)
-}
-
-fn reflection() -> Result<tonic_reflection::server::Builder<'static>, BuildError> {
-    Ok(tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(pb::DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
 }

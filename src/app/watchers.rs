@@ -5,13 +5,19 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::error;
 
 use super::revival;
 use crate::{
-    backoff::Backoff, clock, delivery::Condemned, domain::DestinationState,
-    pb::destination_connector_server::SERVICE_NAME, server::control::Control, shutdown::Shutdown,
+    backoff::Backoff,
+    clock,
+    delivery::Condemned,
+    domain::DestinationState,
+    server::{
+        control::Control,
+        health::{Reporter, Serving},
+    },
+    shutdown::Shutdown,
     store::Store,
 };
 
@@ -27,7 +33,7 @@ const RECORD_AGAIN: Backoff = Backoff {
 /// Their tasks; they end with this, or with the process.
 pub(super) struct Watchers {
     health: JoinHandle<Option<()>>,
-    reporter: HealthReporter,
+    reporter: Reporter,
     _guard: DropGuard,
 }
 
@@ -36,7 +42,7 @@ impl Watchers {
     /// this returns.
     pub(super) async fn start(
         store: &Arc<dyn Store>,
-        reporter: HealthReporter,
+        reporter: Reporter,
         condemned: mpsc::UnboundedReceiver<Condemned>,
         control: Control,
         shutdown: Shutdown,
@@ -64,7 +70,7 @@ impl Watchers {
     pub(super) async fn say_not_serving(&mut self) {
         // Ended first, so that it cannot say otherwise afterwards.
         (&mut self.health).await.ok();
-        set_health(&self.reporter, ServingStatus::NotServing).await;
+        self.reporter.say(Serving::No);
     }
 }
 
@@ -105,7 +111,7 @@ async fn revive(
 }
 
 /// Keeps health true until shutdown.
-async fn watch_store(reporter: HealthReporter, store: Arc<dyn Store>, shutdown: Shutdown) {
+async fn watch_store(reporter: Reporter, store: Arc<dyn Store>, shutdown: Shutdown) {
     let watch = async {
         loop {
             tokio::time::sleep(STORE_CHECK).await;
@@ -121,21 +127,15 @@ async fn watch_store(reporter: HealthReporter, store: Arc<dyn Store>, shutdown: 
 }
 
 /// The service cannot serve without its store.
-async fn check_store(reporter: &HealthReporter, store: &Arc<dyn Store>) {
-    let status = match store.ping().await {
-        Ok(()) => ServingStatus::Serving,
+async fn check_store(reporter: &Reporter, store: &Arc<dyn Store>) {
+    let serving = match store.ping().await {
+        Ok(()) => Serving::Yes,
         Err(failure) => {
             error!(error = %failure, "store does not answer");
-            ServingStatus::NotServing
+            Serving::No
         }
     };
-    set_health(reporter, status).await;
-}
-
-async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
-    for service in ["", SERVICE_NAME] {
-        reporter.set_service_status(service, status).await;
-    }
+    reporter.say(serving);
 }
 
 #[cfg(test)]

@@ -1,6 +1,11 @@
 //! The commands: what each flag means to a person, and what the exit code says.
 
-use std::{fmt::Display, io::Write, net::SocketAddr, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::{
@@ -19,7 +24,7 @@ mod validate;
 
 use tokio::net::TcpListener;
 
-use crate::config::ServeArgs;
+use crate::config::{Listen, ServeArgs};
 
 /// Delivers journey members' identifiers from a customer data platform to LaunchDarkly segments
 #[derive(Debug, Parser)]
@@ -83,11 +88,30 @@ impl Command {
     }
 }
 
-/// Listens on an address that is set by `flag`.
-async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}; end what holds it, or choose another with {flag}")
+/// Listens where `flag` says: of the addresses of a host name, on the first that this machine has.
+async fn bind(listen: &Listen, flag: &str) -> anyhow::Result<TcpListener> {
+    let mut bound = Err(io::ErrorKind::AddrNotAvailable.into());
+    for address in listen.addresses() {
+        bound = TcpListener::bind(address).await;
+        // On the next address, clients that look for the name would meet whoever holds this one.
+        let held = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        if bound.as_ref().is_ok() || bound.as_ref().is_err_and(held) {
+            break;
+        }
+    }
+    bound.with_context(|| {
+        format!("cannot listen on {listen}; end what holds it, or choose another with {flag}")
     })
+}
+
+/// Where this machine finds what listens on an address: every address also listens on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 /// What a command has to say to a script.
@@ -133,6 +157,18 @@ fn say(text: impl Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_name_whose_address_is_held_is_not_served_on_another() {
+        let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let held = holder.local_addr().unwrap();
+        let name: Listen = format!("localhost:{}", held.port()).parse().unwrap();
+        let refused = bind(&name, "--listen").await.unwrap_err().to_string();
+        assert!(refused.contains(&name.to_string()), "{refused}");
+        let free: Listen = "localhost:0".parse().unwrap();
+        let bound = bind(&free, "--listen").await.unwrap();
+        assert!(bound.local_addr().unwrap().ip().is_loopback());
+    }
 
     #[test]
     fn the_command_line_is_sound() {

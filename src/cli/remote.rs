@@ -1,6 +1,6 @@
 //! The server that a command talks to, and how its errors read in a terminal.
 
-use std::{error::Error, fmt::Write, time::Duration};
+use std::{env, error::Error, fmt::Write, sync::LazyLock, time::Duration};
 
 use tonic::{
     Status,
@@ -8,6 +8,7 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
+use super::reachable;
 use crate::pb::destination_connector_client::DestinationConnectorClient;
 
 /// Longest time to connect. Our choice: a reachable server takes milliseconds.
@@ -19,10 +20,25 @@ const PROBE_AFTER: Duration = Duration::from_secs(30);
 /// Which server.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct ServerArgs {
-    /// URL of the service: http, or https with the certificates that this machine trusts
+    /// URL of the service: http, or https with the certificates that this machine trusts; unless
+    /// set, where CONNECTOR_LISTEN lets `serve` listen
     #[arg(long, env = "CONNECTOR_SERVER", value_name = "URL", value_parser = endpoint)]
-    #[arg(default_value = "http://127.0.0.1:50051")]
+    #[arg(default_value = HERE.as_str())]
     pub server: Endpoint,
+}
+
+/// Where the server is if nobody says: where `serve` listens with the same variables, as in a
+/// container.
+static HERE: LazyLock<String> = LazyLock::new(|| here(env::var("CONNECTOR_LISTEN").ok()));
+
+fn here(listen: Option<String>) -> String {
+    let set = listen.filter(|listen| !listen.is_empty());
+    let listen = set.unwrap_or_else(|| "127.0.0.1:50051".into());
+    match listen.parse() {
+        Ok(address) => format!("http://{}", reachable(address)),
+        // A host name.
+        Err(_) => format!("http://{listen}"),
+    }
 }
 
 /// Reads a server's URL.
@@ -134,6 +150,26 @@ mod tests {
              open.activation.segment_id: must match"
         );
         assert_eq!(describe(&Status::cancelled("gone")), "CANCELLED: gone");
+    }
+
+    #[test]
+    fn the_server_is_looked_for_where_the_environment_lets_it_listen() {
+        for (listen, url) in [
+            (None, "http://127.0.0.1:50051"),
+            (Some(""), "http://127.0.0.1:50051"),
+            (Some("127.0.0.1:7000"), "http://127.0.0.1:7000"),
+            (Some("0.0.0.0:7000"), "http://127.0.0.1:7000"),
+            (Some("[::]:7000"), "http://[::1]:7000"),
+            (Some("192.0.2.1:7000"), "http://192.0.2.1:7000"),
+            (
+                Some("connector.internal:7000"),
+                "http://connector.internal:7000",
+            ),
+        ] {
+            let here = here(listen.map(Into::into));
+            assert_eq!(here, url);
+            assert!(endpoint(&here).is_ok(), "{here}");
+        }
     }
 
     #[test]

@@ -1,18 +1,14 @@
 //! `sandbox`: runs the look-alike of LaunchDarkly alone; and beside the service, for `serve` and
 //! `demo`.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::{Exit, bind, say};
+use super::{Exit, bind, reachable, say};
 use crate::{
-    config::{LogArgs, duration},
+    config::{Listen, LogArgs, duration},
     sandbox::{Faults, Limits, Sandbox, Settings, fixtures},
     shutdown::Shutdown,
     telemetry,
@@ -24,7 +20,7 @@ pub struct SandboxArgs {
     /// Address and port; port 0 takes a free one
     #[arg(long, env = "CONNECTOR_SANDBOX_LISTEN", value_name = "ADDRESS")]
     #[arg(default_value = "127.0.0.1:8090")]
-    listen: SocketAddr,
+    listen: Listen,
 
     /// How long each change of a segment takes
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = duration::parse)]
@@ -75,7 +71,7 @@ pub(super) async fn run(args: SandboxArgs) -> Exit {
 
 async fn serve(args: &SandboxArgs) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
-    let listener = bind(args.listen, "--listen").await?;
+    let listener = bind(&args.listen, "--listen").await?;
     let mut running = Running::start(listener, args.settings())?;
     describe(&running.url());
     tokio::select! {
@@ -116,6 +112,7 @@ fn describe(url: &str) {
         fixtures::SEGMENT
     ));
     say(format_args!("SDK key\n  {}", fixtures::SDK_KEY));
+    say(format_args!("mobile key\n  {}", fixtures::MOBILE_KEY));
     say(format_args!(
         "\nfaults, limits and what it was told: curl {url}/"
     ));
@@ -163,14 +160,5 @@ impl Running {
             .await
             .context("the sandbox stopped")?
             .context("the sandbox failed")
-    }
-}
-
-/// Every address also listens on this machine, where plain HTTP is let through.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
-    } else {
-        address
     }
 }

@@ -1,6 +1,6 @@
 //! `serve`: runs the service until it is told to stop.
 
-use std::net::SocketAddr;
+use std::env;
 
 use anyhow::Context;
 use tokio_util::task::AbortOnDropHandle;
@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use super::{Exit, bind, sandbox};
 use crate::{
     app::{App, BuildError},
-    config::{ServeArgs, Settings},
+    config::{Listen, ServeArgs, Settings},
     sandbox::Settings as World,
     server::scrape,
     shutdown::Shutdown,
@@ -49,15 +49,17 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 
 async fn serve(mut settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    Shutdown::outlive_other_signals().context("cannot listen for signals")?;
+    say_what_proxies_are_not_used(&settings);
     let sandbox = start_sandbox(&mut settings).await?;
     let app = App::build(&settings).await?;
-    let listener = bind(settings.listen, "--listen").await?;
+    let listener = bind(&settings.listen, "--listen").await?;
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {
         warn!("callers are not identified: whoever reaches {address} may use every destination");
     }
     info!(%address, "serving gRPC");
-    let scrapes = serve_metrics(settings.metrics_listen, &app).await?;
+    let scrapes = serve_metrics(settings.metrics_listen.as_ref(), &app).await?;
     app.run(listener, shutdown).await?;
     drop(scrapes);
     match sandbox {
@@ -66,9 +68,35 @@ async fn serve(mut settings: Settings) -> anyhow::Result<()> {
     }
 }
 
+/// Where other programs look for a proxy.
+const PROXY_VARIABLES: [&str; 6] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+];
+
+/// Whoever has set a proxy for all programs should not wonder why nothing goes through it. Values
+/// may hold passwords.
+fn say_what_proxies_are_not_used(settings: &Settings) {
+    if settings.launch_darkly.egress.proxy.is_some() {
+        return;
+    }
+    let is_set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let set: Vec<_> = PROXY_VARIABLES.into_iter().filter(is_set).collect();
+    if !set.is_empty() {
+        warn!(
+            set = set.join(", "),
+            "no proxy of the environment is used: --egress-proxy names the one to call LaunchDarkly through"
+        );
+    }
+}
+
 /// Answers scrapes until the returned guard is dropped, after the last stream has been counted.
 async fn serve_metrics(
-    listen: Option<SocketAddr>,
+    listen: Option<&Listen>,
     app: &App,
 ) -> anyhow::Result<Option<AbortOnDropHandle<()>>> {
     let Some(listen) = listen else {
@@ -91,7 +119,7 @@ async fn start_sandbox(settings: &mut Settings) -> anyhow::Result<Option<sandbox
     let Some(wanted) = &settings.sandbox else {
         return Ok(None);
     };
-    let listener = bind(wanted.listen, "--sandbox-listen").await?;
+    let listener = bind(&wanted.listen, "--sandbox-listen").await?;
     let running = sandbox::Running::start(listener, World::default())?;
     let url = running.url().parse();
     let url = url.context("the sandbox has to listen on loopback, or on every address")?;

@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use super::EgressArgs;
+
 /// Flags of `serve`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServeArgs {
@@ -28,6 +30,10 @@ pub struct ServeArgs {
     /// Call this address instead of every LaunchDarkly host: https, or http on loopback
     #[arg(long, env = "CONNECTOR_LAUNCHDARKLY_URL", value_name = "URL")]
     pub launchdarkly_url: Option<String>,
+
+    /// How calls leave.
+    #[command(flatten)]
+    pub egress: EgressArgs,
 
     /// Key of the integration registered with LaunchDarkly
     #[arg(long, env = "CONNECTOR_INTEGRATION_KEY", value_name = "KEY")]

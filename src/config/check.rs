@@ -1,6 +1,6 @@
 //! Checking values one by one, so that every problem is found in one go.
 
-use std::{fmt, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use super::duration;
 
@@ -68,12 +68,6 @@ impl fmt::Display for Problem {
 /// The environment twin of a flag.
 pub(super) fn variable(flag: &str) -> String {
     format!("CONNECTOR_{}", flag.replace('-', "_").to_uppercase())
-}
-
-pub(super) fn parsed(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!("`{text}` is not an address and port, such as 127.0.0.1:50051 or [::1]:50051")
-    })
 }
 
 pub(super) fn switch(text: &str) -> Result<bool, String> {

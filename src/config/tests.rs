@@ -1,6 +1,7 @@
 use clap::{Args, Parser};
 
 use super::{check::variable, *};
+use crate::launchdarkly::Roots;
 
 #[derive(Parser)]
 struct Probe {
@@ -23,6 +24,16 @@ fn problems(flags: &[&str]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
+/// A file with a certificate, and what is read from it.
+fn roots() -> (tempfile::NamedTempFile, Roots) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key);
+    let pem = certificate.unwrap().pem().into_bytes();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &pem).unwrap();
+    (file, Roots::from_pem(pem).unwrap())
+}
+
 #[test]
 fn each_flag_has_its_environment_twin_and_a_help_line() {
     let command = ServeArgs::augment_args(clap::Command::new("serve"));
@@ -43,8 +54,11 @@ fn the_defaults_of_the_flags_are_the_defaults_of_the_settings() {
 
 #[test]
 fn each_flag_reaches_its_setting() {
+    let (ca_file, roots) = roots();
     let settings = with_keys(&[
         "--listen=[::1]:1",
+        "--egress-proxy=http://proxy:3128",
+        &format!("--ca-file={}", ca_file.path().display()),
         "--metrics-listen=127.0.0.1:2",
         "--store=sqlite:a.db",
         "--launchdarkly-url=https://ld.example:8443/",
@@ -71,6 +85,10 @@ fn each_flag_reaches_its_setting() {
         keys_file: "k".into(),
         launch_darkly: LaunchDarkly {
             url: Some("https://ld.example:8443/".parse().unwrap()),
+            egress: Egress {
+                proxy: Some("http://proxy:3128".parse().unwrap()),
+                roots: Some(roots),
+            },
             integration_key: "other-one".into(),
             attempt_timeout: Duration::from_secs(3),
             max_calls_per_account: NonZeroU16::new(4).unwrap(),
@@ -97,7 +115,7 @@ fn each_flag_reaches_its_setting() {
     };
     assert_eq!(settings, Ok(expected));
     let beside = with_keys(&["--sandbox", "--sandbox-listen=127.0.0.1:9"]).unwrap();
-    assert_eq!(beside.sandbox.unwrap().listen.port(), 9);
+    assert_eq!(beside.sandbox.unwrap().listen.to_string(), "127.0.0.1:9");
 }
 
 #[test]
@@ -108,6 +126,8 @@ fn every_problem_is_reported_at_once() {
         "--metrics-listen=localhost",
         "--store=mysql:x",
         "--launchdarkly-url=http://ld.example",
+        "--egress-proxy=socks5://proxy",
+        "--ca-file=no/such/file",
         "--integration-key=a/b",
         "--attempt-timeout=0s",
         "--max-calls-per-account=0",
@@ -175,10 +195,56 @@ fn other_machines_are_let_in_only_if_told() {
 }
 
 #[test]
+fn host_names_are_resolved_and_held_to_the_same_rule() {
+    let settings = with_keys(&["--listen=localhost:1", "--metrics-listen=localhost:2"]).unwrap();
+    assert!(settings.listen.is_loopback());
+    assert_eq!(settings.metrics_listen.unwrap().to_string(), "localhost:2");
+    let unknown = problems(&["--listen=no-such-host.invalid:1"]);
+    assert!(
+        unknown.len() == 1 && unknown[0].contains("cannot be resolved"),
+        "{unknown:?}"
+    );
+}
+
+#[test]
 fn an_address_that_is_refused_is_not_shown_for_it_may_hold_a_password() {
     let refused = problems(&["--launchdarkly-url=https://user:canary@ld.example"]);
     assert!(
         refused.len() == 1 && !refused[0].contains("canary"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_password_of_the_proxy_is_taken_from_no_flag_and_shown_nowhere() {
+    for url in [
+        "http://user:canary@proxy:3128",
+        "http://canary@proxy",
+        "socks5://u:canary@proxy",
+    ] {
+        let flag = format!("--egress-proxy={url}");
+        let refused = problems(&[&flag]);
+        assert!(
+            refused.len() == 1 && !refused[0].contains("canary"),
+            "{refused:?}"
+        );
+        let read = Probe::try_parse_from(["serve", &flag]).unwrap().serve;
+        assert!(!format!("{read:?}").contains("canary"), "{read:?}");
+    }
+    let refused = problems(&["--egress-proxy=http://user:canary@proxy:3128"]);
+    assert!(
+        refused[0].contains("(CONNECTOR_EGRESS_PROXY)"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_file_without_certificates_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().display().to_string();
+    let refused = problems(&[&format!("--ca-file={path}")]);
+    assert!(
+        refused.len() == 1 && refused[0].contains(&path),
         "{refused:?}"
     );
 }

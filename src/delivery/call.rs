@@ -45,8 +45,6 @@ pub(super) struct Report {
     pub(super) applied: bool,
     /// What calls of this lane have met by now.
     pub(super) record: Record,
-    /// Most members that a call should have from now on, if one was too large.
-    pub(super) limit: Option<usize>,
     pub(super) revision: Revision,
 }
 
@@ -82,12 +80,14 @@ impl Call {
             too_large: None,
         };
         let end = self.work_through(&mut work, slot, operation).await;
+        if let Some(members) = work.limit() {
+            self.client.learn_most_members(&self.connection, members);
+        }
         Report {
             keys,
             end,
             applied: work.largest_applied > 0,
             record: work.bisect.record(),
-            limit: work.limit(),
             revision: self.revision,
             left: work.entries.into_iter().flatten().collect(),
         }
@@ -150,7 +150,8 @@ impl Call {
     /// let go every now and then.
     async fn next_slot(&self, work: &mut Work) -> Result<Slot, End> {
         // Isolating is progress, not repetition.
-        let mut ready = pin!(self.client.ready(&self.connection, Attempt::First));
+        let (connection, segment) = (&self.connection, &self.segment.id);
+        let mut ready = pin!(self.client.ready(connection, segment, Attempt::First));
         loop {
             if let Some((until, trouble)) = self.client.held_until(&self.connection) {
                 return Err(End::Held { until, trouble });

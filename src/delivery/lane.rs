@@ -159,7 +159,9 @@ pub(super) struct Lane {
     /// Resolves when the client lets the next call start.
     ready: Option<BoxFuture<'static, Slot>>,
     linger: Duration,
-    /// Most members of a call; falls when the vendor finds one too large, and stays.
+    /// Most members of a call that the operator allows.
+    most: usize,
+    /// Most members of the next call: what the vendor is known to take, and no more than `most`.
     limit: usize,
     /// What its calls have met so far in the environment that it delivers to.
     record: Record,
@@ -209,6 +211,7 @@ impl Lane {
             calls: JoinSet::new(),
             ready: None,
             linger: settings.linger,
+            most: settings.max_members_per_call,
             limit: settings.max_members_per_call,
             record: Record::default(),
             followed: None,
@@ -339,15 +342,15 @@ impl Lane {
             if let Some((until, trouble)) = self.client.held_until(&connection) {
                 self.troubled(trouble, until);
             }
-            let client = Arc::clone(&self.client);
+            let (client, segment) = (Arc::clone(&self.client), self.key.1.clone());
             let attempt = if self.batch.repeats(self.rule(), now) {
                 Attempt::Again
             } else {
                 Attempt::First
             };
-            self.ready = Some(Box::pin(
-                async move { client.ready(&connection, attempt).await },
-            ));
+            self.ready = Some(Box::pin(async move {
+                client.ready(&connection, &segment, attempt).await
+            }));
         }
     }
 
@@ -361,6 +364,7 @@ impl Lane {
             return;
         };
         self.batch.expire(now, self.last_trouble);
+        self.heed_limit(&connection);
         let Some(sealed) = self.batch.seal(self.rule(), now) else {
             return;
         };
@@ -375,6 +379,12 @@ impl Lane {
         self.calls.spawn(call.run(slot, sealed));
     }
 
+    /// Takes over what any call of the account has met.
+    fn heed_limit(&mut self, connection: &Connection) {
+        let known = self.client.most_members(connection);
+        self.limit = known.map_or(self.most, |known| known.min(self.most));
+    }
+
     /// Takes in what a call left behind.
     fn conclude(&mut self, report: Report) {
         let Report {
@@ -383,16 +393,11 @@ impl Lane {
             end,
             applied,
             record,
-            limit,
             revision,
         } = report;
         self.batch.release(&keys);
         self.batch.restore(left);
         self.record.learn(record);
-        if let Some(limit) = limit.filter(|limit| *limit < self.limit) {
-            info!(limit, "a call was too large, the limit falls");
-            self.limit = limit;
-        }
         if applied {
             self.succeeded(revision);
         }

@@ -1,9 +1,9 @@
 //! What a vendor's destination can do, in enough detail to draw its forms.
 
-use super::Operation;
+use super::{Operation, Pattern, change::is_longer};
 
 /// Something a destination can do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Action {
     /// Stable id.
     pub id: &'static str,
@@ -21,8 +21,18 @@ pub struct Action {
     pub operations: Vec<Operation>,
 }
 
-/// A field of an action, enough to draw and check a form control.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl Action {
+    /// The field of this path that destinations have: the same in every action that has it.
+    #[must_use]
+    pub fn destination_field<'a>(actions: &'a [Self], path: &str) -> Option<&'a ActionField> {
+        let mut fields = actions.iter().flat_map(|action| &action.destination_fields);
+        fields.find(|field| field.path == path)
+    }
+}
+
+/// A field of an action, enough to draw and check a form control. What forms are told of it is
+/// what its values are checked against.
+#[derive(Debug, Clone)]
 pub struct ActionField {
     /// Path in the API's JSON.
     pub path: &'static str,
@@ -34,16 +44,37 @@ pub struct ActionField {
     pub kind: FieldType,
     /// Whether a value is needed.
     pub required: bool,
-    /// RE2 pattern that a value matches as a whole; empty for any.
-    pub pattern: String,
+    /// What a value looks like; none for any.
+    pub pattern: Option<Pattern>,
     /// Longest value in characters; 0 for no limit.
     pub max_length: u16,
+    /// What is wrong with a value that pattern or length refuse, and what to do about it.
+    pub remedy: fn(&str) -> String,
     /// An example to show in an empty control.
     pub placeholder: &'static str,
     /// Value used when there is none.
     pub default_value: &'static str,
     /// Page of the vendor's documentation.
     pub help_uri: &'static str,
+}
+
+impl ActionField {
+    /// Whether pattern and length take a value.
+    #[must_use]
+    pub fn accepts(&self, value: &str) -> bool {
+        let fits = self.max_length == 0 || !is_longer(value, self.max_length);
+        fits && self.pattern.as_ref().is_none_or(|p| p.is_match(value))
+    }
+
+    /// Checks a value.
+    ///
+    /// # Errors
+    /// What is wrong with it and what to do about it, in words for the user.
+    pub fn check(&self, value: &str) -> Result<(), String> {
+        self.accepts(value)
+            .then_some(())
+            .ok_or_else(|| (self.remedy)(value))
+    }
 }
 
 /// How to draw a field.

@@ -2,9 +2,12 @@
 
 use std::{fmt, sync::Arc};
 
-/// Longest context key, in bytes. LaunchDarkly publishes no limit; this one is ours: long
-/// enough for any identifier or hash, short enough that 1,000 of them stay near 1 MiB.
-pub const MAX_CONTEXT_KEY_BYTES: usize = 1024;
+use super::sight::{self, Unseen};
+
+/// Longest context key, in characters. LaunchDarkly publishes no limit; this one is ours: long
+/// enough for any identifier or hash, short enough that 1,000 of them stay near 1 MiB in ASCII,
+/// and below 4 MiB in any script.
+pub const MAX_CONTEXT_KEY_CHARS: u16 = 1024;
 
 /// Whether a member enters or leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,15 +25,28 @@ pub struct ContextKey(Arc<str>);
 /// Why a value cannot be a context key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Nothing but white space.
+    /// Nothing but white space and invisible characters.
     #[error("is empty after trimming")]
     Blank,
     /// Too long.
-    #[error("is longer than {MAX_CONTEXT_KEY_BYTES} bytes")]
+    #[error("is longer than {MAX_CONTEXT_KEY_CHARS} characters")]
     TooLong,
-    /// Holds a control character.
-    #[error("holds a control character")]
-    Control,
+    /// Holds a character that nobody can see.
+    #[error(transparent)]
+    Unseen(#[from] Unseen),
+}
+
+impl KeyError {
+    /// Checks that a reader sees a value, and all of it.
+    ///
+    /// # Errors
+    /// What cannot be seen.
+    pub(super) fn unless_seen(value: &str) -> Result<(), Self> {
+        if sight::is_blank(value) {
+            return Err(Self::Blank);
+        }
+        sight::first_unseen(value).map_or(Ok(()), |unseen| Err(unseen.into()))
+    }
 }
 
 impl ContextKey {
@@ -39,15 +55,11 @@ impl ContextKey {
     /// # Errors
     /// What is wrong with it.
     pub fn new(value: &str) -> Result<Self, KeyError> {
-        if value.trim().is_empty() {
-            Err(KeyError::Blank)
-        } else if value.len() > MAX_CONTEXT_KEY_BYTES {
-            Err(KeyError::TooLong)
-        } else if value.chars().any(char::is_control) {
-            Err(KeyError::Control)
-        } else {
-            Ok(Self(value.into()))
+        if is_longer(value, MAX_CONTEXT_KEY_CHARS) {
+            return Err(KeyError::TooLong);
         }
+        KeyError::unless_seen(value)?;
+        Ok(Self(value.into()))
     }
 
     /// The key.
@@ -62,4 +74,9 @@ impl fmt::Debug for ContextKey {
         // Keys identify people: a debug print in a log must not.
         f.write_str("ContextKey([redacted])")
     }
+}
+
+/// Whether there are more characters; most values are told by their bytes alone.
+pub(super) fn is_longer(value: &str, chars: u16) -> bool {
+    value.len() > chars.into() && value.chars().count() > chars.into()
 }

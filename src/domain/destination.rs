@@ -2,15 +2,11 @@
 
 use std::{fmt, time::SystemTime};
 
-use super::{DestinationName, DestinationUid, Mapping};
+use super::{DestinationName, DestinationUid, Mapping, NAME_PATTERN, change::is_longer};
 use crate::secret::AccessToken;
 
-/// Longest access token, in bytes. LaunchDarkly's have some 40; ours leaves room for another form.
-pub const MAX_ACCESS_TOKEN_BYTES: usize = 512;
-/// Longest client-side ID, in bytes. LaunchDarkly's have 24.
-pub const MAX_CLIENT_SIDE_ID_BYTES: usize = 64;
 /// Longest display name, in characters (the contract's limit).
-const MAX_DISPLAY_NAME: usize = 63;
+const MAX_DISPLAY_NAME: u16 = 63;
 
 /// A destination as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +72,7 @@ pub enum DestinationState {
     CredentialsRejected,
 }
 
-/// A human name of 1 to 63 characters without control characters.
+/// A human name of 1 to 63 characters without control characters, of which one can be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DisplayName(String);
 
@@ -84,10 +80,15 @@ impl DisplayName {
     /// Checks a display name.
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
-        let fits = !name.trim().is_empty()
-            && name.chars().count() <= MAX_DISPLAY_NAME
-            && !name.chars().any(char::is_control);
+        let fits = !is_longer(name, MAX_DISPLAY_NAME) && NAME_PATTERN.is_match(name);
         fits.then(|| Self(name.to_owned()))
+    }
+
+    /// A name that was checked when it was stored: what callers are refused today must not make a
+    /// destination useless that was taken before. `None` if it is none.
+    #[must_use]
+    pub fn stored(name: &str) -> Option<Self> {
+        (!name.is_empty()).then(|| Self(name.to_owned()))
     }
 
     /// The name.
@@ -121,7 +122,9 @@ impl Connection {
 pub struct ClientSideId(String);
 
 impl ClientSideId {
-    /// Wraps a client-side ID, whatever its form: form is a credential check, not a rule.
+    /// Wraps a client-side ID, whatever its form: that is for its [`ActionField`] to check.
+    ///
+    /// [`ActionField`]: super::ActionField
     #[must_use]
     pub fn new(id: String) -> Self {
         Self(id)

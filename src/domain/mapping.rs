@@ -2,7 +2,12 @@
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
-use super::{ContextKey, KeyError};
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+
+use super::{
+    ContextKey, KeyError,
+    sight::{self, Unseen},
+};
 
 /// The one field that the action's mapping fills.
 pub const CONTEXT_KEY_FIELD: &str = "context_key";
@@ -10,21 +15,44 @@ pub const CONTEXT_KEY_FIELD: &str = "context_key";
 /// Changes a value before it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transform {
-    /// Removes white space at both ends.
+    /// Removes white space and invisible characters at both ends.
     Trim,
     /// Unicode lower case.
     Lowercase,
     /// SHA-256 of the UTF-8 bytes, as 64 lower-case hex digits.
     Sha256Hex,
+    /// Unicode composition (NFC): both ways to write `é` become one.
+    Nfc,
 }
 
 impl Transform {
-    fn apply(self, value: &str) -> String {
-        match self {
-            Self::Trim => value.trim().to_owned(),
-            Self::Lowercase => value.to_lowercase(),
-            Self::Sha256Hex => sha256_hex(value.as_bytes()),
-        }
+    /// The value, changed. What would hide a fault of it is not done to a faulty one.
+    fn apply(self, value: Cow<'_, str>) -> Result<Cow<'_, str>, KeyError> {
+        Ok(match self {
+            Self::Trim => trimmed(value),
+            Self::Lowercase => value.to_lowercase().into(),
+            Self::Sha256Hex => {
+                // Nobody can see in a hash that what was hashed is not what it looks like.
+                KeyError::unless_seen(&value)?;
+                sha256_hex(value.as_bytes()).into()
+            }
+            Self::Nfc => composed(value),
+        })
+    }
+}
+
+fn trimmed(value: Cow<'_, str>) -> Cow<'_, str> {
+    match value {
+        Cow::Borrowed(value) => Cow::Borrowed(sight::trim(value)),
+        Cow::Owned(value) => sight::trim(&value).to_owned().into(),
+    }
+}
+
+fn composed(value: Cow<'_, str>) -> Cow<'_, str> {
+    if value.is_ascii() || is_nfc_quick(value.chars()) == IsNormalized::Yes {
+        value
+    } else {
+        value.nfc().collect::<String>().into()
     }
 }
 
@@ -43,6 +71,10 @@ fn sha256_hex(bytes: &[u8]) -> String {
 /// Most names in an error. Ours: of a mapping with more, a reader needs the first, and a thousand
 /// such errors fit into a message.
 const NAMED: usize = 8;
+
+/// What is told of a record that has an identifier by the right name, to all appearances.
+const LOOKALIKE: &str =
+    "; one is there with white space or an invisible character at an end of its name";
 
 /// Fills one field of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +122,16 @@ pub enum MappingError {
         /// Which of its sources.
         source_index: usize,
     },
+    /// A source whose name nobody can see whole.
+    #[error("an identifier's name {unseen}, so that it looks like another; write it anew")]
+    UnseenInSource {
+        /// Which mapping.
+        index: usize,
+        /// Which of its sources.
+        source_index: usize,
+        /// What is in the name.
+        unseen: Unseen,
+    },
     /// A required field is not mapped.
     #[error("the required field {CONTEXT_KEY_FIELD} is not mapped")]
     MissingField,
@@ -100,12 +142,15 @@ pub enum MappingError {
 pub enum RecordError {
     /// None of the sources is present and filled.
     #[error(
-        "the record has no value under any of the mapped identifiers: {}",
-        listed(sources)
+        "the record has no value under any of the mapped identifiers: {}{}",
+        listed(sources),
+        if *has_lookalike { LOOKALIKE } else { "" }
     )]
     IdentifierMissing {
         /// The names that were looked for; the mapping's, which may be long and is shared.
         sources: Arc<[String]>,
+        /// Whether one of them is there but for what nobody can see at an end of its name.
+        has_lookalike: bool,
     },
     /// There is a value, but it cannot be a context key.
     #[error("the identifier {source_name} {reason}")]
@@ -143,6 +188,15 @@ impl Mapping {
         Err(errors)
     }
 
+    /// A mapping that was checked when it was stored: what callers are refused today must not
+    /// make one useless that was taken before. `None` if it is none.
+    #[must_use]
+    pub fn stored(fields: Vec<FieldMapping>) -> Option<Self> {
+        let [context_key] = <[FieldMapping; 1]>::try_from(fields).ok()?;
+        let is_one = context_key.field == CONTEXT_KEY_FIELD && !context_key.sources.is_empty();
+        is_one.then_some(Self { context_key })
+    }
+
     /// The field mappings, as they were given.
     #[must_use]
     pub fn fields(&self) -> Vec<FieldMapping> {
@@ -166,18 +220,18 @@ impl Mapping {
         // back would silently target another identity.
         let found = sources.iter().find_map(|name| {
             let value = identifiers.get(name)?;
-            (!value.trim().is_empty()).then_some((name, value))
+            (!sight::is_blank(value)).then_some((name, value))
         });
         let (name, value) = found.ok_or_else(|| missing(sources, identifiers))?;
         let mapped = transforms
             .iter()
-            .fold(Cow::Borrowed(value.as_str()), |value, t| {
-                Cow::Owned(t.apply(&value))
-            });
-        ContextKey::new(&mapped).map_err(|reason| RecordError::IdentifierInvalid {
-            source_name: name.clone(),
-            reason,
-        })
+            .try_fold(Cow::Borrowed(value.as_str()), |value, t| t.apply(value));
+        mapped
+            .and_then(|mapped| ContextKey::new(&mapped))
+            .map_err(|reason| RecordError::IdentifierInvalid {
+                source_name: name.clone(),
+                reason,
+            })
     }
 }
 
@@ -190,8 +244,16 @@ fn missing(sources: &Arc<[String]>, identifiers: &HashMap<String, String>) -> Re
         },
         None => RecordError::IdentifierMissing {
             sources: Arc::clone(sources),
+            has_lookalike: identifiers.keys().any(|name| looks_like_any(name, sources)),
         },
     }
+}
+
+/// Whether a name would be one of these without what nobody can see at its ends, such as the
+/// byte-order mark of the file that it comes from.
+fn looks_like_any(name: &str, sources: &[String]) -> bool {
+    let seen = sight::trim(name);
+    seen.len() < name.len() && sources.iter().any(|source| source == seen)
 }
 
 /// The first of these names, as many as an error shows.
@@ -214,16 +276,21 @@ impl FieldMapping {
         if self.sources.is_empty() {
             return vec![MappingError::NoSources { index }];
         }
-        let blank = |(source_index, source): (usize, &String)| {
-            source
-                .trim()
-                .is_empty()
-                .then_some(MappingError::BlankSource {
+        let fault = |(source_index, source): (usize, &String)| {
+            if sight::is_blank(source) {
+                return Some(MappingError::BlankSource {
                     index,
                     source_index,
-                })
+                });
+            }
+            let unseen = sight::first_unseen(source)?;
+            Some(MappingError::UnseenInSource {
+                index,
+                source_index,
+                unseen,
+            })
         };
-        self.sources.iter().enumerate().filter_map(blank).collect()
+        self.sources.iter().enumerate().filter_map(fault).collect()
     }
 }
 

@@ -2,20 +2,30 @@
 //!
 //! Delivery speaks to a vendor through [`SegmentClient`] alone; a vendor's folder implements it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Connection, ContextKey, Operation};
+use super::{Connection, ContextKey, Operation, Pattern, change::is_longer};
 
 /// Longest segment ID, in characters (LaunchDarkly's recommended limit for cohort ids).
-const MAX_SEGMENT_ID: usize = 128;
+pub const MAX_SEGMENT_ID_CHARS: u16 = 128;
 /// Longest segment name, in characters. LaunchDarkly publishes none; ours fits its forms.
-const MAX_SEGMENT_NAME: usize = 256;
+pub const MAX_SEGMENT_NAME_CHARS: u16 = 256;
 /// What a segment ID matches: LaunchDarkly's alphabet for keys. Whether it would rewrite
 /// other characters is not documented, so none are let through.
-pub const SEGMENT_ID_PATTERN: &str = "^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$";
+pub static SEGMENT_ID_PATTERN: LazyLock<Pattern> =
+    LazyLock::new(|| Pattern::new(r"^[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,127}$"));
+/// What the names of segments and destinations match: no control character, and something to see.
+/// Invisible characters within are let through, since names in some scripts need the controls of
+/// direction, and nothing is looked up by a name.
+pub static NAME_PATTERN: LazyLock<Pattern> =
+    LazyLock::new(|| Pattern::new(r"^\P{Cc}*[^\p{Z}\p{Cc}\p{Cf}]\P{Cc}*$"));
 
 /// Stable ID of a segment, chosen by the user.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,11 +36,13 @@ pub struct SegmentId(String);
 pub enum SegmentError {
     /// Not an ID.
     #[error(
-        "must be 1 to {MAX_SEGMENT_ID} characters of A-Z a-z 0-9 _ . - and start with a letter or digit"
+        "must be 1 to {MAX_SEGMENT_ID_CHARS} characters of A-Z a-z 0-9 _ . - and start with a letter or digit"
     )]
     Id,
     /// Not a name.
-    #[error("must be 1 to {MAX_SEGMENT_NAME} characters, not blank, without control characters")]
+    #[error(
+        "must be 1 to {MAX_SEGMENT_NAME_CHARS} characters, not blank, without control characters"
+    )]
     Name,
 }
 
@@ -40,10 +52,7 @@ impl SegmentId {
     /// # Errors
     /// [`SegmentError::Id`] when it does not match.
     pub fn new(id: &str) -> Result<Self, SegmentError> {
-        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-        let fits = id.len() <= MAX_SEGMENT_ID
-            && id.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-            && id.bytes().all(legal);
+        let fits = SEGMENT_ID_PATTERN.is_match(id);
         fits.then(|| Self(id.to_owned())).ok_or(SegmentError::Id)
     }
 
@@ -74,9 +83,7 @@ impl SegmentRef {
     /// # Errors
     /// [`SegmentError::Name`] for a blank, over-long or unprintable name.
     pub fn new(id: SegmentId, name: &str) -> Result<Self, SegmentError> {
-        let fits = !name.trim().is_empty()
-            && name.chars().count() <= MAX_SEGMENT_NAME
-            && !name.chars().any(char::is_control);
+        let fits = !is_longer(name, MAX_SEGMENT_NAME_CHARS) && NAME_PATTERN.is_match(name);
         fits.then(|| Self {
             id,
             name: name.to_owned(),
@@ -153,8 +160,12 @@ pub enum Trouble {
     Status(u16),
     /// No answer in time; the change may have been made.
     TimedOut,
-    /// No connection, or it broke; the change may have been made.
+    /// No connection could be made.
     Connection,
+    /// The connection broke; the change may have been made.
+    Broken,
+    /// Something between here and the vendor answered in its place; the change may have been made.
+    Intercepted(u16),
     /// The vendor refused for good, and has not confirmed that it means it.
     Unconfirmed(Refusal),
 }
@@ -169,6 +180,12 @@ impl fmt::Display for Trouble {
             Self::Status(status) => write!(f, "LaunchDarkly answered status {status}"),
             Self::TimedOut => f.write_str("LaunchDarkly did not answer in time"),
             Self::Connection => f.write_str("LaunchDarkly could not be reached"),
+            Self::Broken => f.write_str("the connection to LaunchDarkly broke"),
+            Self::Intercepted(status) => write!(
+                f,
+                "something between this service and LaunchDarkly, such as a proxy or a sign-in page, \
+                 answered in its place with status {status}"
+            ),
             Self::Unconfirmed(Refusal::Unauthorized) => f.write_str(
                 "LaunchDarkly answered 401, and has not confirmed that it refuses the access token",
             ),
@@ -236,14 +253,26 @@ pub enum Attempt {
 /// knows how long each record may still be tried and what has superseded it.
 #[async_trait]
 pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
-    /// Waits until a call with this connection may start. A repeated attempt may have to wait
-    /// longer, and takes turns with first ones then.
+    /// Waits until a call that changes this segment may start. A repeated attempt may have to
+    /// wait longer, and takes turns with first ones then.
     ///
     /// Cancel safe: a caller that stops waiting loses only its place in the queue.
-    async fn ready(&self, connection: &Arc<Connection>, attempt: Attempt) -> Slot;
+    async fn ready(
+        &self,
+        connection: &Arc<Connection>,
+        segment: &SegmentId,
+        attempt: Attempt,
+    ) -> Slot;
 
     /// Until when [`ready`](Self::ready) is known to hold calls back, and why.
     fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)>;
+
+    /// Most members that a call with this connection should have, as far as calls that were too
+    /// large have told.
+    fn most_members(&self, connection: &Connection) -> Option<usize>;
+
+    /// Tells that no more than so many members seem to fit into a call with this connection.
+    fn learn_most_members(&self, connection: &Connection, members: usize);
 
     /// Makes one call; ends within the client's attempt time-out.
     async fn apply(&self, slot: Slot, delivery: &Delivery) -> Outcome;
@@ -262,19 +291,43 @@ mod tests {
 
     use super::*;
 
+    fn named(name: &str) -> Result<SegmentRef, SegmentError> {
+        SegmentRef::new(SegmentId::new("vip").unwrap(), name)
+    }
+
     proptest! {
         #[test]
-        fn the_check_of_segment_ids_is_the_published_pattern(
+        fn segment_ids_are_of_launchdarklys_alphabet_for_keys(
             id in "[a-zA-Z0-9_.\\-/ é\n]{0,10}([a-z]{120})?"
         ) {
-            let pattern = regex::Regex::new(SEGMENT_ID_PATTERN).unwrap();
-            prop_assert_eq!(SegmentId::new(&id).is_ok(), pattern.is_match(&id));
+            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+            let begins = id.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+            let fits = begins && id.len() <= 128 && id.bytes().all(legal);
+            prop_assert_eq!(SegmentId::new(&id).is_ok(), fits);
         }
     }
 
     #[test]
-    fn names_are_not_blank() {
-        let id = SegmentId::new("vip").unwrap();
-        assert_eq!(SegmentRef::new(id, "  "), Err(SegmentError::Name));
+    fn names_show_something_and_hold_no_control_character() {
+        for name in ["VIP", " a ", "é", "וי\u{200F}פי", "❤\u{FE0F}", "a\u{2028}b"] {
+            assert!(named(name).is_ok(), "{name:?}");
+        }
+        for name in [
+            "",
+            "  ",
+            "\u{A0}\u{3000}",
+            "\u{200B}",
+            "\u{FEFF} \u{2060}",
+            "a\nb",
+            "a\u{85}",
+        ] {
+            assert_eq!(named(name), Err(SegmentError::Name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_measured_in_characters() {
+        assert!(named(&"é".repeat(256)).is_ok());
+        assert_eq!(named(&"a".repeat(257)), Err(SegmentError::Name));
     }
 }

@@ -1,30 +1,36 @@
 //! Waiting in line for the pace of one account.
 //!
-//! Two lines, both fair: first attempts wait in one, repeated attempts in the other. Whoever is
-//! first in a line goes to the turnstile, a repeated attempt once it is paid for: so one which
-//! cannot be afforded yet stands in no first attempt's way, and one that is paid for waits behind
-//! one first attempt and not behind all of them. At the turnstile one of the two asks the pace,
-//! alone, until it may go. A question waits with the first attempts, unless it may go at once.
+//! The [pace](super::pace) says who may go when. It is asked whenever something has changed: by
+//! whoever comes, learns or leaves. When time alone may change something, it is asked by one of
+//! those who wait, who has the watch. Whoever asks hands out what it allows, to others as well.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::{
-    sync::{Mutex as Turnstile, MutexGuard as Turn, Notify},
+    sync::{Mutex as Watch, Notify, oneshot},
     time::{Instant, sleep_until},
 };
 
-use super::pace::{Admission, Departure, Feedback, Hold, Pace};
-use crate::domain::Attempt;
+use super::pace::{Admission, Departure, Feedback, Hold, Origin, Pace, Ticket, Wish};
+use crate::domain::{Attempt, ClientSideId};
 
 /// One account of LaunchDarkly.
 #[derive(Debug)]
 pub(super) struct Account {
-    pace: Mutex<Pace>,
-    first: Turnstile<()>,
-    again: Turnstile<()>,
-    turnstile: Turnstile<()>,
-    /// Tells whoever is first in line that the pace may have changed.
+    state: Mutex<State>,
+    watch: Watch<()>,
+    /// Tells whoever has the watch that the moment to ask again may be another.
     changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    pace: Pace,
+    /// How those in line hear that they may go.
+    waiting: HashMap<Ticket, oneshot::Sender<Place>>,
 }
 
 /// A place among the calls under way; given back when dropped.
@@ -36,30 +42,23 @@ pub(super) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.account.pace().leave(&self.departure);
-        self.account.changed.notify_one();
+        self.account.state().pace.leave(&self.departure);
+        self.account.go_on();
     }
 }
 
-/// The head of a line. What it has paid is refunded when it is dropped before its call is made.
-/// Until then it keeps its turn: were other repeated attempts to pay meanwhile, all that came
-/// while the account had to wait would leave together afterwards.
-#[derive(Debug)]
-struct Head<'a> {
-    paid: Option<&'a Account>,
-    _turn: Turn<'a, ()>,
+/// Somebody in line, who leaves it when dropped.
+struct Waiter<'a> {
+    account: &'a Arc<Account>,
+    ticket: Ticket,
+    granted: oneshot::Receiver<Place>,
 }
 
-impl Head<'_> {
-    fn spend(mut self) {
-        self.paid = None;
-    }
-}
-
-impl Drop for Head<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        if let Some(account) = self.paid {
-            account.pace().refund();
+        let mut state = self.account.state();
+        if state.waiting.remove(&self.ticket).is_some() {
+            state.pace.withdraw(self.ticket);
         }
     }
 }
@@ -67,108 +66,129 @@ impl Drop for Head<'_> {
 impl Account {
     pub(super) fn new(pace: Pace) -> Self {
         Self {
-            pace: Mutex::new(pace),
-            first: Turnstile::default(),
-            again: Turnstile::default(),
-            turnstile: Turnstile::default(),
+            state: Mutex::new(State {
+                pace,
+                waiting: HashMap::new(),
+            }),
+            watch: Watch::default(),
             changed: Notify::new(),
         }
     }
 
     /// Waits until a call may start. Cancel safe: the place in the queue is lost, and whatever
     /// was taken is given back.
-    pub(super) async fn ready(self: &Arc<Self>, attempt: Attempt) -> Place {
-        let head = match attempt {
-            Attempt::First => Head {
-                paid: None,
-                _turn: self.first.lock().await,
-            },
-            Attempt::Again => self.afford().await,
-        };
-        let _turn = self.turnstile.lock().await;
-        let departure = self
-            .admitted(|pace, now, unit| pace.admit(now, attempt, unit))
-            .await;
-        // From here on nothing is awaited, so nothing that was taken can be lost.
-        head.spend();
-        self.place(departure)
+    pub(super) async fn ready(self: &Arc<Self>, origin: Origin, attempt: Attempt) -> Place {
+        self.wait(Wish::Delivery(origin, attempt)).await
     }
 
     /// Waits until a question may be asked. Cancel safe, as [`ready`](Self::ready) is.
     pub(super) async fn ready_to_ask(self: &Arc<Self>) -> Place {
-        let ask = |pace: &mut Pace, now, unit| pace.admit_question(now, unit);
-        // Past those whom only an open breaker holds back.
-        let at_once = ask(&mut self.pace(), Instant::now(), fastrand::f64());
-        if let Admission::Go(departure) = at_once {
-            return self.place(departure);
-        }
-        let _head = self.first.lock().await;
-        let _turn = self.turnstile.lock().await;
-        let departure = self.admitted(ask).await;
-        self.place(departure)
+        self.wait(Wish::Question).await
     }
 
-    fn place(self: &Arc<Self>, departure: Departure) -> Place {
-        Place {
-            account: Arc::clone(self),
-            departure,
+    async fn wait(self: &Arc<Self>, wish: Wish) -> Place {
+        let mut waiter = self.enter(wish);
+        tokio::select! {
+            // A place that was granted is taken.
+            biased;
+            Ok(place) = &mut waiter.granted => place,
+            _watch = self.watch.lock() => self.keep_watch(&mut waiter.granted).await,
         }
     }
 
-    async fn afford(&self) -> Head<'_> {
-        let turn = self.again.lock().await;
+    fn enter(self: &Arc<Self>, wish: Wish) -> Waiter<'_> {
+        let (grant, granted) = oneshot::channel();
+        let mut state = self.state();
+        let ticket = state.pace.enter(wish, Instant::now());
+        state.waiting.insert(ticket, grant);
+        drop(state);
+        self.go_on();
+        Waiter {
+            account: self,
+            ticket,
+            granted,
+        }
+    }
+
+    /// Something has changed: lets go whoever may now, and tells whoever has the watch when that
+    /// is to be done again.
+    fn go_on(self: &Arc<Self>) {
+        self.admit();
+        self.changed.notify_one();
+    }
+
+    /// Hands out places until one is one's own.
+    async fn keep_watch(self: &Arc<Self>, granted: &mut oneshot::Receiver<Place>) -> Place {
         loop {
-            let asked = self.pace().afford(Instant::now());
-            match asked {
-                Ok(()) => {
-                    return Head {
-                        paid: Some(self),
-                        _turn: turn,
-                    };
+            let next = self.admit();
+            tokio::select! {
+                // Having a place ends the watch. Otherwise the pace is asked again, so the order
+                // of the rest does not matter.
+                biased;
+                Ok(place) = &mut *granted => return place,
+                () = self.changed.notified() => {}
+                () = until(next) => {}
+            }
+        }
+    }
+
+    /// Lets go whoever may. Returns when to ask again, if nothing happens before.
+    fn admit(self: &Arc<Self>) -> Option<Instant> {
+        loop {
+            let (grant, departure) = {
+                let mut state = self.state();
+                match state.pace.admit(Instant::now(), fastrand::f64()) {
+                    Admission::Go(ticket, departure) => (state.waiting.remove(&ticket), departure),
+                    Admission::Wait(at) => return Some(at),
+                    Admission::Full => return None,
                 }
-                // A first attempt may pay meanwhile; the floor alone takes no longer than this.
-                Err(at) => sleep_until(at).await,
-            }
-        }
-    }
-
-    /// Asks the pace until it lets go.
-    async fn admitted(&self, ask: impl Fn(&mut Pace, Instant, f64) -> Admission) -> Departure {
-        loop {
-            let admission = ask(&mut self.pace(), Instant::now(), fastrand::f64());
-            match admission {
-                Admission::Go(departure) => return departure,
-                Admission::Wait(at) => tokio::select! {
-                    // Either way the pace is asked again, so the order does not matter.
-                    biased;
-                    () = self.changed.notified() => {}
-                    () = sleep_until(at) => {}
-                },
-                Admission::Full => self.changed.notified().await,
-            }
+            };
+            let place = Place {
+                account: Arc::clone(self),
+                departure,
+            };
+            // Who has just stopped waiting gives it back; the lock is free again by then.
+            drop(grant.map(|grant| grant.send(place)));
         }
     }
 
     /// Learns from a call.
-    pub(super) fn observe(&self, feedback: &Feedback) {
-        self.pace()
-            .observe(Instant::now(), feedback, fastrand::f64());
-        self.changed.notify_one();
+    pub(super) fn observe(self: &Arc<Self>, feedback: &Feedback) {
+        let unit = fastrand::f64();
+        self.state().pace.observe(Instant::now(), feedback, unit);
+        self.go_on();
     }
 
-    /// What holds calls back now.
-    pub(super) fn hold(&self) -> Option<Hold> {
-        self.pace().hold(Instant::now())
+    /// What holds calls of an environment back now.
+    pub(super) fn hold(&self, environment: &ClientSideId) -> Option<Hold> {
+        self.state().pace.hold(environment, Instant::now())
+    }
+
+    /// What holds all calls back now.
+    pub(super) fn hold_of_account(&self) -> Option<Hold> {
+        self.state().pace.hold_of_account(Instant::now())
     }
 
     /// What it was told to wait for now; not a breaker, which lets probes pass.
     pub(super) fn told_to_wait(&self) -> Option<Hold> {
-        self.pace().told_to_wait(Instant::now())
+        self.state().pace.told_to_wait(Instant::now())
     }
 
     /// Whether a call of no urgency would take nothing from deliveries now.
-    pub(super) fn is_at_ease(&self) -> bool {
-        self.pace().is_at_ease(Instant::now())
+    pub(super) fn is_at_ease(&self, environment: &ClientSideId) -> bool {
+        self.state().pace.is_at_ease(environment, Instant::now())
+    }
+
+    /// Most members to put into a call, if a limit is known.
+    pub(super) fn most_members(&self) -> Option<usize> {
+        self.state().pace.most_members(Instant::now())
+    }
+
+    /// No more than so many members seem to fit into a call.
+    pub(super) fn learn_most_members(&self, members: usize) {
+        self.state()
+            .pace
+            .learn_most_members(members, Instant::now());
     }
 
     /// Takes over what an account was told that turned out to be this one.
@@ -176,14 +196,22 @@ impl Account {
         // One lock after the other: two at once could wait for each other.
         let told = other.told_to_wait();
         if let Some(hold) = told {
-            self.pace().inherit(hold);
-            self.changed.notify_one();
+            // Nobody may go sooner for it, and whoever has the watch asks before letting go.
+            self.state().pace.inherit(hold);
         }
     }
 
     /// What the lock guards is whole between any two statements, so poison means nothing.
-    fn pace(&self) -> MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sleeps until a moment, or for ever.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,20 +1,42 @@
 //! What can be done with LaunchDarkly, in enough words to draw the forms from.
 
+use std::sync::LazyLock;
+
+use super::credentials::hints;
 use crate::domain::{
-    Action, ActionField, CONTEXT_KEY_FIELD, Choice, FieldType, MAX_ACCESS_TOKEN_BYTES,
-    MAX_CLIENT_SIDE_ID_BYTES, MAX_CONTEXT_KEY_BYTES, Operation, SEGMENT_ID_PATTERN,
+    Action, ActionField, CONTEXT_KEY_FIELD, Choice, ContextKey, FieldType, MAX_CONTEXT_KEY_CHARS,
+    MAX_SEGMENT_ID_CHARS, MAX_SEGMENT_NAME_CHARS, NAME_PATTERN, Operation, Pattern,
+    SEGMENT_ID_PATTERN, SegmentError,
 };
 
-/// Visible ASCII without spaces: what can stand in a header. Tokens need not begin
-/// with `api-`: that is a convention.
-const ACCESS_TOKEN_PATTERN: &str = "^[!-~]+$";
-/// No dashes, as LaunchDarkly documents; 24 hexadecimal digits are a convention.
+/// Longest access token, in characters. LaunchDarkly's have some 40; ours leaves room for another
+/// form.
+const MAX_ACCESS_TOKEN_CHARS: u16 = 512;
+/// Longest client-side ID, in characters. LaunchDarkly's have 24.
+const MAX_CLIENT_SIDE_ID_CHARS: u16 = 64;
+/// No dashes, as LaunchDarkly documents; 24 hexadecimal digits are a convention. That nothing else
+/// stands in one is ours: none has been seen with it, and the ID goes into a path.
 const CLIENT_SIDE_ID_PATTERN: &str = "^[A-Za-z0-9_]+$";
-/// Anything on one line that is not blank.
-const SEGMENT_NAME_PATTERN: &str = r"^.*\S.*$";
-/// The domain's limits, which a test compares.
-const SEGMENT_ID_LENGTH: u16 = 128;
-const SEGMENT_NAME_LENGTH: u16 = 256;
+
+/// What is published of the access token, and checked of it.
+pub(super) static ACCESS_TOKEN: LazyLock<ActionField> = LazyLock::new(access_token);
+/// What is published of the client-side ID, and checked of it.
+pub(super) static CLIENT_SIDE_ID: LazyLock<ActionField> = LazyLock::new(client_side_id);
+
+/// Visible ASCII, which can stand in a header, without quotation marks; and neither `sdk-` nor
+/// `mob-` at the start, which are keys of another kind. That tokens begin with `api-` is a
+/// convention. RE2 cannot look ahead, so what may follow each letter of those is written out.
+fn access_token_pattern() -> Pattern {
+    let any = r"[!#-&\(-_a-~]*";
+    let but_sdk = format!(
+        r"s(?:[!#-&\(-_a-ce-~]{any}|d(?:[!#-&\(-_a-jl-~]{any}|k(?:[!#-&\(-,.-_a-~]{any})?)?)?"
+    );
+    let but_mob = format!(
+        r"m(?:[!#-&\(-_a-np-~]{any}|o(?:[!#-&\(-_ac-~]{any}|b(?:[!#-&\(-,.-_a-~]{any})?)?)?"
+    );
+    let others = format!(r"[!#-&\(-_a-ln-rt-~]{any}");
+    Pattern::new(&format!("^(?:{others}|{but_sdk}|{but_mob})$"))
+}
 
 /// Every action, in a stable order.
 pub(super) fn all() -> Vec<Action> {
@@ -23,16 +45,11 @@ pub(super) fn all() -> Vec<Action> {
         display_name: "Send Identifiers to LaunchDarkly in realtime",
         description: "Puts each member of a journey into a LaunchDarkly segment, or takes them \
                       out of it, within moments.",
-        destination_fields: vec![access_token(), client_side_id(), instance()],
+        destination_fields: vec![ACCESS_TOKEN.clone(), CLIENT_SIDE_ID.clone(), instance()],
         mapping_fields: vec![context_key()],
         activation_fields: vec![segment_name(), segment_id()],
         operations: vec![Operation::Add, Operation::Remove],
     }]
-}
-
-/// A limit in bytes as one in characters: the values that are accepted are ASCII, or near it.
-fn limit(bytes: usize) -> u16 {
-    u16::try_from(bytes).unwrap_or(u16::MAX)
 }
 
 fn access_token() -> ActionField {
@@ -45,8 +62,9 @@ fn access_token() -> ActionField {
                       when the person who created it leaves. LaunchDarkly shows it only once.",
         kind: FieldType::Secret,
         required: true,
-        pattern: ACCESS_TOKEN_PATTERN.to_owned(),
-        max_length: limit(MAX_ACCESS_TOKEN_BYTES),
+        pattern: Some(access_token_pattern()),
+        max_length: MAX_ACCESS_TOKEN_CHARS,
+        remedy: |token| hints::why_no_access_token(token).message.to_owned(),
         placeholder: "api-00000000-0000-0000-0000-000000000000",
         default_value: "",
         help_uri: "https://launchdarkly.com/docs/home/account/api-create",
@@ -62,8 +80,9 @@ fn client_side_id() -> ActionField {
                       client-side ID of the environment: not its SDK key, mobile key or name.",
         kind: FieldType::Text,
         required: true,
-        pattern: CLIENT_SIDE_ID_PATTERN.to_owned(),
-        max_length: limit(MAX_CLIENT_SIDE_ID_BYTES),
+        pattern: Some(Pattern::new(CLIENT_SIDE_ID_PATTERN)),
+        max_length: MAX_CLIENT_SIDE_ID_CHARS,
+        remedy: |id| hints::why_no_client_side_id(id).message.to_owned(),
         placeholder: "000000000000000000000000",
         default_value: "",
         help_uri: "https://launchdarkly.com/docs/home/account/environment/keys",
@@ -90,8 +109,9 @@ fn instance() -> ActionField {
             },
         ]),
         required: false,
-        pattern: String::new(),
+        pattern: None,
         max_length: 0,
+        remedy: |_| "must be one of the choices".to_owned(),
         placeholder: "INSTANCE_COMMERCIAL",
         default_value: "INSTANCE_COMMERCIAL",
         help_uri: "https://launchdarkly.com/docs/home/infrastructure/eu",
@@ -107,9 +127,10 @@ fn context_key() -> ActionField {
                       lower case too, or hashed alike.",
         kind: FieldType::Text,
         required: true,
-        pattern: String::new(),
-        // Bytes there, characters here: this never refuses what the server takes.
-        max_length: limit(MAX_CONTEXT_KEY_BYTES),
+        // What a record holds is judged with the record.
+        pattern: None,
+        max_length: MAX_CONTEXT_KEY_CHARS,
+        remedy: |key| ContextKey::new(key).map_or_else(|e| e.to_string(), |_| String::new()),
         placeholder: "user-1234",
         default_value: "",
         help_uri: "https://launchdarkly.com/docs/home/flags/built-in-attributes",
@@ -123,8 +144,9 @@ fn segment_name() -> ActionField {
         description: "The name of the segment as people see it in LaunchDarkly.",
         kind: FieldType::Text,
         required: true,
-        pattern: SEGMENT_NAME_PATTERN.to_owned(),
-        max_length: SEGMENT_NAME_LENGTH,
+        pattern: Some(NAME_PATTERN.clone()),
+        max_length: MAX_SEGMENT_NAME_CHARS,
+        remedy: |_| SegmentError::Name.to_string(),
         placeholder: "VIP customers",
         default_value: "",
         help_uri: "https://launchdarkly.com/docs/home/flags/zeotap",
@@ -140,8 +162,9 @@ fn segment_id() -> ActionField {
                       that it does not know. Letters, digits, dots, dashes and underscores.",
         kind: FieldType::Text,
         required: true,
-        pattern: SEGMENT_ID_PATTERN.to_owned(),
-        max_length: SEGMENT_ID_LENGTH,
+        pattern: Some(SEGMENT_ID_PATTERN.clone()),
+        max_length: MAX_SEGMENT_ID_CHARS,
+        remedy: |_| SegmentError::Id.to_string(),
         placeholder: "vip-customers",
         default_value: "",
         help_uri: "https://launchdarkly.com/docs/home/flags/synced-segments",
@@ -160,18 +183,12 @@ mod tests {
         all().into_iter().flat_map(one).flatten().collect()
     }
 
-    fn matches(pattern: &str, value: &str) -> bool {
-        regex::Regex::new(pattern).unwrap().is_match(value)
-    }
-
     #[test]
     fn every_placeholder_is_accepted_by_its_own_field() {
         for field in fields() {
             let value = field.placeholder;
             assert!(!value.is_empty(), "{}", field.path);
-            assert!(matches(&field.pattern, value), "{}", field.path);
-            let fits = field.max_length == 0 || value.len() <= field.max_length.into();
-            assert!(fits, "{}", field.path);
+            assert!(field.accepts(value), "{}", field.path);
             if let FieldType::Choice(choices) = &field.kind {
                 let offered = |value| choices.iter().any(|choice| choice.value == value);
                 assert!(
@@ -193,23 +210,45 @@ mod tests {
         }
     }
 
+    fn no_longer(field: &ActionField, unit: &str) -> bool {
+        let long = |chars: u16| unit.repeat(chars.into());
+        field.accepts(&long(field.max_length)) && !field.accepts(&long(field.max_length + 1))
+    }
+
     #[test]
-    fn lengths_are_those_of_the_domain() {
-        let id = |length: u16| SegmentId::new(&"a".repeat(length.into()));
-        assert!(id(SEGMENT_ID_LENGTH).is_ok() && id(SEGMENT_ID_LENGTH + 1).is_err());
-        let name =
-            |length: u16| SegmentRef::new(SegmentId::new("a").unwrap(), &"é".repeat(length.into()));
-        assert!(name(SEGMENT_NAME_LENGTH).is_ok() && name(SEGMENT_NAME_LENGTH + 1).is_err());
-        assert_eq!(usize::from(context_key().max_length), MAX_CONTEXT_KEY_BYTES);
+    fn lengths_are_in_characters() {
+        assert!(no_longer(&ACCESS_TOKEN, "a") && no_longer(&CLIENT_SIDE_ID, "a"));
+        assert!(no_longer(&segment_id(), "a") && no_longer(&segment_name(), "é"));
+        assert!(no_longer(&context_key(), "é"));
     }
 
     proptest! {
         #[test]
-        fn no_form_refuses_a_name_that_the_domain_takes(name in "[ a-zé\u{a0}\u{2028}!]{0,6}") {
-            let id = SegmentId::new("a").unwrap();
-            if SegmentRef::new(id, &name).is_ok() {
-                prop_assert!(matches(SEGMENT_NAME_PATTERN, &name));
-            }
+        fn no_access_token_is_taken_that_is_another_key_or_cannot_be_in_a_header(
+            token in "(s|sd|sdk|sdk-|m|mo|mob|mob-|api-|Sdk-)?[a-z0-9_.,()\\[\\]\\\\^*\\-]{0,5}|[ -~é]{0,6}"
+        ) {
+            let legal = |c: char| c.is_ascii_graphic() && !['"', '\'', '`'].contains(&c);
+            let is_key = token.starts_with("sdk-") || token.starts_with("mob-");
+            let fits = !token.is_empty() && token.chars().all(legal) && !is_key;
+            prop_assert_eq!(ACCESS_TOKEN.accepts(&token), fits);
+        }
+
+        #[test]
+        fn forms_take_the_segments_that_streams_take(
+            text in "[ a-zA-Z0-9_.\\-é\u{a0}\u{2028}\u{200b}\u{200f}\u{85}\n!]{0,6}"
+        ) {
+            let id = SegmentId::new(&text);
+            prop_assert_eq!(segment_id().check(&text), id.map(drop).map_err(|e| e.to_string()));
+            let named = SegmentRef::new(SegmentId::new("a").unwrap(), &text);
+            let named = named.map(drop).map_err(|e| e.to_string());
+            prop_assert_eq!(segment_name().check(&text), named);
+        }
+
+        #[test]
+        fn no_form_refuses_a_key_that_the_domain_takes(
+            key in "[ a-zé\u{200b}\u{200d}\u{fe0f}\u{600}]{0,6}|(a|é|😀){1020,1028}"
+        ) {
+            prop_assert!(ContextKey::new(&key).is_err() || context_key().accepts(&key));
         }
     }
 }

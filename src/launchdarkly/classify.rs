@@ -2,9 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use http::{
+    HeaderMap, StatusCode,
+    header::{DATE, RETRY_AFTER},
+};
 
-use super::pace::Remaining;
+use super::{body::Form, pace::Remaining};
 use crate::{
     clock,
     domain::{Outcome, Refusal, Trouble},
@@ -14,6 +17,9 @@ use crate::{
 /// that asks for much more is more likely wrong than meant, and five minutes is the time that
 /// a record is tried by default.
 const MAX_WAIT: Duration = Duration::from_secs(300);
+/// How far two clocks that are kept in step may differ, an answer's way included. Ours: the spread
+/// with which calls start after a hold.
+const CLOCK_SLACK: Duration = Duration::from_millis(250);
 /// Wait after a limit that no header dates: a tenth of LaunchDarkly's window.
 const UNDATED_WAIT: Duration = Duration::from_secs(1);
 
@@ -33,6 +39,8 @@ pub(super) struct Hints {
 impl Hints {
     /// Reads headers that came at `now`. What cannot be read counts as absent.
     pub(super) fn read(headers: &HeaderMap, now: SystemTime) -> Self {
+        // A reset is a moment by LaunchDarkly's clock.
+        let now = their_now(headers, now);
         Self {
             // The form with a date is not used by LaunchDarkly, and ignored.
             retry_after: number(headers, RETRY_AFTER.as_str())
@@ -81,6 +89,22 @@ impl Hints {
     }
 }
 
+/// What LaunchDarkly's clock shows: ours, unless the answer's `Date` shows that they differ. `Date`
+/// has whole seconds, cut off, and is as old as the answer's way is long; where ours may be right
+/// it is the finer one. If it is wrong, `Date` errs to the safe side: it is late by a second at most.
+fn their_now(headers: &HeaderMap, now: SystemTime) -> SystemTime {
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+    let Some(date) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else {
+        return now;
+    };
+    let may_be_now = date..date + Duration::from_secs(1) + CLOCK_SLACK;
+    if may_be_now.contains(&now) || may_be_now.contains(&(now + CLOCK_SLACK)) {
+        now
+    } else {
+        date
+    }
+}
+
 /// A header's value as digits; more digits than fit count as the most that fits.
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     let text = headers.get(name)?.to_str().ok()?.trim();
@@ -94,28 +118,66 @@ fn until(reset: u64, now: SystemTime) -> Duration {
     Duration::from_millis(reset.saturating_sub(now)).min(MAX_WAIT)
 }
 
-/// What became of a call that changes a segment. Only the status counts: the texts of live
-/// answers differ from what is documented.
-pub(super) fn outcome(status: StatusCode, hints: &Hints) -> Outcome {
-    if status.is_success() {
-        return Outcome::Applied;
-    }
-    match trouble(status) {
-        Some(trouble) => Outcome::Retry {
+/// What became of a call that changes a segment. Only the status counts, and whether the body is of
+/// LaunchDarkly's form: the texts of live answers differ from what is documented.
+pub(super) fn outcome(status: StatusCode, hints: &Hints, body: Result<Form, Trouble>) -> Outcome {
+    match verdict(status, body) {
+        Ok(()) => Outcome::Applied,
+        Err(Fault::Trouble(trouble)) => Outcome::Retry {
             trouble,
             // A wait of zero is no wish, and would talk the lane out of its own backoff.
             retry_after: hints.wait(status).filter(|wait| !wait.is_zero()),
         },
-        None => Outcome::Refused(refusal(status)),
+        Err(Fault::Refusal(refusal)) => Outcome::Refused(refusal),
     }
 }
 
-/// Why a status is worth another try; none if it is not.
+/// Why a delivery should be tried again; none if it was answered for good.
+pub(super) fn trouble_of_delivery(
+    status: StatusCode,
+    body: Result<Form, Trouble>,
+) -> Option<Trouble> {
+    match verdict(status, body) {
+        Err(Fault::Trouble(trouble)) => Some(trouble),
+        Ok(()) | Err(Fault::Refusal(_)) => None,
+    }
+}
+
+enum Fault {
+    Trouble(Trouble),
+    Refusal(Refusal),
+}
+
+fn verdict(status: StatusCode, body: Result<Form, Trouble>) -> Result<(), Fault> {
+    if let Some(trouble) = trouble(status) {
+        return Err(Fault::Trouble(trouble));
+    }
+    let intercepted = Fault::Trouble(Trouble::Intercepted(status.as_u16()));
+    if status.is_success() {
+        return match body {
+            // LaunchDarkly says nothing, or JSON where an integration is registered so.
+            Ok(Form::Empty | Form::Json) => Ok(()),
+            Ok(Form::Other | Form::TooLong) => Err(intercepted),
+            Err(trouble) => Err(Fault::Trouble(trouble)),
+        };
+    }
+    match body {
+        // The size of a call is refused by whatever is in between as well.
+        Ok(Form::Other) if status != StatusCode::PAYLOAD_TOO_LARGE => Err(intercepted),
+        _ => Err(Fault::Refusal(refusal(status))),
+    }
+}
+
+/// Why a status is worth another try, whatever the body; none if it is not.
 pub(super) fn trouble(status: StatusCode) -> Option<Trouble> {
     match status.as_u16() {
         429 => Some(Trouble::RateLimited),
         409 => Some(Trouble::Conflict),
-        code @ (408 | 425 | 500..=599) => Some(Trouble::Status(code)),
+        // 421: on another connection, which the transport sees to.
+        code @ (408 | 421 | 425) => Some(Trouble::Status(code)),
+        // Never LaunchDarkly's: its API redirects nobody and is no proxy.
+        code @ (300..=399 | 407 | 511) => Some(Trouble::Intercepted(code)),
+        code @ 500..=599 => Some(Trouble::Status(code)),
         _ => None,
     }
 }
@@ -126,7 +188,7 @@ fn refusal(status: StatusCode) -> Refusal {
         413 => Refusal::TooLarge,
         401 => Refusal::Unauthorized,
         403 => Refusal::Forbidden,
-        // The route or the kind of call, not its members: 404, 405, 415, redirects, the unknown.
+        // The route or the kind of call, not its members: 404, 405, 415, the unknown.
         _ => Refusal::Segment,
     }
 }
@@ -156,22 +218,87 @@ mod tests {
             trouble,
             retry_after: None,
         };
+        let intercepted = |code| retry(Trouble::Intercepted(code));
         for code in 200..600 {
-            let expected = match code {
-                200..=299 => Outcome::Applied,
-                409 => retry(Trouble::Conflict),
-                429 => Outcome::Retry {
-                    trouble: Trouble::RateLimited,
-                    retry_after: Some(UNDATED_WAIT),
-                },
-                408 | 425 | 500..=599 => retry(Trouble::Status(code)),
-                400 | 422 => Outcome::Refused(Refusal::Payload),
-                413 => Outcome::Refused(Refusal::TooLarge),
-                401 => Outcome::Refused(Refusal::Unauthorized),
-                403 => Outcome::Refused(Refusal::Forbidden),
-                _ => Outcome::Refused(Refusal::Segment),
+            let judged = |body| outcome(status(code), &Hints::default(), body);
+            let (refusal, page) = match code {
+                200..=299 => (Outcome::Applied, intercepted(code)),
+                300..=399 | 407 | 511 => (intercepted(code), intercepted(code)),
+                409 => (retry(Trouble::Conflict), retry(Trouble::Conflict)),
+                429 => {
+                    let limited = Outcome::Retry {
+                        trouble: Trouble::RateLimited,
+                        retry_after: Some(UNDATED_WAIT),
+                    };
+                    (limited, limited)
+                }
+                408 | 421 | 425 | 500..=599 => {
+                    let failed = retry(Trouble::Status(code));
+                    (failed, failed)
+                }
+                413 => {
+                    let too_large = Outcome::Refused(Refusal::TooLarge);
+                    (too_large, too_large)
+                }
+                400 | 422 => (Outcome::Refused(Refusal::Payload), intercepted(code)),
+                401 => (Outcome::Refused(Refusal::Unauthorized), intercepted(code)),
+                403 => (Outcome::Refused(Refusal::Forbidden), intercepted(code)),
+                _ => (Outcome::Refused(Refusal::Segment), intercepted(code)),
             };
-            assert_eq!(outcome(status(code), &Hints::default()), expected, "{code}");
+            assert_eq!(judged(Ok(Form::Empty)), refusal, "{code} without a body");
+            assert_eq!(judged(Ok(Form::Json)), refusal, "{code} with JSON");
+            assert_eq!(judged(Ok(Form::Other)), page, "{code} with a page");
+        }
+    }
+
+    #[test]
+    fn a_body_that_does_not_end_spoils_a_success_and_leaves_a_refusal_what_it_is() {
+        let judged = |code, body| outcome(status(code), &Hints::default(), body);
+        let retry = |trouble| Outcome::Retry {
+            trouble,
+            retry_after: None,
+        };
+        let late = Err(Trouble::TimedOut);
+        assert_eq!(judged(200, late), retry(Trouble::TimedOut));
+        assert_eq!(
+            judged(200, Ok(Form::TooLong)),
+            retry(Trouble::Intercepted(200))
+        );
+        let refused = Outcome::Refused(Refusal::Payload);
+        assert_eq!(judged(400, late), refused);
+        assert_eq!(judged(400, Ok(Form::TooLong)), refused);
+    }
+
+    #[test]
+    fn a_reset_is_read_by_the_clock_that_wrote_it() {
+        // (their clock is ahead by, milliseconds of theirs past the full second, expected wait)
+        for (ahead, past, wait) in [
+            (0, 0, 5_000),
+            (0, 999, 5_000),
+            (60_000, 0, 5_000),
+            (60_000, 900, 5_900),
+            (-60_000, 0, 5_000),
+            (-60_000, 900, 5_900),
+            (-3_600_000, 500, 5_500),
+        ] {
+            let theirs = NOW + past;
+            let ours = theirs.checked_add_signed(-ahead).unwrap();
+            let date = SystemTime::UNIX_EPOCH + Duration::from_millis(NOW);
+            let headers: HeaderMap = [
+                ("date", httpdate::fmt_http_date(date)),
+                ("x-ratelimit-reset", (theirs + 5_000).to_string()),
+            ]
+            .into_iter()
+            .map(|(name, value)| {
+                (
+                    name.parse::<http::HeaderName>().unwrap(),
+                    value.parse().unwrap(),
+                )
+            })
+            .collect();
+            let ours = SystemTime::UNIX_EPOCH + Duration::from_millis(ours);
+            let told = Hints::read(&headers, ours).wait(status(429)).unwrap();
+            assert_eq!(told, Duration::from_millis(wait), "{ahead} {past}");
         }
     }
 
@@ -274,6 +401,6 @@ mod tests {
             trouble: Trouble::RateLimited,
             retry_after: None,
         };
-        assert_eq!(outcome(status(429), &stale), expected);
+        assert_eq!(outcome(status(429), &stale, Ok(Form::Json)), expected);
     }
 }

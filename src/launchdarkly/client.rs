@@ -10,15 +10,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Request};
 use tokio::{task::JoinSet, time::Instant};
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, info, info_span};
 
 use super::{
-    actions, body, classify,
+    actions,
     confirm::Confirmations,
     credentials,
+    egress::Egress,
     hosts::{Endpoint, Hosts},
     identify::identify,
-    pace::Errand,
+    pace::Origin,
     stack::{Stack, Unwritable, authorized},
     throttle::Throttle,
     transport::{Http, Peer, Transport},
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::domain::{
     Action, Attempt, Connection, CredentialReport, CredentialsUnavailable, Delivery, Outcome,
-    Refusal, SegmentClient, Slot, Standing, Trouble, Vendor,
+    Refusal, SegmentClient, SegmentId, Slot, Standing, Trouble, Vendor,
 };
 
 /// How to call LaunchDarkly.
@@ -36,6 +37,8 @@ pub struct Settings {
     pub integration_key: String,
     /// Stands for every LaunchDarkly host.
     pub endpoint: Option<Endpoint>,
+    /// How calls leave for another machine.
+    pub egress: Egress,
     /// Longest that one call may take.
     pub attempt_timeout: Duration,
     /// Most calls that one account may have under way.
@@ -50,6 +53,7 @@ impl Default for Settings {
         Self {
             integration_key: "zeotap".to_owned(),
             endpoint: None,
+            egress: Egress::default(),
             attempt_timeout: Duration::from_secs(10),
             calls_per_account: NonZeroU16::new(8).expect("eight is not zero"),
         }
@@ -91,7 +95,7 @@ impl Client {
             Some(endpoint) if endpoint.is_plain_text() => Peer::Loopback,
             _ => Peer::Remote,
         };
-        let transport = Http::new(peer).map_err(Error::Tls)?;
+        let transport = Http::new(peer, &egress(&settings)).map_err(Error::Tls)?;
         Self::over(Box::new(transport), settings)
     }
 
@@ -133,22 +137,13 @@ impl Client {
         let Ok(request) = self.request(delivery, members) else {
             return Outcome::Refused(Refusal::Unauthorized);
         };
-        let connection = &delivery.connection;
-        match self
-            .stack
-            .attempt(connection, Errand::Delivery, request)
+        let origin = Origin {
+            environment: delivery.connection.client_side_id.clone(),
+            segment: delivery.segment.id.clone(),
+        };
+        self.stack
+            .deliver(&delivery.connection, origin, request)
             .await
-        {
-            Ok(answer) => {
-                let outcome = classify::outcome(answer.status, &answer.hints);
-                body::drain(answer.body, answer.deadline).await;
-                outcome
-            }
-            Err(trouble) => Outcome::Retry {
-                trouble,
-                retry_after: None,
-            },
-        }
     }
 
     /// Asks whose a token is that has just worked, if that is not known. Nobody waits for it.
@@ -198,6 +193,22 @@ impl Client {
     }
 }
 
+/// The way out, of which what is on this machine needs none.
+fn egress(settings: &Settings) -> Egress {
+    let mut egress = settings.egress.clone();
+    let stays = settings
+        .endpoint
+        .as_ref()
+        .is_some_and(Endpoint::is_loopback);
+    if let Some(proxy) = egress.proxy.take_if(|_| stays) {
+        info!(%proxy, "the egress proxy is not used: the calls stay on this machine");
+    }
+    if let Some(proxy) = &egress.proxy {
+        info!(%proxy, "calls to LaunchDarkly leave through a proxy");
+    }
+    egress
+}
+
 /// Whether a text can be one word of a path without any escaping.
 fn is_path_word(text: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
@@ -206,13 +217,29 @@ fn is_path_word(text: &str) -> bool {
 
 #[async_trait]
 impl SegmentClient for Client {
-    async fn ready(&self, connection: &Arc<Connection>, attempt: Attempt) -> Slot {
-        self.stack.throttle.ready(connection, attempt).await
+    async fn ready(
+        &self,
+        connection: &Arc<Connection>,
+        segment: &SegmentId,
+        attempt: Attempt,
+    ) -> Slot {
+        self.stack
+            .throttle
+            .ready(connection, segment, attempt)
+            .await
     }
 
     fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)> {
         let hold = self.stack.throttle.hold(connection)?;
         Some((hold.until, hold.trouble))
+    }
+
+    fn most_members(&self, connection: &Connection) -> Option<usize> {
+        self.stack.throttle.most_members(connection)
+    }
+
+    fn learn_most_members(&self, connection: &Connection, members: usize) {
+        self.stack.throttle.learn_most_members(connection, members);
     }
 
     async fn apply(&self, slot: Slot, delivery: &Delivery) -> Outcome {

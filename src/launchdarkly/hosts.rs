@@ -70,6 +70,12 @@ impl Endpoint {
     pub(super) fn is_plain_text(&self) -> bool {
         self.0.starts_with("http://")
     }
+
+    /// Whether it is on this very machine, where no proxy would find it.
+    pub(super) fn is_loopback(&self) -> bool {
+        let uri = self.0.parse::<Uri>();
+        uri.is_ok_and(|uri| uri.host().is_some_and(is_loopback))
+    }
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -4,9 +4,8 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::{
-    body,
+    body::{self, Form},
     hosts::Hosts,
-    pace::Errand,
     stack::{Answer, Stack, authorized},
     wire::Identity,
 };
@@ -24,7 +23,7 @@ pub(super) async fn identify(stack: &Stack, hosts: &Hosts, connection: &Connecti
     let Ok(request) = authorized(Method::GET, &uri, &connection.access_token, Bytes::new()) else {
         return;
     };
-    let Ok(answer) = stack.attempt(connection, Errand::Question, request).await else {
+    let Ok(answer) = stack.ask(connection, request).await else {
         return;
     };
     match answer.status {
@@ -34,10 +33,12 @@ pub(super) async fn identify(stack: &Stack, hosts: &Hosts, connection: &Connecti
                 stack.throttle.identify(connection, account);
             }
         }
-        // It would say so again.
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-            stack.throttle.identify(connection, None);
-            body::drain(answer.body, answer.deadline).await;
+            let form = body::form_of_refusal(answer.body, answer.deadline).await;
+            // LaunchDarkly would say so again; whatever has answered in its place may not.
+            if form != Ok(Form::Other) {
+                stack.throttle.identify(connection, None);
+            }
         }
         _ => body::drain(answer.body, answer.deadline).await,
     }

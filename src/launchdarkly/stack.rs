@@ -10,15 +10,15 @@ use http::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    body::Body,
+    body::{self, Body},
     classify::{self, Hints},
-    pace::{Errand, Feedback},
+    pace::{Errand, Feedback, Origin},
     throttle::Throttle,
     transport::Transport,
 };
 use crate::{
     clock,
-    domain::{Connection, Trouble},
+    domain::{Connection, Outcome, Trouble},
     secret::AccessToken,
 };
 
@@ -47,19 +47,50 @@ pub(super) struct Answer {
 }
 
 impl Stack {
-    /// Sends a request, and lets the account's pace learn from what becomes of it. The caller
+    /// Asks something, and lets the account's pace learn from what becomes of it. The caller
     /// holds a slot of the account. Ends within the attempt's time-out; cancel safe.
-    pub(super) async fn attempt(
+    pub(super) async fn ask(
         &self,
         connection: &Connection,
-        errand: Errand,
         request: Request<Bytes>,
     ) -> Result<Answer, Trouble> {
         let started = Instant::now();
         let answer = self.send(request).await;
-        let feedback = feedback(&answer, errand, started);
+        let feedback = feedback_of_question(&answer, started);
         self.throttle.observe(connection, &feedback);
         answer
+    }
+
+    /// Makes a call that changes a segment, and lets the pace learn from what becomes of it. The
+    /// caller holds a slot of the account. Ends within the attempt's time-out; cancel safe.
+    pub(super) async fn deliver(
+        &self,
+        connection: &Connection,
+        origin: Origin,
+        request: Request<Bytes>,
+    ) -> Outcome {
+        let started = Instant::now();
+        let answer = self.send(request).await;
+        let none = Feedback {
+            errand: Errand::Delivery(origin),
+            started,
+            trouble: None,
+            wait: None,
+            remaining: None,
+        };
+        let (outcome, feedback) = match answer {
+            Ok(answer) => judged(answer, none).await,
+            Err(trouble) => {
+                let outcome = Outcome::Retry {
+                    trouble,
+                    retry_after: None,
+                };
+                let trouble = Some(trouble);
+                (outcome, Feedback { trouble, ..none })
+            }
+        };
+        self.throttle.observe(connection, &feedback);
+        outcome
     }
 
     /// Sends a request that names no account, so that no pace has anything to learn from what
@@ -98,9 +129,32 @@ fn trouble(answer: &Result<Answer, Trouble>) -> Option<Trouble> {
     }
 }
 
-fn feedback(answer: &Result<Answer, Trouble>, errand: Errand, started: Instant) -> Feedback {
+/// What an answer to a delivery means, for the lane and for the pace.
+async fn judged(answer: Answer, none: Feedback) -> (Outcome, Feedback) {
+    let Answer {
+        status,
+        hints,
+        body,
+        deadline,
+    } = answer;
+    // What says that all is well is heard to its end.
+    let form = if status.is_success() {
+        body::form(body, deadline).await
+    } else {
+        body::form_of_refusal(body, deadline).await
+    };
+    let feedback = Feedback {
+        trouble: classify::trouble_of_delivery(status, form),
+        wait: hints.wait(status),
+        remaining: hints.remaining(),
+        ..none
+    };
+    (classify::outcome(status, &hints, form), feedback)
+}
+
+fn feedback_of_question(answer: &Result<Answer, Trouble>, started: Instant) -> Feedback {
     let none = Feedback {
-        errand,
+        errand: Errand::Question,
         started,
         trouble: None,
         wait: None,
@@ -116,12 +170,9 @@ fn feedback(answer: &Result<Answer, Trouble>, errand: Errand, started: Instant) 
         }
     };
     // A question goes another way than deliveries: what is told of its route is not theirs.
-    let hints = match errand {
-        Errand::Delivery => answer.hints,
-        Errand::Question => answer.hints.of_account(),
-    };
+    let hints = answer.hints.of_account();
     let remaining = hints.remaining();
-    if errand == Errand::Question && answer.hints.is_limit_of_route(answer.status) {
+    if answer.hints.is_limit_of_route(answer.status) {
         return Feedback { remaining, ..none };
     }
     Feedback {

@@ -2,7 +2,10 @@
 
 use std::{
     net::TcpListener,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::JoinHandle,
 };
 
@@ -15,7 +18,10 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, Method, StatusCode};
-use tokio::sync::oneshot;
+use tokio::{
+    net::TcpStream,
+    sync::{oneshot, watch},
+};
 
 use super::{Endpoint, Settings};
 use crate::{
@@ -116,6 +122,55 @@ async fn read(request: Request) -> Call {
     }
 }
 
+/// Stands between a client and a server, and knows the connections.
+#[derive(Debug)]
+pub(super) struct Relay {
+    pub(super) endpoint: Endpoint,
+    connections: Arc<AtomicUsize>,
+    muted: watch::Sender<()>,
+}
+
+impl Relay {
+    /// Passes on to the server at `target`. Its tasks end with the test's runtime.
+    pub(super) async fn start(target: &Endpoint) -> Self {
+        let target = target.to_string().replace("http://", "");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let connections = Arc::<AtomicUsize>::default();
+        let muted = watch::Sender::new(());
+        let (count, mutes) = (Arc::clone(&connections), muted.clone());
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(relay(near, target.clone(), mutes.subscribe()));
+            }
+        });
+        Self {
+            endpoint: endpoint.parse().unwrap(),
+            connections,
+            muted,
+        }
+    }
+
+    /// How many there have been.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Those that are there stay open, and nothing passes on them any more.
+    pub(super) fn mute(&self) {
+        self.muted.send_replace(());
+    }
+}
+
+async fn relay(mut near: TcpStream, target: String, mut muted: watch::Receiver<()>) {
+    let mut far = TcpStream::connect(target).await.unwrap();
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+        Ok(()) = muted.changed() => std::future::pending().await,
+    }
+}
+
 /// An answer of nothing but a status.
 pub(super) fn status(code: u16) -> Option<Response> {
     Some(StatusCode::from_u16(code).unwrap().into_response())
@@ -124,6 +179,11 @@ pub(super) fn status(code: u16) -> Option<Response> {
 /// An answer of JSON.
 pub(super) fn json(value: serde_json::Value) -> Option<Response> {
     Some(axum::Json(value).into_response())
+}
+
+/// A page, as what stands in between sends.
+pub(super) fn page(code: u16) -> Option<Response> {
+    with_body(code, Body::from("<html>Please sign in</html>"))
 }
 
 /// An answer whose body never ends.

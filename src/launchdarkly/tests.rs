@@ -13,7 +13,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::{
     Client, Error, Settings,
-    testing::{Call, Server, connection, endless, json, stalling, status},
+    renewal::Renewal,
+    testing::{Call, Relay, Server, connection, endless, json, page, stalling, status},
     transport::Http,
 };
 use crate::domain::{
@@ -38,8 +39,20 @@ fn to_acme() -> Delivery {
 }
 
 async fn deliver(client: &Client, delivery: &Delivery) -> Outcome {
-    let slot = client.ready(&delivery.connection, Attempt::First).await;
+    let slot = ready(client, &delivery.connection).await;
     client.apply(slot, delivery).await
+}
+
+fn retry(trouble: Trouble) -> Outcome {
+    Outcome::Retry {
+        trouble,
+        retry_after: None,
+    }
+}
+
+async fn ready(client: &Client, connection: &Arc<Connection>) -> Slot {
+    let segment = SegmentId::new("vip").unwrap();
+    client.ready(connection, &segment, Attempt::First).await
 }
 
 #[tokio::test]
@@ -62,7 +75,7 @@ async fn a_call_carries_what_launchdarkly_reads() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_refused_and_its_target_never_called() {
+async fn a_redirect_is_tried_again_and_its_target_never_called() {
     let target = Server::start(|_| status(204));
     for code in [301, 302, 303, 307, 308] {
         let location = format!("{}/elsewhere", target.endpoint);
@@ -71,22 +84,36 @@ async fn a_redirect_is_refused_and_its_target_never_called() {
             Some((code, [("location", location.clone())]).into_response())
         });
         let client = Client::new(server.settings()).unwrap();
-        let refused = Outcome::Refused(Refusal::Segment);
-        assert_eq!(deliver(&client, &to_acme()).await, refused, "{code}");
+        let intercepted = retry(Trouble::Intercepted(code));
+        assert_eq!(deliver(&client, &to_acme()).await, intercepted, "{code}");
     }
     assert!(target.calls().is_empty());
 }
 
 #[tokio::test]
-async fn only_the_status_counts_however_long_or_slow_the_body() {
+async fn a_success_has_no_body_or_json_and_a_refusal_is_what_it_is_however_long_or_slow() {
+    let object = |_| json(serde_json::json!({"taken": 1}));
+    let refused = Outcome::Refused(Refusal::Payload);
     let cases = [
-        (endless as fn(u16) -> _, 200, Outcome::Applied),
-        (endless, 400, Outcome::Refused(Refusal::Payload)),
-        (stalling, 200, Outcome::Applied),
+        (status as fn(u16) -> _, 200, Outcome::Applied),
+        (status, 202, Outcome::Applied),
+        (object, 200, Outcome::Applied),
+        (page, 200, retry(Trouble::Intercepted(200))),
+        (endless, 200, retry(Trouble::Intercepted(200))),
+        (stalling, 200, retry(Trouble::TimedOut)),
+        (page, 403, retry(Trouble::Intercepted(403))),
+        (page, 401, retry(Trouble::Intercepted(401))),
+        (page, 404, retry(Trouble::Intercepted(404))),
+        (endless, 400, refused),
+        (stalling, 400, refused),
     ];
     for (answer, code, expected) in cases {
         let server = Server::start(move |_| answer(code));
-        let client = Client::new(server.settings()).unwrap();
+        let client = Client::new(Settings {
+            attempt_timeout: Duration::from_secs(2),
+            ..server.settings()
+        });
+        let client = client.unwrap();
         let outcome = timeout(LONG, deliver(&client, &to_acme())).await;
         assert_eq!(outcome, Ok(expected), "{code}");
     }
@@ -99,10 +126,6 @@ async fn no_answer_is_a_time_out_and_no_connection_is_told_apart() {
         attempt_timeout: Duration::from_millis(200),
         ..server.settings()
     };
-    let retry = |trouble| Outcome::Retry {
-        trouble,
-        retry_after: None,
-    };
     let client = Client::new(settings.clone()).unwrap();
     assert_eq!(deliver(&client, &to_acme()).await, retry(Trouble::TimedOut));
 
@@ -113,6 +136,90 @@ async fn no_answer_is_a_time_out_and_no_connection_is_told_apart() {
         deliver(&client, &to_acme()).await,
         retry(Trouble::Connection)
     );
+}
+
+/// Calls a server over HTTP/2, as LaunchDarkly is called, through a relay.
+async fn over_relay(server: &Server, renewal: Renewal) -> (Relay, Client) {
+    let relay = Relay::start(&server.endpoint).await;
+    let settings = Settings {
+        endpoint: Some(relay.endpoint.clone()),
+        attempt_timeout: Duration::from_millis(300),
+        ..Settings::default()
+    };
+    let transport = Box::new(Http::over_http2(renewal));
+    (relay, Client::over(transport, settings).unwrap())
+}
+
+#[tokio::test]
+async fn a_connection_that_has_died_in_silence_costs_one_attempt() {
+    let server = Server::start(acmes);
+    let (relay, client) = over_relay(&server, Renewal::default()).await;
+    for _ in 0..2 {
+        assert_eq!(deliver(&client, &to_acme()).await, Outcome::Applied);
+    }
+    client.questions_answered().await;
+    assert_eq!(relay.connections(), 1);
+    relay.mute();
+    assert_eq!(deliver(&client, &to_acme()).await, retry(Trouble::TimedOut));
+    assert_eq!(deliver(&client, &to_acme()).await, Outcome::Applied);
+}
+
+#[tokio::test]
+async fn a_call_that_is_slow_on_a_connection_that_works_does_not_cost_the_connection() {
+    // One environment never answers; the other does, meanwhile, over the same connection.
+    let server = Server::start(|call| {
+        let body = String::from_utf8_lossy(&call.body);
+        if body.contains("5a02") {
+            None
+        } else {
+            acmes(call)
+        }
+    });
+    let (relay, client) = over_relay(&server, Renewal::default()).await;
+    let slow = delivery(connection("api-acme", "5a02"), &["u-1"]);
+    assert_eq!(deliver(&client, &to_acme()).await, Outcome::Applied);
+    let quick = async {
+        // Some time after the slow one has begun.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        deliver(&client, &to_acme()).await
+    };
+    let (slow, quick) = tokio::join!(deliver(&client, &slow), quick);
+    assert_eq!(quick, Outcome::Applied);
+    assert_eq!(slow, retry(Trouble::TimedOut));
+    assert_eq!(deliver(&client, &to_acme()).await, Outcome::Applied);
+    assert_eq!(relay.connections(), 1);
+}
+
+#[tokio::test]
+async fn connections_that_are_old_misdirected_or_only_fail_are_replaced() {
+    let long = Duration::from_secs(300);
+    let renewal = |life, failing| Renewal { life, failing };
+    for (code, renewal, connections) in [
+        (204, renewal(long, long), 1),
+        (204, renewal(Duration::ZERO, long), 2),
+        (503, renewal(long, long), 1),
+        (503, renewal(long, Duration::ZERO), 2),
+        (421, renewal(long, long), 2),
+    ] {
+        let server = Server::start(move |call| match call.method {
+            http::Method::POST => status(code),
+            _ => None,
+        });
+        let (relay, client) = over_relay(&server, renewal).await;
+        for _ in 0..2 {
+            deliver(&client, &to_acme()).await;
+        }
+        let deliveries = server.calls().into_iter();
+        let deliveries = deliveries.filter(|call| call.method == http::Method::POST);
+        assert_eq!(deliveries.count(), 2, "{code} {renewal:?}");
+        // Whose the token is may be asked over a connection of its own.
+        let questions = usize::from(code == 204 && renewal.life.is_zero());
+        let seen = relay.connections();
+        assert!(
+            (connections..=connections + questions).contains(&seen),
+            "{code} {renewal:?}: {seen}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -187,8 +294,8 @@ async fn a_token_that_works_is_asked_about_once_and_joins_its_accounts_pace() {
         }
     }
     assert_eq!(questions(&server), 2);
-    let _slot = client.ready(&one.connection, Attempt::First).await;
-    let other = client.ready(&two.connection, Attempt::First);
+    let _slot = ready(&client, &one.connection).await;
+    let other = ready(&client, &two.connection);
     assert!(timeout(Duration::from_millis(50), other).await.is_err());
 }
 
@@ -217,8 +324,8 @@ async fn a_credential_check_tells_the_account() {
     for token in [&one, &two] {
         drop(client.check_credentials(token).await);
     }
-    let _slot = client.ready(&one, Attempt::First).await;
-    let other = client.ready(&two, Attempt::First);
+    let _slot = ready(&client, &one).await;
+    let other = ready(&client, &two);
     assert!(timeout(Duration::from_millis(50), other).await.is_err());
 }
 
@@ -303,7 +410,8 @@ async fn neither_token_nor_identifier_nor_body_is_logged_even_at_trace() {
         });
         let canary = delivery(connection("api-canary-token", "5a01"), &["canary-key"]);
         let over_http1 = Client::new(server.settings()).unwrap();
-        let over_http2 = Client::over(Box::new(Http::over_http2()), server.settings()).unwrap();
+        let http2 = Http::over_http2(Renewal::default());
+        let over_http2 = Client::over(Box::new(http2), server.settings()).unwrap();
         for client in [over_http1, over_http2] {
             deliver(&client, &canary).await;
             drop(client.check_credentials(&canary.connection).await);

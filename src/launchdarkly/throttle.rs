@@ -21,9 +21,9 @@ use tokio::time::Instant;
 
 use super::{
     account::Account,
-    pace::{Feedback, Hold, Pace},
+    pace::{Feedback, Hold, Origin, Pace},
 };
-use crate::domain::{Attempt, Connection, Slot};
+use crate::domain::{Attempt, Connection, SegmentId, Slot};
 
 /// How many tokens are remembered before those that nobody needs are looked for. Some 500
 /// bytes each, so the number matters little; it must only not grow for ever.
@@ -108,10 +108,19 @@ impl Throttle {
 
     /// Waits until a delivery of this connection's account may start. Cancel safe: the place in
     /// the queue is lost.
-    pub(super) async fn ready(&self, connection: &Connection, attempt: Attempt) -> Slot {
+    pub(super) async fn ready(
+        &self,
+        connection: &Connection,
+        segment: &SegmentId,
+        attempt: Attempt,
+    ) -> Slot {
         let account = self.account(connection);
+        let origin = Origin {
+            environment: connection.client_side_id.clone(),
+            segment: segment.clone(),
+        };
         // Its place keeps the account from being forgotten while it has calls under way.
-        Slot::holding(account.ready(attempt).await)
+        Slot::holding(account.ready(origin, attempt).await)
     }
 
     /// Waits until this connection's account may be asked something; cancel safe as well.
@@ -120,15 +129,25 @@ impl Throttle {
         Slot::holding(account.ready_to_ask().await)
     }
 
-    /// What holds this connection's account back.
+    /// What holds calls of this connection's environment back.
     pub(super) fn hold(&self, connection: &Connection) -> Option<Hold> {
-        self.known(connection)?.hold()
+        self.known(connection)?.hold(&connection.client_side_id)
     }
 
     /// What this connection's account was told to wait for; not a breaker, which lets probes
     /// pass.
     pub(super) fn told_to_wait(&self, connection: &Connection) -> Option<Hold> {
         self.known(connection)?.told_to_wait()
+    }
+
+    /// Most members to put into a call of this connection's account, if a limit is known.
+    pub(super) fn most_members(&self, connection: &Connection) -> Option<usize> {
+        self.known(connection)?.most_members()
+    }
+
+    /// No more than so many members seem to fit into a call of this connection's account.
+    pub(super) fn learn_most_members(&self, connection: &Connection, members: usize) {
+        self.account(connection).learn_most_members(members);
     }
 
     /// Learns from a call.
@@ -145,7 +164,7 @@ impl Throttle {
             return false;
         };
         let due = matches!(token.owner, Owner::Unknown { ask_after } if ask_after <= now);
-        let asks = due && token.account.is_at_ease();
+        let asks = due && token.account.is_at_ease(&connection.client_side_id);
         if asks {
             let ask_after = now + ASK_AGAIN;
             token.owner = Owner::Unknown { ask_after };
@@ -225,7 +244,7 @@ impl Accounts {
         self.by_token.retain(|_, token| {
             let account = &token.account;
             let in_use = Arc::strong_count(account) > tokens[&Arc::as_ptr(account)];
-            if !in_use && account.hold().is_none() {
+            if !in_use && account.hold_of_account().is_none() {
                 // One reference goes with this token.
                 tokens.entry(Arc::as_ptr(account)).and_modify(|n| *n -= 1);
                 return false;

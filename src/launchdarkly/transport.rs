@@ -3,15 +3,26 @@
 //! [`Transport`] is where the network ends and this client begins. Whatever stands in for the
 //! network, such as a simulated one, is another transport; all that is above it stays the same.
 
-use std::{error::Error as _, fmt, time::Duration};
+use std::{
+    collections::HashMap,
+    error::Error as _,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, uri::Authority};
 use http_body_util::BodyExt;
-use reqwest::{Client, ClientBuilder, redirect, retry, tls};
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, redirect, retry, tls};
+use tokio::time::Instant;
 
-use super::body::{Body, BrokenOff};
+use super::{
+    body::{Body, BrokenOff},
+    egress::Egress,
+    renewal::{Generation, Renewal},
+};
 use crate::domain::Trouble;
 
 /// Longest wait for a connection: it leaves half of an attempt's ten seconds for the call.
@@ -44,31 +55,139 @@ pub(super) enum Peer {
     Loopback,
 }
 
-/// HTTP over pooled connections, with TLS by rustls and aws-lc-rs.
-#[derive(Debug)]
-pub(super) struct Http(Client);
+/// HTTP over pooled connections, with TLS by rustls and aws-lc-rs. Each host has a pool of its own,
+/// which is replaced by a new one when its [generation](super::renewal) ends.
+pub(super) struct Http {
+    make: Box<dyn Fn() -> Result<Client, String> + Send + Sync>,
+    renewal: Renewal,
+    /// As many as there are LaunchDarkly hosts.
+    pools: Mutex<HashMap<Authority, Arc<Pool>>>,
+}
 
-impl Http {
-    /// Makes a pool.
-    ///
-    /// # Errors
-    /// In words, when the system's root certificates cannot be loaded.
-    pub(super) fn new(peer: Peer) -> Result<Self, String> {
-        builder(peer)
-            .build()
-            .map(Self)
-            .map_err(|error| in_full(&error))
+/// The connections to one host.
+struct Pool {
+    client: Client,
+    generation: Mutex<Generation>,
+}
+
+impl Pool {
+    fn generation(&self) -> MutexGuard<'_, Generation> {
+        self.generation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn builder(peer: Peer) -> ClientBuilder {
+/// A call on its way; what becomes of it tells about the connections.
+struct Passage<'a> {
+    pool: &'a Pool,
+    started: Instant,
+    ended: bool,
+}
+
+impl Passage<'_> {
+    fn answered(mut self, status: StatusCode, renewal: Renewal) {
+        self.ended = true;
+        let now = Instant::now();
+        self.pool.generation().answered(status, renewal, now);
+    }
+
+    /// The connection was not made or broke: then there is none to be kept.
+    fn broke(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Passage<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.pool.generation().gave_up(self.started);
+        }
+    }
+}
+
+/// A client's own would show the proxy's password.
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    /// Makes ready; nothing is connected yet.
+    ///
+    /// # Errors
+    /// In words, when the system's root certificates cannot be loaded.
+    pub(super) fn new(peer: Peer, egress: &Egress) -> Result<Self, String> {
+        let egress = egress.clone();
+        let make = move || {
+            let client = builder(peer, &egress).and_then(ClientBuilder::build);
+            // A URL may be the proxy's.
+            client.map_err(|error| in_full(&error.without_url()))
+        };
+        // So that what is wrong shows at the start.
+        make()?;
+        Ok(Self::with(make, Renewal::default()))
+    }
+
+    fn with(
+        make: impl Fn() -> Result<Client, String> + Send + Sync + 'static,
+        renewal: Renewal,
+    ) -> Self {
+        Self {
+            make: Box::new(make),
+            renewal,
+            pools: Mutex::default(),
+        }
+    }
+
+    /// The connections that a call to a host goes over.
+    fn pool(&self, host: &Authority) -> Result<Arc<Pool>, Trouble> {
+        let now = Instant::now();
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = pools.get(host);
+        if let Some(pool) = known.filter(|pool| !pool.generation().is_over(now)) {
+            return Ok(Arc::clone(pool));
+        }
+        let client = match (self.make)() {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::error!(error, "new connections to LaunchDarkly cannot be set up");
+                // Those of before may serve on.
+                return known.map(Arc::clone).ok_or(Trouble::Connection);
+            }
+        };
+        let generation = Generation::new(self.renewal, now, fastrand::f64());
+        let pool = Arc::new(Pool {
+            client,
+            generation: Mutex::new(generation),
+        });
+        pools.insert(host.clone(), Arc::clone(&pool));
+        Ok(pool)
+    }
+}
+
+/// Whether certificates in PEM can be used.
+///
+/// # Errors
+/// In words.
+pub(super) fn check_roots(pem: &[u8]) -> Result<(), String> {
+    let certificates = Certificate::from_pem_bundle(pem).map_err(|error| in_full(&error))?;
+    if certificates.is_empty() {
+        return Err("there is no certificate in PEM form in it".to_owned());
+    }
+    let client = Client::builder().tls_certs_only(certificates).build();
+    client.map(drop).map_err(|error| in_full(&error))
+}
+
+fn builder(peer: Peer, egress: &Egress) -> reqwest::Result<ClientBuilder> {
     let builder = Client::builder()
         .user_agent(USER_AGENT)
         // A redirect would carry the token to whoever is named in it.
         .redirect(redirect::Policy::none())
         // The lane retries; a second retry below it would multiply calls unseen.
         .retry(retry::never())
-        // Tokens go to LaunchDarkly alone, not to whatever the environment names as a proxy.
+        // Only the operator's flags name a proxy, and not whatever is in the environment.
         .no_proxy()
         .referer(false)
         .tls_version_min(tls::Version::TLS_1_2)
@@ -77,22 +196,42 @@ fn builder(peer: Peer) -> ClientBuilder {
         .tcp_keepalive(KEEP_ALIVE)
         .http2_keep_alive_interval(KEEP_ALIVE);
     match peer {
-        Peer::Remote => builder.https_only(true),
+        Peer::Remote => leave(builder.https_only(true), egress),
         // No certificate is ever looked at, so the system need not have any.
-        Peer::Loopback => builder.tls_certs_only([]),
+        Peer::Loopback => Ok(builder.tls_certs_only([])),
     }
+}
+
+fn leave(mut builder: ClientBuilder, egress: &Egress) -> reqwest::Result<ClientBuilder> {
+    if let Some(proxy) = &egress.proxy {
+        builder = builder.proxy(Proxy::https(proxy.expose())?);
+    }
+    if let Some(roots) = &egress.roots {
+        builder = builder.tls_certs_merge(Certificate::from_pem_bundle(roots.pem())?);
+    }
+    Ok(builder)
 }
 
 #[async_trait]
 impl Transport for Http {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Trouble> {
-        let answer = async { self.0.execute(request.try_into()?).await }.await;
-        match answer {
-            Ok(response) => Ok(http::Response::<reqwest::Body>::from(response).map(|body| {
-                body.map_err(|error| BrokenOff(trouble(&error)))
-                    .boxed_unsync()
-            })),
+        let host = request.uri().authority().ok_or(Trouble::Connection)?;
+        let pool = self.pool(host)?;
+        let passage = Passage {
+            pool: &pool,
+            started: Instant::now(),
+            ended: false,
+        };
+        match async { pool.client.execute(request.try_into()?).await }.await {
+            Ok(response) => {
+                passage.answered(response.status(), self.renewal);
+                Ok(http::Response::<reqwest::Body>::from(response).map(|body| {
+                    body.map_err(|error| BrokenOff(trouble(&error)))
+                        .boxed_unsync()
+                }))
+            }
             Err(error) => {
+                passage.broke();
                 let error = error.without_url();
                 tracing::warn!(error = in_full(&error), "no answer from LaunchDarkly");
                 Err(trouble(&error))
@@ -103,10 +242,12 @@ impl Transport for Http {
 
 fn trouble(error: &reqwest::Error) -> Trouble {
     // A connection that is not made in time has carried nothing: that is not a time-out.
-    if error.is_timeout() && !error.is_connect() {
+    if error.is_connect() {
+        Trouble::Connection
+    } else if error.is_timeout() {
         Trouble::TimedOut
     } else {
-        Trouble::Connection
+        Trouble::Broken
     }
 }
 
@@ -124,13 +265,12 @@ fn in_full(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 impl Http {
-    /// Speaks HTTP/2 without TLS, so that a test sees what that part of the stack logs.
-    pub(super) fn over_http2() -> Self {
-        Self(
-            builder(Peer::Loopback)
-                .http2_prior_knowledge()
-                .build()
-                .unwrap(),
-        )
+    /// Speaks HTTP/2 without TLS, as over TLS it is what LaunchDarkly speaks.
+    pub(super) fn over_http2(renewal: Renewal) -> Self {
+        let make = || {
+            let builder = builder(Peer::Loopback, &Egress::default())?;
+            builder.http2_prior_knowledge().build()
+        };
+        Self::with(move || make().map_err(|error| in_full(&error)), renewal)
     }
 }

@@ -19,6 +19,8 @@ use super::{
     world::{Account, Caller, Denial, Environment, Owner, Project, Role, Token},
 };
 
+const SEGMENT_TARGETS: &str = "/api/v2/segment-targets/";
+
 /// LaunchDarkly documents that lists are paged by 20 unless asked otherwise.
 const PAGE: usize = 20;
 /// Assumption: no page is longer than this, however long it was asked for.
@@ -82,17 +84,22 @@ async fn segment_targets(
 
 /// Notes what a call asked for that is answered by a mishap, as far as it can be read.
 pub(super) fn describe(sandbox: &Sandbox, number: u64, path: &str, body: &[u8]) {
-    let integration = path.strip_prefix("/api/v2/segment-targets/");
-    if let (Some(integration), Ok(order)) = (integration, Order::read(body)) {
+    if let Some((integration, order)) = order(path, body) {
         let segment = order.segment_key(integration);
         sandbox.lock().calls.describe(number, segment, &order);
     }
 }
 
+/// The integration and what is asked of it, if this is a segment-targets call that can be read.
+pub(super) fn order<'a>(path: &'a str, body: &[u8]) -> Option<(&'a str, Order)> {
+    let integration = path.strip_prefix(SEGMENT_TARGETS)?;
+    Some((integration, Order::read(body).ok()?))
+}
+
 impl Sandbox {
     /// All members or none.
     fn apply(&self, number: u64, integration: &str, order: &Order) -> Result<(), Refusal> {
-        let path = format!("/api/v2/segment-targets/{integration}");
+        let path = format!("{SEGMENT_TARGETS}{integration}");
         let mut state = self.lock();
         state
             .deck
@@ -253,14 +260,14 @@ fn project_item(project: &Project) -> Value {
     })
 }
 
-/// Holds the SDK key, as LaunchDarkly's does: one more reason never to log such an answer.
+/// Holds the keys of SDKs, as LaunchDarkly's does: one more reason never to log such an answer.
 fn environment_item(environment: &Environment) -> Value {
     json!({
         "_id": environment.client_side_id,
         "key": environment.key,
         "name": environment.name,
         "apiKey": environment.sdk_key,
-        "mobileKey": format!("mob-{}", environment.client_side_id),
+        "mobileKey": environment.mobile_key,
         "color": "417505",
         "defaultTtl": 0,
         "secureMode": false,

@@ -10,7 +10,11 @@ use axum::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{Faults, Flag, Limits, Sandbox, refusal::Refusal};
+use super::{
+    Faults, Flag, Limits, Sandbox,
+    fixtures::{CLIENT_SIDE_ID, FLAG, MOBILE_KEY, SDK_KEY, SEGMENT, WRITER_TOKEN},
+    refusal::Refusal,
+};
 
 /// Calls shown at once unless asked otherwise: what a terminal takes.
 const CALLS_SHOWN: u64 = 100;
@@ -26,27 +30,58 @@ REST API (Authorization: <access token>)
   GET  /api/v2/projects/{key}/environments?limit=20&offset=0
   GET  /api/v2/versions
 
-SDKs (Authorization: <SDK key> for the first two)
+Server-side SDKs (Authorization: <SDK key>)
   GET  /all
   GET  /sdk/latest-all
-  GET  /sdk/goals/{clientSideId}
-  GET  /sdk/evalx/{clientSideId}/contexts/{base64 context}
-  GET  /eval/{clientSideId}/{base64 context}
-  POST /bulk, /diagnostic, /events/...
+  GET  /sdk/flags, /sdk/flags/{flag}, /sdk/segments/{segment}   (as the SDK for PHP asks)
+  POST /bulk, /diagnostic
+
+Mobile SDKs (Authorization: <mobile key>)
+  GET     /msdk/evalx/contexts/{base64 context}, /meval/{base64 context}, /mping
+  REPORT  /msdk/evalx/context, /meval
+  POST    /mobile, /mobile/events, /mobile/events/bulk, /mobile/events/diagnostic
+
+SDKs of browsers
+  GET     /sdk/evalx/{clientSideId}/contexts/{base64 context}, /eval/{clientSideId}/{base64 context}
+  REPORT  /sdk/evalx/{clientSideId}/context, /eval/{clientSideId}
+  GET     /ping/{clientSideId}, /sdk/goals/{clientSideId}
+  POST    /events/bulk/{clientSideId}, /events/diagnostic/{clientSideId}
+
+With REPORT the context is the body. Both kinds give reasons if asked with ?withReasons=true; the
+paths of older SDKs, users/ and user instead of contexts/ and context, are the same.
 
 The sandbox itself
-  GET                 /_sandbox/segments
-  GET                 /_sandbox/segments/{clientSideId}/{segment}
-  GET                 /_sandbox/calls?after=0&limit=100   (without after: the latest)
-  PUT                 /_sandbox/flags/{clientSideId}/{flag}    {\"segment\":\"zeotap-vip\"}
-  GET, PUT, DELETE    /_sandbox/faults                         {\"latency_ms\":50,\"mishaps\":[{\"how\":{\"status\":503},\"rate\":0.2}]}
-  GET, PUT, DELETE    /_sandbox/limits                         {\"global\":50,\"route\":20}
-  POST                /_sandbox/reset
+  GET               /_sandbox/segments
+  GET               /_sandbox/segments/{clientSideId}/{segment}
+  GET               /_sandbox/calls?after=0&limit=100        (without after: the latest)
+  PUT               /_sandbox/flags/{clientSideId}/{flag}
+                        {\"segment\":\"zeotap-vip\",\"on\":true}
+  GET, PUT, DELETE  /_sandbox/faults
+                        {\"latency_ms\":50,\"mishaps\":[{\"how\":{\"status\":503},\"rate\":0.2}]}
+  GET, PUT, DELETE  /_sandbox/limits
+                        {\"global\":50,\"route\":20}
+  POST              /_sandbox/reset
+
+Faults, of which each may be left out
+  path_prefix       which calls are harmed; /api/v2/segment-targets/ unless told
+  latency_ms, jitter_ms, seed
+  clock_ahead_ms    how far LaunchDarkly's clock is ahead: Date, X-Ratelimit-Reset of every answer
+  refused_keys      members for which a whole call is refused with 400
+  max_body_bytes, max_members
+                    larger calls are answered 413
+  mishaps           a list; the first that is drawn happens:
+    how             \"hang\", \"reset\", {\"redirect\":\"http://...\"}, or one of these with a status, as
+                    {\"status\":503}: status (LaunchDarkly's error; 2xx without a body), empty,
+                    json, text, page (HTML), garbage, huge (100 MiB), drip (a byte a second)
+    rate, calls     the share of calls, from 0 to 1; how many calls until it is over
+    when            \"instead\" (of applying the call), \"after_applying\"
+    account, environment, segment
+                    the account ID, client-side ID, cohort ID whose calls alone it hits
 ";
 
 pub(super) fn routes() -> Router<Sandbox> {
     Router::new()
-        .route("/", get(async || INDEX))
+        .route("/", get(async || front_page()))
         .route("/_sandbox/segments", get(segments))
         .route("/_sandbox/segments/{environment}/{key}", get(segment))
         .route("/_sandbox/calls", get(calls))
@@ -60,6 +95,19 @@ pub(super) fn routes() -> Router<Sandbox> {
             get(limits).put(put_limits).delete(delete_limits),
         )
         .route("/_sandbox/reset", post(reset))
+}
+
+fn front_page() -> String {
+    format!(
+        "{INDEX}
+What there is
+  access token     {WRITER_TOKEN} (others: launchdarkly-connector sandbox)
+  client-side ID   {CLIENT_SIDE_ID}
+  SDK key          {SDK_KEY}
+  mobile key       {MOBILE_KEY}
+  flag             {FLAG}, true for members of the segment {SEGMENT}
+"
+    )
 }
 
 async fn segments(State(sandbox): State<Sandbox>) -> Json<Value> {
@@ -105,6 +153,12 @@ async fn calls(State(sandbox): State<Sandbox>, Query(window): Query<Window>) -> 
 #[serde(deny_unknown_fields)]
 struct FlagTarget {
     segment: String,
+    #[serde(default = "is_on")]
+    on: bool,
+}
+
+fn is_on() -> bool {
+    true
 }
 
 async fn put_flag(
@@ -112,11 +166,11 @@ async fn put_flag(
     Path((environment, key)): Path<(String, String)>,
     body: Bytes,
 ) -> Result<StatusCode, Refusal> {
-    let FlagTarget { segment } = read(&body)?;
+    let FlagTarget { segment, on } = read(&body)?;
     if sandbox.settings().world.environment(&environment).is_none() {
         return Err(Refusal::not_found());
     }
-    sandbox.put_flag(&environment, Flag { key, segment });
+    sandbox.put_flag(&environment, Flag { key, segment, on });
     Ok(StatusCode::NO_CONTENT)
 }
 

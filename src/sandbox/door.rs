@@ -1,9 +1,11 @@
 //! What happens to every call before and after it is answered: log, limits, latency, mishaps.
 
+use std::time::{Duration, SystemTime};
+
 use axum::{
     body::{Body, Bytes},
     extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{HeaderMap, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -11,13 +13,16 @@ use axum::{
 use super::{
     Sandbox, api,
     calls::Call,
-    faults::{Mishap, When},
+    faults::{Aim, Mishap, When},
     mishaps, now_ms,
     rate_limit::{Budget, Reading},
     refusal::Refusal,
     serve::Cut,
     world::Caller,
 };
+
+/// 9999-12-31 23:59:59 UTC.
+const LAST_SECOND: u64 = 253_402_300_799;
 
 /// The number of a call in the log, for handlers that have more to note.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +61,9 @@ pub(super) async fn pass(State(sandbox): State<Sandbox>, request: Request, next:
     if let Some(budget) = budget {
         budget.stamp(response.headers_mut());
     }
+    // Without it the server would stamp the machine's time.
+    let date = http_date(sandbox.launchdarkly_ms());
+    response.headers_mut().insert(header::DATE, date);
     response
 }
 
@@ -70,9 +78,8 @@ async fn answer(
         Ok(body) => body,
         Err(refusal) => return Ending::Answer(refusal.into_response()),
     };
-    let caller = sandbox.caller(&parts.headers).ok();
-    let account = caller.as_ref().map(|caller| caller.account.id.as_str());
-    let plan = sandbox.lock().deck.plan(parts.uri.path(), account);
+    let aim = sandbox.aim(&parts, &body);
+    let plan = sandbox.lock().deck.plan(parts.uri.path(), &aim);
     if !plan.delay.is_zero() {
         tokio::time::sleep(plan.delay).await;
     }
@@ -101,6 +108,25 @@ impl Sandbox {
             .ok_or_else(Refusal::unauthorized)
     }
 
+    /// What mishaps may choose this call by. A body is read for it only if one of them asks.
+    fn aim(&self, parts: &Parts, body: &[u8]) -> Aim {
+        let caller = self.caller(&parts.headers).ok();
+        let order = self
+            .lock()
+            .deck
+            .looks_into_bodies()
+            .then(|| api::order(parts.uri.path(), body))
+            .flatten();
+        let (environment, segment) = order
+            .map(|(_, order)| (order.environment, order.cohort_id))
+            .unzip();
+        Aim {
+            account: caller.map(|caller| caller.account.id.clone()),
+            environment,
+            segment,
+        }
+    }
+
     fn open(&self, parts: &Parts) -> u64 {
         let number = self.lock().calls.open(Call {
             arrived_ms: now_ms(),
@@ -124,7 +150,7 @@ impl Sandbox {
         if !is_rest(parts.uri.path()) {
             return (None, None);
         }
-        let now_ms = now_ms();
+        let now_ms = self.launchdarkly_ms();
         let meter = &mut self.lock().meter;
         if let Err(seconds) = meter.count_address(now_ms) {
             let retry_after = [(header::RETRY_AFTER, seconds.to_string())];
@@ -151,6 +177,12 @@ impl Sandbox {
         weighed.map_err(|_| Refusal::too_large())?;
         Ok(body)
     }
+}
+
+/// The form of `Date`, which ends with the year 9999.
+fn http_date(epoch_ms: u64) -> HeaderValue {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs((epoch_ms / 1_000).min(LAST_SECOND));
+    HeaderValue::try_from(httpdate::fmt_http_date(at)).expect("a date is visible ASCII")
 }
 
 /// The REST API, which alone is limited.

@@ -19,6 +19,9 @@ pub struct Faults {
     pub latency_ms: u64,
     /// Up to so much is added to the latency, evenly drawn.
     pub jitter_ms: u64,
+    /// LaunchDarkly's own clock is so much ahead of this machine's, or behind it if negative:
+    /// `Date` and `X-Ratelimit-Reset` are by that clock, on every path.
+    pub clock_ahead_ms: i64,
     /// Members that make LaunchDarkly refuse the whole call with 400.
     pub refused_keys: Hidden<BTreeSet<String>>,
     /// Longer bodies are answered 413.
@@ -47,6 +50,14 @@ pub struct Mishap {
     /// The ID of the account whose calls alone it hits; everyone's unless told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// The client-side ID that a segment-targets call must name to be hit; any unless told. A body
+    /// that cannot be read names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// The cohort ID that a segment-targets call must name to be hit; any unless told. A body that
+    /// cannot be read names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<String>,
 }
 
 /// What a caller meets instead of LaunchDarkly's answer. Where a status is asked for with a body,
@@ -54,7 +65,7 @@ pub struct Mishap {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum How {
-    /// LaunchDarkly's error body under this status.
+    /// LaunchDarkly's error body under this status; under 2xx no body.
     Status(#[serde(with = "status_number")] StatusCode),
     /// No answer, ever.
     Hang,
@@ -62,6 +73,14 @@ pub enum How {
     Reset,
     /// A 307 to this address.
     Redirect(String),
+    /// An HTML page, as a captive portal or a block page sends.
+    Page(#[serde(with = "status_number")] StatusCode),
+    /// A line of plain text.
+    Text(#[serde(with = "status_number")] StatusCode),
+    /// A JSON object that is not LaunchDarkly's error.
+    Json(#[serde(with = "status_number")] StatusCode),
+    /// No body.
+    Empty(#[serde(with = "status_number")] StatusCode),
     /// A body that is neither JSON nor text.
     Garbage(#[serde(with = "status_number")] StatusCode),
     /// A body of 100 MiB.
@@ -88,6 +107,7 @@ impl Default for Faults {
             seed: 0,
             latency_ms: 0,
             jitter_ms: 0,
+            clock_ahead_ms: 0,
             refused_keys: Hidden::default(),
             max_body_bytes: None,
             max_members: None,
@@ -105,6 +125,8 @@ impl Mishap {
             calls: None,
             when: When::Instead,
             account: None,
+            environment: None,
+            segment: None,
         }
     }
 
@@ -132,8 +154,22 @@ impl Mishap {
         }
     }
 
-    fn concerns(&self, account: Option<&str>) -> bool {
-        self.calls != Some(0) && (self.account.is_none() || self.account.as_deref() == account)
+    /// Spares the calls that name another client-side ID.
+    #[must_use]
+    pub fn of_environment(self, id: &str) -> Self {
+        Self {
+            environment: Some(id.into()),
+            ..self
+        }
+    }
+
+    /// Spares the calls that name another cohort ID.
+    #[must_use]
+    pub fn of_segment(self, id: &str) -> Self {
+        Self {
+            segment: Some(id.into()),
+            ..self
+        }
     }
 
     /// Comes after the call was carried out.
@@ -144,15 +180,33 @@ impl Mishap {
             ..self
         }
     }
+
+    fn concerns(&self, aim: &Aim) -> bool {
+        let is_meant =
+            |asked: &Option<String>, seen: &Option<String>| asked.is_none() || asked == seen;
+        self.calls != Some(0)
+            && is_meant(&self.account, &aim.account)
+            && is_meant(&self.environment, &aim.environment)
+            && is_meant(&self.segment, &aim.segment)
+    }
+
+    fn looks_into_bodies(&self) -> bool {
+        self.environment.is_some() || self.segment.is_some()
+    }
 }
 
 impl How {
     /// The status that is logged, if one is sent.
     pub(super) fn status(&self) -> Option<StatusCode> {
         match self {
-            How::Status(status) | How::Garbage(status) | How::Huge(status) | How::Drip(status) => {
-                Some(*status)
-            }
+            How::Status(status)
+            | How::Page(status)
+            | How::Text(status)
+            | How::Json(status)
+            | How::Empty(status)
+            | How::Garbage(status)
+            | How::Huge(status)
+            | How::Drip(status) => Some(*status),
             How::Redirect(_) => Some(StatusCode::TEMPORARY_REDIRECT),
             How::Hang | How::Reset => None,
         }
@@ -164,6 +218,10 @@ impl How {
             How::Hang => "hang",
             How::Reset => "reset",
             How::Redirect(_) => "redirect",
+            How::Page(_) => "page",
+            How::Text(_) => "text",
+            How::Json(_) => "json",
+            How::Empty(_) => "empty",
             How::Garbage(_) => "garbage",
             How::Huge(_) => "huge",
             How::Drip(_) => "drip",
@@ -173,6 +231,17 @@ impl How {
 
 fn every_call() -> f64 {
     1.0
+}
+
+/// What mishaps choose calls by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Aim {
+    /// The account of the caller's token.
+    pub(super) account: Option<String>,
+    /// The client-side ID in the body.
+    pub(super) environment: Option<String>,
+    /// The cohort ID in the body.
+    pub(super) segment: Option<String>,
 }
 
 /// What is in store for one call.
@@ -209,15 +278,20 @@ impl Deck {
         &self.faults
     }
 
-    /// What is in store for a call on `path` with a token of `account`.
-    pub(super) fn plan(&mut self, path: &str, account: Option<&str>) -> Plan {
+    /// Whether a plan needs to know what the body names.
+    pub(super) fn looks_into_bodies(&self) -> bool {
+        self.faults.mishaps.iter().any(Mishap::looks_into_bodies)
+    }
+
+    /// What is in store for a call on `path`.
+    pub(super) fn plan(&mut self, path: &str, aim: &Aim) -> Plan {
         if !self.covers(path) {
             return Plan::default();
         }
         let jitter = self.random.u64(0..=self.faults.jitter_ms);
         Plan {
             delay: Duration::from_millis(self.faults.latency_ms.saturating_add(jitter)),
-            mishap: self.draw(account),
+            mishap: self.draw(aim),
         }
     }
 
@@ -252,13 +326,13 @@ impl Deck {
         path.starts_with(&self.faults.path_prefix)
     }
 
-    fn draw(&mut self, account: Option<&str>) -> Option<Mishap> {
+    fn draw(&mut self, aim: &Aim) -> Option<Mishap> {
         let random = &mut self.random;
         let mut live = self
             .faults
             .mishaps
             .iter_mut()
-            .filter(|mishap| mishap.concerns(account));
+            .filter(|mishap| mishap.concerns(aim));
         let drawn = live.find(|mishap| random.f64() < mishap.rate)?;
         if let Some(calls) = &mut drawn.calls {
             *calls -= 1;
@@ -286,88 +360,4 @@ mod status_number {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PATH: &str = "/api/v2/segment-targets/zeotap";
-
-    fn deck(json: &str) -> Deck {
-        Deck::new(serde_json::from_str(json).unwrap())
-    }
-
-    fn statuses(deck: &mut Deck, calls: usize) -> Vec<Option<u16>> {
-        let status = |plan: Plan| Some(plan.mishap?.how.status()?.as_u16());
-        (0..calls).map(|_| status(deck.plan(PATH, None))).collect()
-    }
-
-    #[test]
-    fn the_same_seed_brings_the_same_mishaps_at_their_rate() {
-        let json = r#"{"seed":7,"mishaps":[{"how":{"status":503},"rate":0.2}]}"#;
-        let drawn = statuses(&mut deck(json), 1_000);
-        assert_eq!(drawn, statuses(&mut deck(json), 1_000));
-        let hits = drawn.iter().flatten().count();
-        // Five standard deviations (12.6) around 200; the seed is fixed, so it cannot flicker.
-        assert!((137..=263).contains(&hits), "{hits} of 1000");
-    }
-
-    #[test]
-    fn a_counted_mishap_is_over_after_its_calls() {
-        let mut deck = deck(
-            r#"{"mishaps":[{"how":{"status":429},"calls":2},{"how":{"garbage":200},"calls":1}]}"#,
-        );
-        assert_eq!(
-            statuses(&mut deck, 4),
-            [Some(429), Some(429), Some(200), None]
-        );
-        assert_eq!(deck.faults().mishaps[0].calls, Some(0));
-    }
-
-    #[test]
-    fn a_mishap_of_one_account_spares_the_others_and_is_not_used_up_by_them() {
-        let mut deck = deck(r#"{"mishaps":[{"how":{"status":503},"calls":1,"account":"a"}]}"#);
-        assert_eq!(deck.plan(PATH, None).mishap, None);
-        assert_eq!(deck.plan(PATH, Some("b")).mishap, None);
-        assert!(deck.plan(PATH, Some("a")).mishap.is_some());
-        assert_eq!(deck.plan(PATH, Some("a")).mishap, None);
-    }
-
-    #[test]
-    fn calls_outside_the_prefix_are_spared() {
-        let mut deck = deck(
-            r#"{"latency_ms":50,"max_members":1,"max_body_bytes":1,"mishaps":[{"how":"hang"}]}"#,
-        );
-        assert_eq!(deck.plan("/api/v2/versions", None), Plan::default());
-        assert_eq!(deck.weigh_body("/api/v2/versions", 2), Ok(()));
-        let plan = deck.plan(PATH, None);
-        assert_eq!(plan.delay, Duration::from_millis(50));
-        assert_eq!(plan.mishap, Some(Mishap::new(How::Hang)));
-        assert_eq!(deck.weigh_body(PATH, 2), Err(Objection::TooLarge));
-        assert_eq!(
-            deck.weigh_members(PATH, &["a".into(), "b".into()]),
-            Err(Objection::TooLarge)
-        );
-    }
-
-    #[test]
-    fn one_refused_key_refuses_its_neighbours_too() {
-        let deck = deck(r#"{"refused_keys":["bad"]}"#);
-        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
-        assert_eq!(deck.weigh_members(PATH, &keys(&["good"])), Ok(()));
-        assert_eq!(
-            deck.weigh_members(PATH, &keys(&["good", "bad"])),
-            Err(Objection::RefusedKey)
-        );
-    }
-
-    #[test]
-    fn a_fault_that_cannot_be_is_refused() {
-        for json in [
-            r#"{"latency":5}"#,
-            r#"{"mishaps":[{"how":{"status":100}}]}"#,
-            r#"{"mishaps":[{"how":{"status":99}}]}"#,
-            r#"{"mishaps":[{"how":"explode"}]}"#,
-        ] {
-            assert!(serde_json::from_str::<Faults>(json).is_err(), "{json}");
-        }
-    }
-}
+mod tests;

@@ -62,6 +62,11 @@ pub const SDK_KEY: &str = "sdk-5a0000000000000000000001";
 /// SDK key of [`TEST_CLIENT_SIDE_ID`].
 pub const TEST_SDK_KEY: &str = "sdk-5a0000000000000000000002";
 
+/// Mobile key of [`CLIENT_SIDE_ID`].
+pub const MOBILE_KEY: &str = "mob-5a0000000000000000000001";
+/// Mobile key of [`TEST_CLIENT_SIDE_ID`].
+pub const TEST_MOBILE_KEY: &str = "mob-5a0000000000000000000002";
+
 /// The integration that is registered.
 pub const INTEGRATION: &str = "zeotap";
 /// The flag that every environment has.
@@ -170,6 +175,7 @@ fn numbered_project(number: usize, environments: usize) -> Project {
 fn environment(client_side_id: String, key: &str) -> Environment {
     Environment {
         sdk_key: Hidden(format!("sdk-{client_side_id}")),
+        mobile_key: Hidden(format!("mob-{client_side_id}")),
         key: key.into(),
         name: key.into(),
         client_side_id,
@@ -201,14 +207,14 @@ mod tests {
             FAR_CLIENT_SIDE_ID
         );
         assert!(world.environment(UNKNOWN_CLIENT_SIDE_ID).is_none());
-        for (key, id) in [
-            (SDK_KEY, CLIENT_SIDE_ID),
-            (TEST_SDK_KEY, TEST_CLIENT_SIDE_ID),
+        for (sdk_key, mobile_key, id) in [
+            (SDK_KEY, MOBILE_KEY, CLIENT_SIDE_ID),
+            (TEST_SDK_KEY, TEST_MOBILE_KEY, TEST_CLIENT_SIDE_ID),
         ] {
-            assert_eq!(
-                world.environment_of_sdk_key(key).unwrap().client_side_id,
-                id
-            );
+            let of_sdk_key = world.environment_of_sdk_key(sdk_key).unwrap();
+            let of_mobile_key = world.environment_of_mobile_key(mobile_key).unwrap();
+            assert_eq!(of_sdk_key.client_side_id, id);
+            assert_eq!(of_mobile_key.client_side_id, id);
         }
         assert!(!world.accounts[0].owns(OTHER_ACCOUNT_CLIENT_SIDE_ID));
         assert!(world.accounts[1].owns(OTHER_ACCOUNT_CLIENT_SIDE_ID));
@@ -217,6 +223,8 @@ mod tests {
     #[test]
     fn debug_shows_no_token() {
         let shown = format!("{:?}", world());
-        assert!(!shown.contains("api-") && !shown.contains("sdk-"));
+        for secret in ["api-", "sdk-", "mob-"] {
+            assert!(!shown.contains(secret), "{secret}");
+        }
     }
 }

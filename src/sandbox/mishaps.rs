@@ -3,11 +3,13 @@
 use std::{convert::Infallible, future, time::Duration};
 
 use axum::{
+    Json,
     body::{Body, Bytes},
     http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{Html, IntoResponse, Response},
 };
 use futures_util::{StreamExt, stream};
+use serde_json::json;
 use tokio_stream::wrappers::IntervalStream;
 
 use super::{faults::How, refusal::Refusal, serve::Cut};
@@ -15,6 +17,9 @@ use super::{faults::How, refusal::Refusal, serve::Cut};
 /// 100 MiB in chunks of 64 KiB.
 const HUGE_CHUNKS: usize = 1_600;
 static HUGE_CHUNK: [u8; 64 * 1024] = [b' '; 64 * 1024];
+
+const PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Welcome</title></head>\
+    <body><h1>Please sign in to use this network</h1></body></html>\n";
 
 /// An hour, so that no stream is endless.
 const DRIPS: usize = 3_600;
@@ -28,6 +33,10 @@ pub(super) async fn enact(how: How, connection: Option<Cut>) -> Response {
         How::Hang => future::pending().await,
         How::Reset => reset(connection).await,
         How::Redirect(to) => redirect(&to),
+        How::Page(status) => (status, Html(PAGE)).into_response(),
+        How::Text(status) => (status, "this answer was asked for\n").into_response(),
+        How::Json(status) => (status, Json(json!({"asked_for": true}))).into_response(),
+        How::Empty(status) => status.into_response(),
         How::Garbage(status) => {
             (status, json_type(), &b"\x00\xff{\"code\":<html>"[..]).into_response()
         }

@@ -80,6 +80,8 @@ pub struct Flag {
     pub key: String,
     /// The key of the segment that it targets, `{integration}-{cohort id}`.
     pub segment: String,
+    /// Whether it is on; a flag that is off is false for everyone.
+    pub on: bool,
 }
 
 impl Default for Settings {
@@ -90,6 +92,7 @@ impl Default for Settings {
             flags: vec![Flag {
                 key: fixtures::FLAG.into(),
                 segment: fixtures::SEGMENT.into(),
+                on: true,
             }],
             faults: Faults::default(),
             limits: Limits::default(),
@@ -126,8 +129,8 @@ impl State {
     fn new(settings: &Settings) -> Self {
         let mut flags = flags::Flags::default();
         for environment in settings.world.environments() {
-            for Flag { key, segment } in settings.flags.iter().cloned() {
-                flags.put(&environment.client_side_id, key, segment);
+            for flag in settings.flags.iter().cloned() {
+                flags.put(&environment.client_side_id, flag);
             }
         }
         Self {
@@ -247,10 +250,10 @@ impl Sandbox {
         self.lock().meter.limits = limits;
     }
 
-    /// Adds a flag to one environment, or points it to another segment.
+    /// Adds a flag to one environment, points it to another segment, or turns it on or off.
     pub fn put_flag(&self, environment: &str, flag: Flag) {
         let mut state = self.lock();
-        state.flags.put(environment, flag.key, flag.segment);
+        state.flags.put(environment, flag);
         state.epoch += 1;
         drop(state);
         self.announce();
@@ -283,6 +286,12 @@ impl Sandbox {
         }
     }
 
+    /// LaunchDarkly's own clock, which a fault may set wrong.
+    fn launchdarkly_ms(&self) -> u64 {
+        let ahead_ms = self.lock().deck.faults().clock_ahead_ms;
+        now_ms().saturating_add_signed(ahead_ms)
+    }
+
     fn announce(&self) {
         self.0.activity.send_replace(());
     }
@@ -299,7 +308,7 @@ impl Sandbox {
     }
 }
 
-/// The wall clock as rate limits and the log write it.
+/// The wall clock as the log writes it.
 fn now_ms() -> u64 {
     u64::try_from(clock::epoch_millis(clock::now())).unwrap_or_default()
 }

@@ -32,7 +32,7 @@ pub(super) struct Order {
     pub(super) environment: String,
     pub(super) action: String,
     pub(super) keys: Hidden<Vec<String>>,
-    cohort_id: String,
+    pub(super) cohort_id: String,
     cohort_name: String,
 }
 

@@ -1,6 +1,6 @@
 //! The sandbox as a caller meets it, without a socket.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::{
     body::{Body, to_bytes},
@@ -15,10 +15,10 @@ const TARGETS: &str = "/api/v2/segment-targets/zeotap";
 /// A window that has not ended since the epoch, so that no test straddles two.
 const ENDLESS_MS: u64 = u64::MAX;
 
-struct Reply {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Value,
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Value,
 }
 
 impl Reply {
@@ -27,7 +27,7 @@ impl Reply {
     }
 }
 
-async fn call(sandbox: &Sandbox, line: &str, token: &str, body: Value) -> Reply {
+pub(super) async fn call(sandbox: &Sandbox, line: &str, token: &str, body: Value) -> Reply {
     let (method, path) = line.split_once(' ').unwrap();
     let request = Request::builder()
         .method(method)
@@ -48,7 +48,7 @@ async fn call(sandbox: &Sandbox, line: &str, token: &str, body: Value) -> Reply 
     }
 }
 
-async fn get(sandbox: &Sandbox, path: &str, token: &str) -> Reply {
+pub(super) async fn get(sandbox: &Sandbox, path: &str, token: &str) -> Reply {
     call(sandbox, &format!("GET {path}"), token, Value::Null).await
 }
 
@@ -62,7 +62,7 @@ fn order(action: &str, environment: &str, keys: &[&str]) -> Value {
         "integration_cohort_name": "VIP", "members": members}})
 }
 
-async fn send(sandbox: &Sandbox, action: &str, keys: &[&str]) -> Reply {
+pub(super) async fn send(sandbox: &Sandbox, action: &str, keys: &[&str]) -> Reply {
     let body = order(action, CLIENT_SIDE_ID, keys);
     call(sandbox, &format!("POST {TARGETS}"), WRITER_TOKEN, body).await
 }
@@ -382,6 +382,108 @@ async fn answers_may_be_late_foul_endless_or_lead_astray() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_not_launchdarklys_comes_in_the_form_asked_for() {
+    let sandbox = Sandbox::default();
+    // how, content type, what the body starts with
+    let table = [
+        ("status", 200, "", ""),
+        ("status", 421, "application/json", "{\"code\":"),
+        ("page", 200, "text/html; charset=utf-8", "<!DOCTYPE html>"),
+        ("page", 403, "text/html; charset=utf-8", "<!DOCTYPE html>"),
+        ("text", 502, "text/plain; charset=utf-8", "this answer"),
+        ("json", 201, "application/json", "{\"asked_for\":true}"),
+        ("empty", 403, "", ""),
+    ];
+    for (how, status, content_type, start) in table {
+        let faults = json!({"mishaps": [{"how": {how: status}}]});
+        let put = call(&sandbox, "PUT /_sandbox/faults", "", faults).await;
+        assert_eq!(put.status, 200, "{}", put.body);
+        let request = Request::post(TARGETS).body(Body::empty()).unwrap();
+        let response = sandbox.router().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, 1024).await.unwrap();
+        assert_eq!(parts.status, status, "{how}");
+        let seen = parts.headers.get(header::CONTENT_TYPE);
+        let seen = seen.map_or("", |seen| seen.to_str().unwrap());
+        assert_eq!(seen, content_type, "{how}");
+        assert!(bytes.starts_with(start.as_bytes()), "{how}: {bytes:?}");
+        assert_eq!(bytes.is_empty(), start.is_empty(), "{how}: {bytes:?}");
+        assert_eq!(sandbox.calls().last().unwrap().fault, Some(how));
+    }
+}
+
+#[tokio::test]
+async fn a_mishap_of_one_environment_or_segment_spares_the_others() {
+    let sandbox = Sandbox::default();
+    let unavailable = || Mishap::new(How::Status(StatusCode::SERVICE_UNAVAILABLE));
+    let post = |environment, cohort: &'static str| {
+        let mut body = order("add_members", environment, &["a"]);
+        body["parameters"]["integration_cohort_id"] = cohort.into();
+        body
+    };
+    for (mishap, statuses) in [
+        (
+            unavailable().of_environment(CLIENT_SIDE_ID),
+            [503, 503, 204],
+        ),
+        (unavailable().of_segment("vip"), [503, 204, 503]),
+        (
+            unavailable()
+                .of_environment(CLIENT_SIDE_ID)
+                .of_segment("vip"),
+            [503, 204, 204],
+        ),
+    ] {
+        sandbox.set_faults(Faults {
+            mishaps: vec![mishap],
+            ..Faults::default()
+        });
+        let line = format!("POST {TARGETS}");
+        let mut seen = vec![];
+        for body in [
+            post(CLIENT_SIDE_ID, "vip"),
+            post(CLIENT_SIDE_ID, "new"),
+            post(TEST_CLIENT_SIDE_ID, "vip"),
+        ] {
+            let reply = call(&sandbox, &line, WRITER_TOKEN, body).await;
+            seen.push(reply.status.as_u16());
+        }
+        assert_eq!(seen, statuses);
+        // A body that cannot be read is refused for what it is.
+        let unreadable = json!({"parameters": {"integration_project_id": CLIENT_SIDE_ID}});
+        let reply = call(&sandbox, &line, WRITER_TOKEN, unreadable).await;
+        assert_eq!(reply.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn launchdarklys_clock_may_be_ahead_or_behind() {
+    let sandbox = Sandbox::default();
+    for ahead_ms in [0, 3_600_000, -3_600_000, i64::MAX, i64::MIN] {
+        let faults = json!({"clock_ahead_ms": ahead_ms});
+        call(&sandbox, "PUT /_sandbox/faults", "", faults).await;
+        let least = now_ms().saturating_add_signed(ahead_ms);
+        let answer = get(&sandbox, "/api/v2/versions", READER_TOKEN).await;
+        let most = now_ms().saturating_add_signed(ahead_ms);
+        let reset = answer.header("x-ratelimit-reset");
+        assert!((least..=most.saturating_add(10_000)).contains(&reset));
+        for reply in [
+            answer,
+            get(&sandbox, "/api/v2/nowhere", "").await,
+            get(&sandbox, &format!("/sdk/goals/{CLIENT_SIDE_ID}"), "").await,
+        ] {
+            let date = reply.headers[header::DATE].to_str().unwrap();
+            let date = httpdate::parse_http_date(date).unwrap();
+            let date_ms = date.duration_since(UNIX_EPOCH).unwrap().as_millis();
+            let year_9999_ms = 253_402_300_799_000;
+            let whole_seconds = |ms: u64| u128::from(ms) / 1_000 * 1_000;
+            let expected = whole_seconds(least).min(year_9999_ms)..=most.into();
+            assert!(expected.contains(&date_ms), "{ahead_ms}: {date_ms}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_log_says_who_came_when_and_where_to_but_shows_no_token() {
     let sandbox = Sandbox::default();
     send(&sandbox, "add_members", &["ann"]).await;
@@ -438,6 +540,28 @@ async fn a_flag_for_another_segment_can_be_added_while_it_runs() {
         get(&sandbox, "/sdk/latest-all", WRITER_TOKEN).await.status,
         401
     );
+}
+
+#[tokio::test]
+async fn the_front_page_names_what_there_is() {
+    let sandbox = Sandbox::default();
+    let request = Request::get("/").body(Body::empty()).unwrap();
+    let response = sandbox.router().oneshot(request).await.unwrap();
+    let page = to_bytes(response.into_body(), 1024 * 1024).await.unwrap();
+    let page = String::from_utf8(page.to_vec()).unwrap();
+    for word in [
+        CLIENT_SIDE_ID,
+        SDK_KEY,
+        MOBILE_KEY,
+        WRITER_TOKEN,
+        FLAG,
+        "/msdk/evalx/context",
+        "clock_ahead_ms",
+        "segment",
+    ] {
+        assert!(page.contains(word), "{word}");
+    }
+    assert!(page.lines().all(|line| line.len() <= 100), "too wide");
 }
 
 #[tokio::test]

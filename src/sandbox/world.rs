@@ -42,6 +42,8 @@ pub struct Environment {
     pub name: String,
     /// The secret of server-side SDKs.
     pub sdk_key: Hidden<String>,
+    /// The key of mobile SDKs, which ships with their applications.
+    pub mobile_key: Hidden<String>,
 }
 
 /// An access token and what it may do.
@@ -151,6 +153,11 @@ impl World {
     pub(super) fn environment_of_sdk_key(&self, sdk_key: &str) -> Option<&Environment> {
         self.environments()
             .find(|environment| *environment.sdk_key == sdk_key)
+    }
+
+    pub(super) fn environment_of_mobile_key(&self, mobile_key: &str) -> Option<&Environment> {
+        self.environments()
+            .find(|environment| *environment.mobile_key == mobile_key)
     }
 }
 

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::status::{Failure, Violation};
 use crate::{
     domain::{
-        Action, ClientSideId, Connection, DisplayName, FieldMapping, Instance,
-        MAX_ACCESS_TOKEN_BYTES, MAX_CLIENT_SIDE_ID_BYTES, Mapping, MappingError, Transform,
+        Action, ClientSideId, Connection, DisplayName, FieldMapping, Instance, Mapping,
+        MappingError, Transform,
     },
     pb::{
         self, field_mapping::Transform as PbTransform, launch_darkly_config::Instance as PbInstance,
@@ -99,44 +99,38 @@ pub(crate) fn action(
     kept.map(|action| action.id.to_owned())
 }
 
+/// The access token of a destination.
 pub(crate) fn access_token(
     token: String,
-    path: &str,
+    known: &[Action],
     violations: &mut Violations,
 ) -> Option<AccessToken> {
-    let checked = opaque(&token, MAX_ACCESS_TOKEN_BYTES);
-    violations
-        .keep(path, checked)
+    as_in_form(&token, "launch_darkly.access_token", known, violations)
         .map(|()| AccessToken::new(token))
 }
 
+/// The client-side ID of a destination.
 pub(crate) fn client_side_id(
     id: String,
-    path: &str,
+    known: &[Action],
     violations: &mut Violations,
 ) -> Option<ClientSideId> {
-    let checked = opaque(&id, MAX_CLIENT_SIDE_ID_BYTES);
-    violations
-        .keep(path, checked)
+    as_in_form(&id, "launch_darkly.client_side_id", known, violations)
         .map(|()| ClientSideId::new(id))
 }
 
-/// Text that people copy and that goes into headers and URLs as it is.
-fn opaque(text: &str, longest: usize) -> Result<(), String> {
-    if text.is_empty() {
-        Err("is required and must not be empty".to_owned())
-    } else if text.trim() != text {
-        Err("has white space around it; copy it again without".to_owned())
-    } else if !text.bytes().all(|b| matches!(b, b' '..=b'~')) {
-        Err("must consist of printable ASCII characters".to_owned())
-    } else {
-        bounded(text, longest)
-    }
-}
-
-fn bounded(text: &str, longest: usize) -> Result<(), String> {
-    let rule = || format!("must be at most {longest} bytes long");
-    (text.len() <= longest).then_some(()).ok_or_else(rule)
+/// Checks a destination's value against what forms are told of its field.
+fn as_in_form(
+    value: &str,
+    field: &str,
+    known: &[Action],
+    violations: &mut Violations,
+) -> Option<()> {
+    let checked = match Action::destination_field(known, field) {
+        Some(field) => field.check(value),
+        None => Err("no action has this field".to_owned()),
+    };
+    violations.keep(&format!("destination.{field}"), checked)
 }
 
 pub(crate) fn instance(number: i32, path: &str, violations: &mut Violations) -> Option<Instance> {
@@ -149,21 +143,17 @@ pub(crate) fn instance(number: i32, path: &str, violations: &mut Violations) -> 
     violations.keep(path, instance)
 }
 
-/// Settings that are checked with LaunchDarkly and not stored. Only what is over-long is refused
-/// here: telling what is wrong with the rest, if only that it is missing, is what the check is for.
+/// Settings that are checked with LaunchDarkly and not stored. Their form is not checked here:
+/// telling what is wrong with it, if only that nothing is there, is what that check is for.
 pub(crate) fn unsaved_connection(
     config: pb::LaunchDarklyConfig,
     path: &str,
     violations: &mut Violations,
 ) -> Option<Connection> {
-    let token = bounded(&config.access_token, MAX_ACCESS_TOKEN_BYTES);
-    let token = violations.keep(&format!("{path}.access_token"), token);
-    let id = bounded(&config.client_side_id, MAX_CLIENT_SIDE_ID_BYTES);
-    let id = violations.keep(&format!("{path}.client_side_id"), id);
     let instance = instance(config.instance, &format!("{path}.instance"), violations);
     Some(Connection {
-        access_token: token.map(|()| AccessToken::new(config.access_token))?,
-        client_side_id: id.map(|()| ClientSideId::new(config.client_side_id))?,
+        access_token: AccessToken::new(config.access_token),
+        client_side_id: ClientSideId::new(config.client_side_id),
         instance: instance?,
     })
 }
@@ -231,9 +221,11 @@ fn transform(number: i32, path: &str, violations: &mut Violations) -> Option<Tra
         Ok(PbTransform::Trim) => Ok(Transform::Trim),
         Ok(PbTransform::Lowercase) => Ok(Transform::Lowercase),
         Ok(PbTransform::Sha256Hex) => Ok(Transform::Sha256Hex),
-        Ok(PbTransform::Unspecified) | Err(_) => {
-            Err("must be one of: TRANSFORM_TRIM, TRANSFORM_LOWERCASE, TRANSFORM_SHA256_HEX")
-        }
+        Ok(PbTransform::Nfc) => Ok(Transform::Nfc),
+        Ok(PbTransform::Unspecified) | Err(_) => Err(
+            "must be one of: TRANSFORM_TRIM, TRANSFORM_LOWERCASE, TRANSFORM_SHA256_HEX, \
+             TRANSFORM_NFC",
+        ),
     };
     violations.keep(path, transform)
 }
@@ -247,6 +239,11 @@ fn mapping_path(error: &MappingError, path: &str) -> String {
         MappingError::BlankSource {
             index,
             source_index,
+        }
+        | MappingError::UnseenInSource {
+            index,
+            source_index,
+            ..
         } => format!("{path}[{index}].sources[{source_index}]"),
         MappingError::MissingField => path.to_owned(),
     }

@@ -61,6 +61,7 @@ fn transform(transform: Transform) -> i32 {
         Transform::Trim => Pb::Trim,
         Transform::Lowercase => Pb::Lowercase,
         Transform::Sha256Hex => Pb::Sha256Hex,
+        Transform::Nfc => Pb::Nfc,
     };
     transform.into()
 }
@@ -95,7 +96,11 @@ fn action_field(field: &ActionField) -> pb::ActionField {
         description: field.description.to_owned(),
         r#type: kind.into(),
         required: field.required,
-        pattern: field.pattern.clone(),
+        pattern: field
+            .pattern
+            .as_ref()
+            .map(|pattern| pattern.as_str().to_owned())
+            .unwrap_or_default(),
         max_length: field.max_length.into(),
         placeholder: field.placeholder.to_owned(),
         default_value: field.default_value.to_owned(),

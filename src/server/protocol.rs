@@ -5,6 +5,11 @@
 //! | unset | 1 | the next one |
 //! | the next one | any positive value is | accepted |
 //! | anything else | refused if not positive | `OUT_OF_RANGE` |
+//!
+//! A batch without records is a heartbeat. One that sets no `first_sequence` says nothing about
+//! numbers; one that does is held to the table, and may begin the numbering. Its answer is an ack,
+//! with what results there are: many proxies count the silence of each side. There is none before
+//! the numbers have begun, since nothing is known then of what is committed.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -33,6 +38,8 @@ pub(super) struct Ledger {
     /// Runs of the same result that were not reported yet: first → last. A client that does not read
     /// costs no more memory the more of its records are delivered.
     fresh: BTreeMap<i64, (i64, Outcome)>,
+    /// Whether a heartbeat waits for its answer. However many there were, one ack answers them.
+    owes_ack: bool,
     /// Records without a result.
     unsettled: usize,
     max_batch_records: usize,
@@ -46,23 +53,23 @@ impl Ledger {
             committed: 0,
             beyond: BTreeMap::new(),
             fresh: BTreeMap::new(),
+            owes_ack: false,
             unsettled: 0,
             max_batch_records,
             window,
         }
     }
 
-    /// Numbers a batch; returns the sequence of its first record.
+    /// Numbers a batch; returns the sequence of its first record, or of the next one if it has none.
     ///
     /// # Errors
     /// Breaking a stream rule, which ends the stream.
     pub(super) fn admit(&mut self, batch: &pb::IdentifierBatch) -> Result<i64, Failure> {
         let len = batch.records.len();
-        if len == 0 {
-            return Err(Failure::invalid(
-                "batch.records",
-                "must hold at least one record",
-            ));
+        // A sender that resumes may send a heartbeat before it says where its numbers begin.
+        if len == 0 && batch.first_sequence.is_none() {
+            self.owes_ack |= self.next.is_some();
+            return Ok(self.next.unwrap_or(1));
         }
         if len > self.max_batch_records {
             let limit = self.max_batch_records;
@@ -81,6 +88,7 @@ impl Ledger {
             self.committed = first - 1;
         }
         self.next = Some(next);
+        self.owes_ack |= batch.records.is_empty();
         self.unsettled += batch.records.len();
         Ok(first)
     }
@@ -135,9 +143,9 @@ impl Ledger {
         self.unsettled == 0
     }
 
-    /// Whether there are results to report.
+    /// Whether there is something to report.
     pub(super) fn has_news(&self) -> bool {
-        !self.fresh.is_empty()
+        self.owes_ack || !self.fresh.is_empty()
     }
 
     /// Every record up to here has a result that was reported.
@@ -154,7 +162,8 @@ impl Ledger {
             self.commit(first, last);
             results.push(result(first, last, outcome));
         }
-        (!results.is_empty()).then_some(pb::Ack {
+        let answers = std::mem::take(&mut self.owes_ack);
+        (answers || !results.is_empty()).then_some(pb::Ack {
             committed_sequence: self.committed,
             results,
             max_in_flight_records: None,

@@ -315,7 +315,7 @@ impl Failure {
                 ("cause", PERMISSION.to_owned()),
             ],
             Self::TooManyStreams { limit } => vec![("limit", limit.to_string())],
-            Self::Record(RecordError::IdentifierMissing { sources }) => {
+            Self::Record(RecordError::IdentifierMissing { sources, .. }) => {
                 vec![("sources", shown(sources).join(","))]
             }
             Self::Record(RecordError::IdentifierInvalid { source_name, .. }) => {
@@ -433,6 +433,11 @@ pub fn check_status(outcome: &CheckOutcome, field: &str) -> Option<pb::Status> {
     details.add_bad_request_violation(field, &finding.message);
     let status = Status::with_error_details(code, &finding.message, details);
     Some(embed(status))
+}
+
+/// The health service's answer about what it does not know. Its clients know nothing of reasons.
+pub(super) fn unknown_service() -> Status {
+    Status::not_found("there is no such service")
 }
 
 fn embed(status: Status) -> pb::Status {

@@ -20,6 +20,7 @@ enum StoredTransform {
     Trim,
     Lowercase,
     Sha256Hex,
+    Nfc,
 }
 
 /// Writes a mapping.
@@ -28,10 +29,10 @@ pub(super) fn to_text(mapping: &Mapping) -> String {
     serde_json::to_string(&fields).expect("lists of text become JSON")
 }
 
-/// Reads a mapping, checked anew; `None` if it is none.
+/// Reads a mapping; `None` if it is none.
 pub(super) fn from_text(text: &str) -> Option<Mapping> {
     let fields: Vec<StoredFieldMapping> = serde_json::from_str(text).ok()?;
-    Mapping::check(fields.into_iter().map(Into::into).collect()).ok()
+    Mapping::stored(fields.into_iter().map(Into::into).collect())
 }
 
 impl From<FieldMapping> for StoredFieldMapping {
@@ -60,6 +61,7 @@ impl From<Transform> for StoredTransform {
             Transform::Trim => Self::Trim,
             Transform::Lowercase => Self::Lowercase,
             Transform::Sha256Hex => Self::Sha256Hex,
+            Transform::Nfc => Self::Nfc,
         }
     }
 }
@@ -70,6 +72,7 @@ impl From<StoredTransform> for Transform {
             StoredTransform::Trim => Self::Trim,
             StoredTransform::Lowercase => Self::Lowercase,
             StoredTransform::Sha256Hex => Self::Sha256Hex,
+            StoredTransform::Nfc => Self::Nfc,
         }
     }
 }

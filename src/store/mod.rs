@@ -14,6 +14,7 @@ pub(crate) mod suite;
 
 use std::{
     fmt,
+    net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
@@ -100,6 +101,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), Error>;
+
+    /// Notes where this process serves, for a second one that is refused the same store. One that
+    /// nobody shares has nobody to tell.
+    fn serving_at(&self, _address: SocketAddr) {}
 
     /// Waits for calls under way and lets the database go; later calls are unavailable.
     async fn close(&self);

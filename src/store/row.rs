@@ -75,7 +75,8 @@ impl Row {
         Ok(Destination {
             name: self.name().ok_or_else(part("name"))?,
             uid: self.uid()?,
-            display_name: DisplayName::new(&self.display_name).ok_or_else(part("display name"))?,
+            display_name: DisplayName::stored(&self.display_name)
+                .ok_or_else(part("display name"))?,
             action: self.action.clone(),
             connection: Connection {
                 access_token: self.token(keys)?,

@@ -5,17 +5,18 @@
 
 mod destinations;
 mod fault;
+mod lock;
 mod open;
 mod requests;
 
-use std::time::SystemTime;
+use std::{net::SocketAddr, time::SystemTime};
 
 use async_trait::async_trait;
 use sqlx::{Row as _, Sqlite, SqlitePool, Transaction};
 use uuid::Uuid;
 
-use self::fault::unavailable;
 pub use self::open::{OpenError, OpenProblem};
+use self::{fault::unavailable, lock::Lock};
 use super::{Error, KeyRing, ListQuery, Once, Page, Remembered, Store, row::Row};
 use crate::domain::{
     Destination, DestinationName, DestinationState, DestinationUid, Etag, OrganizationId, Revision,
@@ -28,6 +29,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     keys: KeyRing,
+    lock: Lock,
 }
 
 impl SqliteStore {
@@ -164,10 +166,15 @@ impl Store for SqliteStore {
         answer.map(|_| ()).map_err(unavailable)
     }
 
+    fn serving_at(&self, address: SocketAddr) {
+        self.lock.note(Some(address));
+    }
+
     async fn close(&self) {
         self.readers.close().await;
         // The last one to close writes the write-ahead log back.
         self.writer.close().await;
+        self.lock.release();
     }
 }
 

@@ -70,7 +70,12 @@ pub(crate) fn destination(id: &str) -> Destination {
     let mapping = FieldMapping {
         field: CONTEXT_KEY_FIELD.into(),
         sources: ["user_id".to_owned(), "e-mail \"quoted\"".to_owned()].into(),
-        transforms: vec![Transform::Trim, Transform::Lowercase, Transform::Sha256Hex],
+        transforms: vec![
+            Transform::Nfc,
+            Transform::Trim,
+            Transform::Lowercase,
+            Transform::Sha256Hex,
+        ],
     };
     Destination {
         name: format!("organizations/Acme.1/destinations/{id}")

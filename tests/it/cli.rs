@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 use crate::support::binary::{Process, Server, address, ask, command, get, members, run, run_with};
 
+mod input;
+
 const DESTINATION: &str = "organizations/acme/destinations/vips";
 
 fn home() -> TempDir {
@@ -252,7 +254,7 @@ fn send_delivers_a_file_and_writes_down_what_failed() {
     );
     assert_eq!(members(&sandbox, "zeotap-vip"), ["c@x.org", "u-2"]);
 
-    fs::write(&csv, "user_id,email\nu-3,\n,\nu-4,\n").unwrap();
+    fs::write(&csv, "user_id,email,name\nu-3,,\n,,Eve\nu-4,,\n").unwrap();
     let some = run(&send(&url, &["--failures", failures_path, csv_path]));
     assert_eq!(some.code, Some(1), "{some:?}");
     assert!(some.stdout.contains("1  IDENTIFIER_MISSING"), "{some:?}");
@@ -277,7 +279,7 @@ fn send_does_not_hide_that_failures_could_not_be_written() {
     create_destination(&server);
     let url = server.url();
     let args = send(&url, &["--format=csv", "--failures=/dev/full"]);
-    let ended = run_with(&mut command(&args), "user_id,email\nu-1,\n ,\n");
+    let ended = run_with(&mut command(&args), "user_id,email,name\nu-1,,\n ,,Eve\n");
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stdout.contains("1 delivered, 1 failed"), "{ended:?}");
     assert!(ended.stderr.contains("not complete"), "{ended:?}");

@@ -133,11 +133,20 @@ impl House {
 
     /// Creates a destination in the sandbox's other account, and returns its name.
     pub(crate) async fn create_elsewhere(&self, id: &str) -> String {
-        let mut elsewhere = destination(OTHER_ACCOUNT_TOKEN);
-        if let Some(pb::destination::Config::LaunchDarkly(config)) = &mut elsewhere.config {
-            config.client_side_id = OTHER_ACCOUNT_CLIENT_SIDE_ID.into();
-        }
+        let elsewhere = in_environment(
+            destination(OTHER_ACCOUNT_TOKEN),
+            OTHER_ACCOUNT_CLIENT_SIDE_ID,
+        );
         self.create_as(id, elsewhere).await
+    }
+
+    /// Creates a destination for another environment of the writer's account, and returns its name.
+    pub(crate) async fn create_in(&self, id: &str, client_side_id: &str) -> String {
+        self.create_as(
+            id,
+            in_environment(destination(WRITER_TOKEN), client_side_id),
+        )
+        .await
     }
 
     async fn create_as(&self, id: &str, destination: pb::Destination) -> String {
@@ -241,6 +250,13 @@ pub(crate) fn destination(token: &str) -> pb::Destination {
 
 pub(crate) fn open(destination: &str) -> pb::OpenStream {
     open_into(destination, "vip")
+}
+
+fn in_environment(mut destination: pb::Destination, client_side_id: &str) -> pb::Destination {
+    if let Some(pb::destination::Config::LaunchDarkly(config)) = &mut destination.config {
+        config.client_side_id = client_side_id.into();
+    }
+    destination
 }
 
 /// Opens a stream into a segment of this ID.

@@ -15,6 +15,7 @@ use std::{
 use http::StatusCode;
 use launchdarkly_connector::{
     clock::StandIn,
+    config::Settings,
     pb::{
         self, send_identifiers_request::Message as In, send_identifiers_response::Message as Out,
     },
@@ -75,6 +76,7 @@ enum Act {
     /// A new stream of a log. One that is still open is left to be fenced.
     Open(usize),
     Send(usize, usize),
+    Heartbeat(usize),
     HalfClose(usize),
     Cancel(usize),
     Weather(Weather),
@@ -121,6 +123,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         4 => log().prop_map(Act::Open),
         10 => (log(), 1..8usize).prop_map(|(log, records)| Act::Send(log, records)),
+        1 => log().prop_map(Act::Heartbeat),
         1 => log().prop_map(Act::HalfClose),
         1 => log().prop_map(Act::Cancel),
         4 => weather.prop_map(Act::Weather),
@@ -238,6 +241,17 @@ impl Live {
             .ok();
     }
 
+    /// Says nothing, with its number in every other one.
+    fn beat(&self) {
+        if let Some(outbound) = &*self.outbound.lock().unwrap() {
+            let message = Some(heartbeat((self.next % 2 == 0).then_some(self.next)));
+            // A stream that has just ended refuses; its status tells why.
+            outbound
+                .try_send(pb::SendIdentifiersRequest { message })
+                .ok();
+        }
+    }
+
     fn half_close(&self) {
         self.outbound.lock().unwrap().take();
     }
@@ -349,6 +363,13 @@ impl Player {
             left.reader.await.unwrap();
         }
     }
+}
+
+fn heartbeat(first_sequence: Option<i64>) -> In {
+    In::Batch(pb::IdentifierBatch {
+        first_sequence,
+        records: vec![],
+    })
 }
 
 fn seconds(seconds: i64) -> prost_types::Duration {
@@ -483,6 +504,11 @@ impl World {
                 let player = &mut self.players[log];
                 if let Some(live) = &mut player.live {
                     (0..batches).for_each(|_| live.send(&player.records, &player.history));
+                }
+            }
+            Act::Heartbeat(log) => {
+                if let Some(live) = &self.players[log].live {
+                    live.beat();
                 }
             }
             Act::HalfClose(log) => {
@@ -696,6 +722,53 @@ proptest! {
         let (history, _) = play(seed, acts);
         history.check().map_err(TestCaseError::fail)?;
     }
+}
+
+/// How a stream that sends a heartbeat every so often, if at all, is asked to move, and ends.
+async fn moved(service: &Service, every: Option<Duration>) -> (Duration, Ending) {
+    let start = Instant::now();
+    let (sender, requests) = mpsc::channel(8);
+    let first = In::Open(open(&format!("{ORGANIZATION}/destinations/vip")));
+    let request = |message| pb::SendIdentifiersRequest {
+        message: Some(message),
+    };
+    sender.try_send(request(first)).unwrap();
+    let mut inbound = opened(service, requests).await.unwrap();
+    let beats = tokio::spawn(async move {
+        let Some(every) = every else {
+            return sender.closed().await;
+        };
+        while sender.send(request(heartbeat(None))).await.is_ok() {
+            tokio::time::sleep(every).await;
+        }
+    });
+    let asked = inbound.message().await.unwrap().unwrap();
+    assert!(matches!(asked.message, Some(Out::Drain(_))), "{asked:?}");
+    let asked = start.elapsed();
+    let ended = ending(&inbound.message().await.unwrap_err());
+    // Its stream has ended.
+    drop(inbound);
+    beats.await.unwrap();
+    (asked, ended)
+}
+
+#[test]
+fn heartbeats_keep_a_stream_from_idleness_and_neither_from_its_age_nor_from_a_deadline() {
+    runtime(1).block_on(async {
+        let service = start(&Sandbox::default(), &MemoryStore::default()).await;
+        create(&service).await;
+        let expired = Ending::Status {
+            code: tonic::Code::Unavailable,
+            reason: "STREAM_EXPIRED".into(),
+        };
+        let limits = Settings::with_keys("unused".into()).limits;
+        let (silent, ended) = moved(&service, None).await;
+        assert_eq!(silent.as_secs(), limits.max_stream_idle.as_secs());
+        assert_eq!(ended, expired);
+        let (beating, ended) = moved(&service, Some(limits.max_stream_idle * 9 / 10)).await;
+        assert!(beating > limits.max_stream_age * 9 / 10, "{beating:?}");
+        assert_eq!(ended, expired);
+    });
 }
 
 /// Each on a thread of its own: what a thread has drawn before must not matter.

@@ -5,8 +5,10 @@
 )]
 
 mod cli;
+mod egress;
 mod executor;
 mod floors;
+mod form;
 mod history;
 mod house;
 mod in_memory;
@@ -18,6 +20,7 @@ mod proxy;
 mod refusals;
 mod sandbox_http;
 mod sandbox_sdk;
+mod serving;
 mod sim;
 mod stream;
 mod support;

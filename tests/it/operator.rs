@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use futures_util::FutureExt;
 use launchdarkly_connector::{
     pb,
     sandbox::{Faults, How, Mishap},
@@ -61,6 +62,94 @@ async fn health_is_told_to_those_who_ask_and_to_those_who_watch() {
     soon("the service ends, though somebody watches", house.served)
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_known_is_no_reason_to_end_a_watch() {
+    let house = House::start().await;
+    let mut health = HealthClient::new(channel(&house).await);
+    let request = HealthCheckRequest {
+        service: "nobody".into(),
+    };
+    let status = health.check(request.clone()).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::NotFound);
+    let mut watch = health.watch(request).await.unwrap().into_inner();
+    assert_eq!(
+        watch.message().await.unwrap().unwrap().status(),
+        ServingStatus::ServiceUnknown
+    );
+    // Two answers on the same connection later, nothing has ended it.
+    for _ in 0..2 {
+        health.check(HealthCheckRequest::default()).await.unwrap();
+    }
+    assert!(watch.message().now_or_never().is_none());
+    house.shutdown.trigger();
+    soon("the service ends, though somebody watches", house.served)
+        .await
+        .unwrap();
+}
+
+/// What one stream of reflection answers to questions about things that are not there, and to one
+/// about something that is.
+macro_rules! asked_on_one_stream {
+    ($version:ident, $house:expr) => {{
+        use $version::{
+            ExtensionRequest, ServerReflectionRequest,
+            server_reflection_client::ServerReflectionClient,
+            server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+        };
+        let questions = [
+            Some(MessageRequest::FileContainingSymbol("no.Such".into())),
+            Some(MessageRequest::FileByFilename("no/such.proto".into())),
+            Some(MessageRequest::FileContainingExtension(ExtensionRequest {
+                containing_type: "google.rpc.Status".into(),
+                extension_number: 7,
+            })),
+            Some(MessageRequest::AllExtensionNumbersOfType("no.Such".into())),
+            None,
+            Some(MessageRequest::AllExtensionNumbersOfType(
+                "google.rpc.Status".into(),
+            )),
+            Some(MessageRequest::FileContainingSymbol(
+                "google.rpc.Status.code".into(),
+            )),
+        ];
+        let (sender, requests) = tokio::sync::mpsc::channel(1);
+        let mut client = ServerReflectionClient::new(channel($house).await);
+        let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+        let answers = client.server_reflection_info(requests).await.unwrap();
+        let mut answers = answers.into_inner();
+        let mut codes = Vec::new();
+        for message_request in questions {
+            let request = ServerReflectionRequest {
+                host: "host".into(),
+                message_request,
+            };
+            sender.send(request.clone()).await.unwrap();
+            let answer = soon("an answer", answers.message()).await.unwrap().unwrap();
+            assert_eq!(answer.valid_host, "host");
+            assert_eq!(answer.original_request, Some(request));
+            codes.push(match answer.message_response.unwrap() {
+                MessageResponse::ErrorResponse(error) => {
+                    assert!(!error.error_message.is_empty());
+                    error.error_code
+                }
+                _ => 0,
+            });
+        }
+        drop(sender);
+        assert_eq!(answers.message().await.unwrap(), None);
+        codes
+    }};
+}
+
+#[tokio::test]
+async fn reflection_answers_what_it_does_not_know_and_goes_on() {
+    let house = House::start().await;
+    // NOT_FOUND, and INVALID_ARGUMENT for a request that asks for nothing.
+    let expected = [5, 5, 5, 5, 3, 0, 0];
+    assert_eq!(asked_on_one_stream!(v1, &house), expected);
+    assert_eq!(asked_on_one_stream!(v1alpha, &house), expected);
 }
 
 /// Every file that reflection serves, by asking for services and following imports.
@@ -129,7 +218,12 @@ macro_rules! reflected {
 }
 
 fn check_reflection(services: &[String], files: &BTreeMap<String, FileDescriptorProto>) {
-    for service in [SERVICE, "grpc.health.v1.Health"] {
+    for service in [
+        SERVICE,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    ] {
         assert!(
             services.iter().any(|name| name == service),
             "{service} not in {services:?}"

@@ -21,6 +21,7 @@ struct Line {
     caller: TcpStream,
     upstream: TcpStream,
     proxy: Proxy,
+    listener: TcpListener,
 }
 
 impl Line {
@@ -34,19 +35,31 @@ impl Line {
             caller,
             upstream,
             proxy,
+            listener,
         }
+    }
+
+    /// The two ends of one more connection through the same proxy.
+    async fn another(&self) -> (TcpStream, TcpStream) {
+        let caller = TcpStream::connect(self.proxy.address).await.unwrap();
+        let accepted = soon("a connection", self.listener.accept()).await;
+        (caller, accepted.unwrap().0)
     }
 
     /// Sends bytes up and reads as many; how long that took.
     async fn pass(&mut self, bytes: &[u8]) -> Duration {
-        let start = Instant::now();
-        self.caller.write_all(bytes).await.unwrap();
-        let mut read = vec![0; bytes.len()];
-        let all = self.upstream.read_exact(&mut read);
-        soon("all bytes", all).await.unwrap();
-        assert_eq!(read, bytes);
-        start.elapsed()
+        pass(&mut self.caller, &mut self.upstream, bytes).await
     }
+}
+
+async fn pass(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) -> Duration {
+    let start = Instant::now();
+    from.write_all(bytes).await.unwrap();
+    let mut read = vec![0; bytes.len()];
+    let all = to.read_exact(&mut read);
+    soon("all bytes", all).await.unwrap();
+    assert_eq!(read, bytes);
+    start.elapsed()
 }
 
 /// All that comes until the end.
@@ -184,6 +197,30 @@ async fn what_is_held_for_the_caller_is_delivered_when_the_upstream_closes() {
     line.upstream.write_all(b"last words").await.unwrap();
     drop(line.upstream);
     assert_eq!(rest(&mut line.caller).await.unwrap(), b"last words");
+}
+
+#[tokio::test]
+async fn mute_connections_stay_open_in_silence_and_new_ones_are_well() {
+    let mut line = Line::new(Toxics::default()).await;
+    line.pass(b"well").await;
+    line.proxy.mute();
+    line.caller.write_all(b"lost").await.unwrap();
+    line.upstream.write_all(b"lost").await.unwrap();
+    // What a mute connection let through would be there before this.
+    let (mut caller, mut upstream) = line.another().await;
+    pass(&mut caller, &mut upstream, b"well").await;
+    assert_silent(&line.caller);
+    assert_silent(&line.upstream);
+    drop(line.caller);
+    pass(&mut upstream, &mut caller, b"still well").await;
+    assert_silent(&line.upstream);
+}
+
+/// Neither bytes, nor an end, nor a reset.
+fn assert_silent(stream: &TcpStream) {
+    let heard = stream.try_read(&mut [0; 4]);
+    let kind = heard.as_ref().map_err(std::io::Error::kind);
+    assert_eq!(kind, Err(ErrorKind::WouldBlock));
 }
 
 #[tokio::test]

@@ -2,9 +2,13 @@
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
-use launchdarkly_connector::sandbox::{
-    Faults, How, Mishap, Sandbox,
-    fixtures::{CLIENT_SIDE_ID, INTEGRATION, SDK_KEY, SEGMENT, WRITER_TOKEN},
+use http::{StatusCode, Version};
+use launchdarkly_connector::{
+    clock,
+    sandbox::{
+        Faults, How, Mishap, Sandbox,
+        fixtures::{CLIENT_SIDE_ID, INTEGRATION, MOBILE_KEY, SDK_KEY, SEGMENT, WRITER_TOKEN},
+    },
 };
 use serde_json::json;
 use tokio::{
@@ -88,6 +92,16 @@ fn http() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
+/// One for each version of HTTP that is spoken without TLS.
+fn clients() -> [(reqwest::Client, Version); 2] {
+    let http2 = reqwest::Client::builder()
+        .no_proxy()
+        .http2_prior_knowledge()
+        .build()
+        .unwrap();
+    [(http(), Version::HTTP_11), (http2, Version::HTTP_2)]
+}
+
 #[tokio::test]
 async fn a_reset_drops_the_connection_without_an_answer() {
     let running = Running::start().await;
@@ -135,4 +149,57 @@ async fn stopping_does_not_wait_for_open_streams_or_hung_calls() {
     running.stop().await;
     let end = soon("the stream ends", stream.chunk()).await;
     assert!(!matches!(end, Ok(Some(_))), "{end:?}");
+}
+
+#[tokio::test]
+async fn every_answer_has_launchdarklys_date_and_http2_is_spoken_without_tls() {
+    let running = Running::start().await;
+    let hour = Duration::from_secs(3_600);
+    running.sandbox.set_faults(Faults {
+        clock_ahead_ms: hour.as_millis().try_into().unwrap(),
+        mishaps: vec![Mishap::new(How::Page(StatusCode::OK)).for_calls(2)],
+        ..Faults::default()
+    });
+    let path = format!("/api/v2/segment-targets/{INTEGRATION}");
+    let before = clock::now() - Duration::from_secs(1);
+    for (client, version) in clients() {
+        let page = client.post(running.url(&path)).send().await.unwrap();
+        assert_eq!(page.version(), version);
+        let dates: Vec<_> = page.headers().get_all("date").iter().collect();
+        let date = httpdate::parse_http_date(dates[0].to_str().unwrap()).unwrap();
+        assert!((before + hour..=clock::now() + hour).contains(&date));
+        assert_eq!(dates.len(), 1);
+        assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+        assert!(page.text().await.unwrap().contains("</html>"));
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_context_may_be_the_body_of_a_report() {
+    let running = Running::start().await;
+    let report = reqwest::Method::from_bytes(b"REPORT").unwrap();
+    for (client, version) in clients() {
+        let request = client
+            .request(report.clone(), running.url("/meval?withReasons=true"))
+            .header("authorization", MOBILE_KEY)
+            .header("content-type", "application/json")
+            .body(r#"{"kind":"user","key":"ann"}"#);
+        let mut stream = soon("the stream opens", request.send()).await.unwrap();
+        assert_eq!(
+            (stream.status(), stream.version()),
+            (StatusCode::OK, version)
+        );
+        for (event, change) in [("put", "add_members"), ("patch", "remove_members")] {
+            let heard = soon(event, stream.chunk()).await.unwrap().unwrap();
+            let heard = String::from_utf8(heard.to_vec()).unwrap();
+            let start = format!("event: {event}\ndata: {{");
+            assert!(
+                heard.starts_with(&start) && heard.contains("reason"),
+                "{heard}"
+            );
+            assert_eq!(running.send(change, "ann").await.unwrap(), 204);
+        }
+    }
+    running.stop().await;
 }

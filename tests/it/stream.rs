@@ -10,15 +10,17 @@ use launchdarkly_connector::{
     },
     sandbox::{
         Faults, Hidden, How, Mishap,
-        fixtures::{CLIENT_SIDE_ID, OTHER_ACCOUNT, READER_TOKEN, WRITER_TOKEN},
+        fixtures::{
+            CLIENT_SIDE_ID, OTHER_ACCOUNT, READER_TOKEN, TEST_CLIENT_SIDE_ID, WRITER_TOKEN,
+        },
     },
 };
 use tonic::Code;
 
 use crate::{
     house::{
-        House, ORGANIZATION, SEGMENT, Stream, ack, connect, destination, open, reason, record,
-        results, soon,
+        House, ORGANIZATION, SEGMENT, Stream, ack, connect, destination, open, open_into, reason,
+        record, results, soon,
     },
     support::scrape::Counts,
 };
@@ -66,6 +68,8 @@ async fn a_bad_record_is_rejected_alone() {
             record("  ", Operation::Add),
             record(&"x".repeat(2000), Operation::Add),
             record("x\u{7}y", Operation::Add),
+            record("x\u{200B}y", Operation::Add),
+            record("\u{FEFF}\u{200B}", Operation::Add),
             pb::IdentifierRecord {
                 operation: 9,
                 ..record("z", Operation::Add)
@@ -86,6 +90,8 @@ async fn a_bad_record_is_rejected_alone() {
         [
             "",
             "IDENTIFIER_MISSING",
+            "IDENTIFIER_INVALID",
+            "IDENTIFIER_INVALID",
             "IDENTIFIER_INVALID",
             "IDENTIFIER_INVALID",
             "IDENTIFIER_INVALID",
@@ -115,10 +121,10 @@ async fn breaking_a_stream_rule_ends_the_stream_after_the_known_results() {
             "STREAM_PROTOCOL",
         ),
         (
-            "empty batch",
-            batch(None, vec![]),
-            Code::InvalidArgument,
-            "INVALID_FIELD",
+            "a heartbeat with a gap",
+            batch(Some(3), vec![]),
+            Code::OutOfRange,
+            "SEQUENCE_MISMATCH",
         ),
         (
             "1,001 records",
@@ -151,15 +157,48 @@ async fn breaking_a_stream_rule_ends_the_stream_after_the_known_results() {
 }
 
 #[tokio::test]
+async fn heartbeats_are_taken_anywhere_and_hold_no_memory() {
+    // Room for four messages of the largest size.
+    let house = House::start_with(|s| s.limits.max_buffered_bytes = 4 * 1024 * 1024).await;
+    let name = house.create("vip").await;
+    for validate_only in [false, true] {
+        let mut stream = house
+            .open_with(pb::OpenStream {
+                validate_only,
+                ..open(&name)
+            })
+            .await;
+        for _ in 0..20 {
+            stream.batch(vec![]).await;
+        }
+        stream.add(&["a"]).await;
+        stream.committed(1).await;
+        stream.batch(vec![]).await;
+        let answer = stream.next_of(ack).await;
+        assert_eq!((answer.committed_sequence, answer.results), (1, vec![]));
+        stream.batch(vec![]).await;
+        stream.add(&["b"]).await;
+        let (answers, ended) = stream.finish().await;
+        ended.unwrap();
+        assert_eq!(answers.results(), [(2, None)].into());
+    }
+}
+
+#[tokio::test]
 async fn results_known_so_far_come_before_the_status() {
     let house = House::start().await;
     let name = house.create("vip").await;
     let mut stream = house.open(&name).await;
     // Rejected at once, so its result is known when the broken rule is met.
     stream.batch(vec![record(" ", Operation::Add)]).await;
-    stream.batch(vec![]).await;
+    stream
+        .send(In::Batch(pb::IdentifierBatch {
+            first_sequence: Some(9),
+            records: vec![],
+        }))
+        .await;
     let (answers, code, _) = stream.failure().await;
-    assert_eq!(code, Code::InvalidArgument);
+    assert_eq!(code, Code::OutOfRange);
     assert_eq!(answers.results().len(), 1);
 }
 
@@ -635,29 +674,39 @@ async fn one_refused_member_fails_alone() {
 }
 
 #[tokio::test]
-async fn an_untrustworthy_vendor_is_bounded_and_classified() {
-    for how in [
-        How::Garbage(OK),
-        How::Huge(OK),
-        How::Drip(OK),
-        How::Redirect("http://127.0.0.1:9/".into()),
+async fn what_answers_in_launchdarklys_place_is_told_and_tried_again() {
+    const IN_ITS_PLACE: &str = "answered in its place";
+    for (how, told) in [
+        (How::Page(OK), IN_ITS_PLACE),
+        (How::Page(StatusCode::UNAUTHORIZED), IN_ITS_PLACE),
+        (How::Page(StatusCode::FORBIDDEN), IN_ITS_PLACE),
+        (How::Page(StatusCode::NOT_FOUND), IN_ITS_PLACE),
+        (How::Page(StatusCode::BAD_REQUEST), IN_ITS_PLACE),
+        (
+            How::Status(StatusCode::PROXY_AUTHENTICATION_REQUIRED),
+            IN_ITS_PLACE,
+        ),
+        (How::Redirect("http://127.0.0.1:9/".into()), IN_ITS_PLACE),
+        (How::Garbage(OK), IN_ITS_PLACE),
+        (How::Huge(OK), IN_ITS_PLACE),
+        (How::Drip(OK), "did not answer in time"),
+        (How::Status(StatusCode::MISDIRECTED_REQUEST), "status 421"),
     ] {
         let house =
-            House::start_with(|s| s.launch_darkly.attempt_timeout = Duration::from_secs(2)).await;
+            House::start_with(|s| s.launch_darkly.attempt_timeout = Duration::from_secs(1)).await;
         let name = house.create("vip").await;
-        house.sandbox.set_faults(faults(Mishap::new(how.clone())));
-        let mut stream = house.open(&name).await;
+        let twice = Mishap::new(how.clone()).for_calls(2);
+        house.sandbox.set_faults(faults(twice));
+        let stream = house.open(&name).await;
         stream.add(&["a"]).await;
-        stream.half_close();
-        let (answers, ended) = stream.end().await;
-        match &how {
-            How::Redirect(_) => assert_eq!(reason(&ended.unwrap_err()), "SEGMENT_REJECTED"),
-            // A status of success counts, whatever body comes with it.
-            _ => {
-                ended.unwrap_or_else(|status| panic!("{how:?}: {status:?}"));
-                assert_eq!(answers.results().len(), 1, "{how:?}");
-            }
-        }
+        let (answers, ended) = stream.finish().await;
+        ended.unwrap_or_else(|status| panic!("{how:?}: {status:?}"));
+        let results: Vec<_> = answers.results().into_values().collect();
+        assert_eq!(results, [None], "{how:?}");
+        assert_eq!(house.members(), ["a"], "{how:?}");
+        let notices = &answers.notices;
+        let tells = |notice: &pb::Notice| notice.message.contains(told);
+        assert!(notices.iter().any(tells), "{how:?}: {notices:?}");
     }
 }
 
@@ -917,4 +966,58 @@ async fn a_destination_that_is_stuck_leaves_room_for_the_others() {
     }
     busy.finish().await.1.unwrap();
     assert_eq!(house.members().len(), 20_000);
+}
+
+#[tokio::test]
+async fn an_environment_that_never_answers_holds_up_no_other_of_its_account() {
+    // Longer than this test waits: what hangs, hangs for good.
+    let house = House::start_with(|s| {
+        s.launch_darkly.attempt_timeout = Duration::from_secs(60);
+    })
+    .await;
+    let sick = house.create_in("sick", TEST_CLIENT_SIDE_ID).await;
+    let well = house.create("well").await;
+    house.sandbox.set_faults(Faults {
+        mishaps: vec![Mishap::new(How::Hang).of_environment(TEST_CLIENT_SIDE_ID)],
+        ..Faults::default()
+    });
+    let mut stream = house.open(&well).await;
+    stream.add(&["first"]).await;
+    stream.committed(1).await;
+    let mut stuck = Vec::new();
+    for n in 0..20 {
+        let segment = format!("segment-{n}");
+        let stream = house.open_with(open_into(&sick, &segment)).await;
+        stream.add(&["u-1"]).await;
+        stuck.push(stream);
+    }
+    house
+        .until("the sick one is called", |s| s.totals().calls >= 3)
+        .await;
+    for n in 2..40 {
+        stream.add(&[&n.to_string()]).await;
+        stream.committed(n).await;
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_members_that_one_segment_has_met_holds_for_the_others_of_the_account() {
+    let house = House::start().await;
+    let name = house.create("vip").await;
+    house.sandbox.set_faults(Faults {
+        max_members: Some(100),
+        ..Faults::default()
+    });
+    let keys: Vec<_> = (0..1000).map(|n| format!("u-{n}")).collect();
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    let mut refused = Vec::new();
+    for segment in ["first", "second", "third"] {
+        let mut stream = house.open_with(open_into(&name, segment)).await;
+        stream.add(&keys).await;
+        stream.committed(1000).await;
+        let calls = house.deliveries();
+        refused.push(calls.iter().filter(|call| call.status == Some(413)).count());
+    }
+    assert!(refused[0] > 0);
+    assert_eq!(refused, [refused[0]; 3], "each has met the limit anew");
 }

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use launchdarkly_connector::sandbox::{Faults, How, Mishap, fixtures::OTHER_ACCOUNT};
+use launchdarkly_connector::sandbox::{
+    Faults, How, Mishap,
+    fixtures::{OTHER_ACCOUNT, TEST_CLIENT_SIDE_ID},
+};
 use tokio::time::Instant;
 
 use crate::{
     figure::Figure,
-    house::{House, Stream},
+    house::{House, Stream, open_into},
     load,
     options::Size,
     support::scrape::Counts,
@@ -17,8 +20,9 @@ const PROMISE: &str = "R8";
 /// What the well one sends, and how often.
 const BATCH: usize = 100;
 const EVERY: Duration = Duration::from_millis(20);
-/// Streams of the sick one: together they want more memory than there is.
-const STUCK: usize = 16;
+/// Streams of the sick one, each into a segment of its own: together they want more memory than
+/// there is.
+const STUCK: usize = 20;
 /// What each of them sends, in batches of as many as one message may hold.
 const BATCHES: usize = 12;
 const FULL: usize = 1_000;
@@ -30,13 +34,42 @@ pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
     load::runtime().block_on(prove(size))
 }
 
+/// Whose the sick destination is.
+#[derive(Clone, Copy)]
+enum Sick {
+    /// Another account's.
+    Account,
+    /// Another environment's of the same account.
+    Environment,
+}
+
 async fn prove(size: Size) -> Result<Vec<Figure>, String> {
+    let mut figures = beside(Sick::Account, size).await?;
+    figures.extend(beside(Sick::Environment, size).await?);
+    Ok(figures)
+}
+
+async fn beside(sick: Sick, size: Size) -> Result<Vec<Figure>, String> {
     let house = House::start_with(|s| s.limits.max_buffered_bytes = 32 * 1024 * 1024).await;
-    let sick = house.create_elsewhere("sick").await;
+    let (whose, sick, hangs) = match sick {
+        Sick::Account => {
+            let sick = house.create_elsewhere("sick").await;
+            (
+                "account",
+                sick,
+                Mishap::new(How::Hang).of_account(OTHER_ACCOUNT),
+            )
+        }
+        Sick::Environment => {
+            let sick = house.create_in("sick", TEST_CLIENT_SIDE_ID).await;
+            let hangs = Mishap::new(How::Hang).of_environment(TEST_CLIENT_SIDE_ID);
+            ("environment", sick, hangs)
+        }
+    };
     let well = house.create("well").await;
     house.sandbox.set_faults(Faults {
         latency_ms: 20,
-        mishaps: vec![Mishap::new(How::Hang).of_account(OTHER_ACCOUNT)],
+        mishaps: vec![hangs],
         ..Faults::default()
     });
     let mut stream = house.open(&well).await;
@@ -58,7 +91,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     let (calm, beside) = (p99(calm), p99(beside));
     let ratio = beside.as_secs_f64() / calm.as_secs_f64();
     let ratio = (100.0 * ratio).round() / 100.0;
-    let what = "ack p99 beside a sick destination / without it";
+    let what = format!("ack p99 beside a sick {whose} / without it");
     let millis = |time: Duration| format!("{:.1} ms", 1000.0 * time.as_secs_f64());
     let judged = if size.large {
         Figure::at_most(PROMISE, what, ratio, 1.2)
@@ -108,7 +141,8 @@ async fn get_stuck(house: &House, sick: &str) -> Vec<Stream> {
     let before = house.sandbox.totals().calls;
     let mut stuck = Vec::new();
     for n in 0..STUCK {
-        let stream = house.open(sick).await;
+        let open = open_into(sick, &format!("segment-{n}"));
+        let stream = house.open_with(open).await;
         for batch in 0..BATCHES {
             let keys: Vec<_> = (0..FULL).map(|key| format!("{n}-{batch}-{key}")).collect();
             stream

@@ -37,7 +37,7 @@ impl House {
         let sandbox = Running::start(listener, World::default())?;
         let settings = settings(&scratch, &sandbox)?;
         let app = App::build(&settings).await?;
-        let listener = TcpListener::bind(settings.listen).await?;
+        let listener = TcpListener::bind(settings.listen.addresses()).await?;
         let address = listener.local_addr()?;
         let shutdown = Shutdown::new();
         let service = tokio::spawn(app.run(listener, shutdown.clone()));
@@ -71,7 +71,7 @@ fn settings(scratch: &Scratch, sandbox: &Running) -> anyhow::Result<Settings> {
         .open(&keys)?;
     file.write_all(KeyRing::generate_line().as_bytes())?;
     let mut settings = Settings::with_keys(keys);
-    settings.listen = FREE_PORT;
+    settings.listen = FREE_PORT.into();
     settings.store = format!("sqlite:{}", scratch.path().join("demo.db").display());
     settings.launch_darkly.url = Some(sandbox.url().parse()?);
     Ok(settings)

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     cli::send::{
-        input::{self, Format, Settings},
+        input::{self, Findings, Format, Settings},
         window::Row,
     },
     pb::identifier_record::Operation,
@@ -32,14 +32,10 @@ pub(super) fn bytes() -> u64 {
 
 /// Its rows.
 pub(super) fn rows() -> Vec<Row> {
-    let settings = Settings {
-        format: Format::Csv,
-        operation: Operation::Add,
-        mapped: Vec::new(),
-    };
+    let settings = Settings::new(Format::Csv);
     let mut rows = Vec::new();
-    input::read(CSV, &settings, |row| {
-        rows.push(row);
+    input::read(CSV, &settings, &mut Findings::default(), |item| {
+        rows.extend(item.row());
         true
     })
     .expect("the sample is good CSV, which a test confirms");

@@ -1,24 +1,47 @@
 //! From a file or standard input to records, or to the place where the input is wrong.
 //!
-//! Two formats. CSV (RFC 4180): the header names the identifiers; a column `operation` holds `add`
-//! or `remove`; an empty cell is an absent identifier; empty lines are skipped. NDJSON: see
-//! [`ndjson`]. Both take a byte-order mark and Windows line ends.
+//! ```text
+//!  bytes ─▶ text      decompressed, decoded, UTF-8 from here on
+//!           records   CSV: split into cells         lines, json   NDJSON: split into members
+//!           columns   what each name is for: an identifier, the operation, nothing
+//!           values    what stands for no value
+//!        ─▶ rows
+//! ```
+//!
+//! Nothing is guessed in silence: what could turn a removal into an addition, or give a member
+//! another key, stops the file; the message names the flag that says what is meant. What is not
+//! mapped does not matter, and is not sent.
 
 use std::{fmt, io::BufRead};
+
+use encoding_rs::Encoding;
 
 use super::window::Row;
 use crate::pb::{IdentifierRecord, identifier_record::Operation};
 
-pub(crate) mod csv;
+mod columns;
+mod csv;
+mod findings;
+mod json;
 mod lines;
-pub(crate) mod ndjson;
+mod ndjson;
+mod records;
+mod sniff;
 #[cfg(test)]
 mod tests;
+mod text;
+mod values;
 
-use lines::Lines;
+pub(crate) use columns::alike;
+pub(crate) use findings::Findings;
+pub(crate) use values::NULLS;
 
-/// Name of the column or member that says what to do with a record.
-const OPERATION: &str = "operation";
+/// Most bytes of what is sent of one row. A context key has at most 1 KiB; with this, a whole
+/// window of rows fits in memory.
+const MAX_KEPT_BYTES: usize = 64 * 1024;
+/// Longest row. Ours: more than any real one, and a quote that nobody closes is found by it even
+/// where the input never ends.
+const MAX_ROW_BYTES: usize = 8 * 1024 * 1024;
 
 /// How the input is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -29,18 +52,90 @@ pub(crate) enum Format {
     Ndjson,
 }
 
+/// What to do with a row that is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BadRows {
+    /// Stop there.
+    Stop,
+    /// Leave it out, and go on.
+    Skip,
+}
+
 /// What there is to know about an input before it is read.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// How it is written.
     pub format: Format,
+    /// What stands between values of CSV.
+    pub delimiter: Option<u8>,
+    /// The same where neither a person nor the file says so.
+    pub usual_delimiter: u8,
+    /// How text is written, unless the file says so; UTF-8 by default.
+    pub encoding: Option<&'static Encoding>,
     /// What to do with records that do not say.
     pub operation: Operation,
-    /// Identifiers of which a CSV header must name at least one; empty for any.
+    /// Where records say what to do, if not in `operation`.
+    pub operation_column: Option<String>,
+    /// Columns or members that do not matter.
+    pub ignored_columns: Vec<String>,
+    /// Values that stand for none; case and outer blanks do not matter.
+    pub nulls: Vec<String>,
+    /// Identifiers that the mapping takes, in order: the others are not sent. Empty if that is not
+    /// known: then all are.
     pub mapped: Vec<String>,
+    /// What to do with rows that are wrong.
+    pub bad_rows: BadRows,
 }
 
-/// Where the input is wrong, and how.
+impl Settings {
+    /// Those of a plain file.
+    pub(crate) fn new(format: Format) -> Self {
+        Self {
+            format,
+            delimiter: None,
+            usual_delimiter: b',',
+            encoding: None,
+            operation: Operation::Add,
+            operation_column: None,
+            ignored_columns: Vec::new(),
+            nulls: NULLS.iter().map(|null| (*null).to_owned()).collect(),
+            mapped: Vec::new(),
+            bad_rows: BadRows::Stop,
+        }
+    }
+}
+
+/// What comes out of an input.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// A row to send.
+    Row(Row),
+    /// A row that is wrong, and left out.
+    Bad(BadInput),
+    /// What a person should know at once.
+    Note(String),
+}
+
+impl Item {
+    /// The row, if it is one.
+    pub(crate) fn row(self) -> Option<Row> {
+        match self {
+            Self::Row(row) => Some(row),
+            Self::Bad(_) | Self::Note(_) => None,
+        }
+    }
+}
+
+/// How much of an input is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// This row: the next one can be read.
+    Row,
+    /// All that follows.
+    Rest,
+}
+
+/// Where the input is wrong, and how. Holds no value of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) struct BadInput {
     /// Line, from 1.
@@ -49,6 +144,26 @@ pub(crate) struct BadInput {
     pub column: Option<usize>,
     /// What is wrong.
     pub what: String,
+    /// How much of it.
+    pub reach: Reach,
+}
+
+impl BadInput {
+    fn row(line: u64, column: Option<usize>, what: impl Into<String>) -> Self {
+        Self {
+            line,
+            column,
+            what: what.into(),
+            reach: Reach::Row,
+        }
+    }
+
+    fn rest(line: u64, column: Option<usize>, what: impl Into<String>) -> Self {
+        Self {
+            reach: Reach::Rest,
+            ..Self::row(line, column, what)
+        }
+    }
 }
 
 impl fmt::Display for BadInput {
@@ -65,50 +180,89 @@ impl fmt::Display for BadInput {
 /// wants no more.
 ///
 /// # Errors
-/// The first thing that is wrong; the rows before it have been given.
+/// The first thing that is wrong; the rows before it have been given. Rows that are left out are
+/// none.
 pub(crate) fn read(
-    input: impl BufRead,
+    input: impl BufRead + Send,
     settings: &Settings,
-    mut take: impl FnMut(Row) -> bool,
+    findings: &mut Findings,
+    mut take: impl FnMut(Item) -> bool,
 ) -> Result<(), BadInput> {
     let mut rows = Rows::open(input, settings)?;
-    while let Some(row) = rows.next()? {
-        if !take(row) {
-            break;
+    if let Some(note) = rows.note(settings)
+        && !take(Item::Note(note))
+    {
+        return Ok(());
+    }
+    loop {
+        let item = match rows.next(findings) {
+            Ok(Some(row)) => Item::Row(row),
+            Ok(None) => return Ok(()),
+            Err(bad) if bad.reach == Reach::Row && settings.bad_rows == BadRows::Skip => {
+                Item::Bad(bad)
+            }
+            Err(bad) => return Err(bad),
+        };
+        if !take(item) {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
-enum Rows<R> {
-    Csv(csv::Reader<R>),
-    Ndjson(ndjson::Reader<R>),
+/// What an input looks like, for who did not say its format: a sentence with the flag to give.
+pub(crate) fn looks_like(
+    input: impl BufRead + Send,
+    encoding: Option<&'static Encoding>,
+) -> String {
+    match text::Text::open(input, encoding) {
+        Ok(mut text) => sniff::format(text.peek(1)).into(),
+        Err(wrong) => wrong.what,
+    }
 }
 
-impl<R: BufRead> Rows<R> {
-    fn open(input: R, settings: &Settings) -> Result<Self, BadInput> {
-        let lines = Lines::new(input);
+enum Rows<'a> {
+    Csv(csv::Reader<'a>),
+    Ndjson(ndjson::Reader<'a>),
+}
+
+impl<'a> Rows<'a> {
+    fn open(input: impl BufRead + Send + 'a, settings: &Settings) -> Result<Self, BadInput> {
+        let mut text = text::Text::open(input, settings.encoding)?;
+        if let Some(what) = sniff::other_format(settings.format, text.peek(1)) {
+            return Err(BadInput::rest(1, None, what));
+        }
         match settings.format {
-            Format::Csv => csv::Reader::open(lines, settings).map(Self::Csv),
-            Format::Ndjson => Ok(Self::Ndjson(ndjson::Reader::new(lines, settings))),
+            Format::Csv => csv::Reader::open(text, settings).map(Self::Csv),
+            Format::Ndjson => Ok(Self::Ndjson(ndjson::Reader::new(text, settings))),
         }
     }
 
-    fn next(&mut self) -> Result<Option<Row>, BadInput> {
+    fn note(&self, settings: &Settings) -> Option<String> {
         match self {
-            Self::Csv(reader) => reader.next(),
-            Self::Ndjson(reader) => reader.next(),
+            Self::Csv(reader) => reader.note(settings),
+            Self::Ndjson(_) => None,
+        }
+    }
+
+    fn next(&mut self, findings: &mut Findings) -> Result<Option<Row>, BadInput> {
+        match self {
+            Self::Csv(reader) => reader.next(findings),
+            Self::Ndjson(reader) => reader.next(findings),
         }
     }
 }
 
-/// Reads what to do with a record; blank is the default.
-fn operation(text: &str, default: Operation) -> Result<Operation, String> {
+/// Reads what to do with a record; blank is the default. No other word is translated: a wrong guess
+/// would do the opposite.
+fn operation(column: &str, text: &str, default: Operation) -> Result<Operation, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "" => Ok(default),
         "add" => Ok(Operation::Add),
         "remove" => Ok(Operation::Remove),
-        _ => Err(format!("the operation `{text}` is neither add nor remove")),
+        _ => Err(format!(
+            "the value of {} is neither add nor remove, and no other word is understood",
+            columns::shown(column)
+        )),
     }
 }
 

@@ -39,9 +39,10 @@ fn transform(name: &str) -> Result<i32, String> {
         "trim" => Transform::Trim,
         "lowercase" => Transform::Lowercase,
         "sha256" => Transform::Sha256Hex,
+        "nfc" => Transform::Nfc,
         _ => {
             return Err(format!(
-                "the transform `{name}` is none of trim, lowercase, sha256"
+                "the transform `{name}` is none of trim, lowercase, sha256, nfc"
             ));
         }
     };
@@ -54,11 +55,16 @@ mod tests {
 
     #[test]
     fn a_mapping_is_read() {
-        let MapArg(mapping) = "context_key=user_id, email:trim,sha256".parse().unwrap();
+        let MapArg(mapping) = "context_key=user_id, email:trim,nfc,sha256"
+            .parse()
+            .unwrap();
         assert_eq!(mapping.field, "context_key");
         assert_eq!(mapping.sources, ["user_id", "email"]);
         let transforms: Vec<_> = mapping.transforms().collect();
-        assert_eq!(transforms, [Transform::Trim, Transform::Sha256Hex]);
+        assert_eq!(
+            transforms,
+            [Transform::Trim, Transform::Nfc, Transform::Sha256Hex]
+        );
         let MapArg(plain) = "context_key=email".parse().unwrap();
         assert!(plain.transforms.is_empty());
     }

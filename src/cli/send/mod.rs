@@ -1,34 +1,34 @@
 //! `send`: streams records from a file or standard input into a destination.
 
 use std::{
+    cell::RefCell,
+    convert::Infallible,
     fs::File,
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Code;
 use uuid::Uuid;
 
 use self::{
-    input::{BadInput, Format},
+    input::{BadInput, Findings, Item, Reach},
     mapping::MapArg,
+    reading::ReadingArgs,
     report::{FailureFile, Progress, Tally},
     stream::Event,
     window::Row,
 };
 use super::{Exit, remote, remote::ServerArgs, say};
-use crate::{
-    backoff::Backoff,
-    config::duration,
-    pb::{self, identifier_record::Operation},
-};
+use crate::{backoff::Backoff, config::duration, pb};
 
 pub(super) mod input;
 mod mapping;
 mod patience;
+mod reading;
 pub(super) mod report;
 pub(super) mod stream;
 pub(super) mod window;
@@ -64,7 +64,7 @@ pub struct SendArgs {
     segment_name: String,
 
     /// Replaces the destination's mapping, such as context_key=user_id,email:trim,lowercase
-    /// (transforms: trim, lowercase, sha256)
+    /// (transforms: trim, lowercase, sha256, nfc)
     #[arg(long, value_name = "MAPPING")]
     map: Vec<MapArg>,
 
@@ -81,13 +81,8 @@ pub struct SendArgs {
     #[arg(long)]
     validate_only: bool,
 
-    /// How the input is written [default: by its file name]
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<Format>,
-
-    /// What to do with records that do not say
-    #[arg(long, value_name = "OPERATION", default_value = "add")]
-    operation: DefaultOperation,
+    #[command(flatten)]
+    reading: ReadingArgs,
 
     /// Write failed records here: line, sequence, code, reason and message as NDJSON
     #[arg(long, value_name = "FILE")]
@@ -104,19 +99,13 @@ pub struct SendArgs {
 
 const AFTER_HELP: &str = "\
 CSV: the first line names the identifiers; a column `operation` holds add or remove; an empty cell \
-is an absent identifier.
+is an absent identifier. Files may be compressed with gzip.
 NDJSON: one object a line, {\"identifiers\":{\"user_id\":\"u-1\"},\"operation\":\"add\"} or flat, \
 {\"user_id\":\"u-1\",\"operation\":\"add\"}; without `operation`, --operation decides.
 
 A lost connection is taken up again, and what the server has not committed is sent again.
 
 Exit code: 0 all records delivered, 1 some failed, 2 not finished.";
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum DefaultOperation {
-    Add,
-    Remove,
-}
 
 /// Runs the command.
 pub(super) async fn run(args: SendArgs) -> Exit {
@@ -128,20 +117,21 @@ pub(super) async fn run(args: SendArgs) -> Exit {
 
 async fn send(args: &SendArgs) -> anyhow::Result<Exit> {
     let source = Source::open(&args.input)?;
-    let input = input::Settings {
-        format: args.format()?,
-        operation: args.operation(),
-        mapped: args.mapped_identifiers().await?,
-    };
-    let mut watcher = Watcher::new(source.bytes, args.failures.as_deref())?;
-    let (rows, reading) = source.start(input);
-    let settings = args.stream();
+    let mapping = args.mapping().await?;
+    let mapped = mapping.iter().flat_map(|map| map.sources.clone());
+    let input = args.reading.settings(&args.input, mapped.collect())?;
+    let watcher = RefCell::new(Watcher::new(source.bytes, args.failures.as_deref())?);
+    let mut reading = source.start(input);
+    let settings = args.stream(mapping);
     let sent = tokio::select! {
-        sent = stream::run(&settings, rows, |event| watcher.hear(&event)) => {
+        sent = stream::run(&settings, reading.rows, |event| watcher.borrow_mut().hear(&event)) => {
             sent.map_err(anyhow::Error::from)
         }
+        never = reading.asides.tell(&watcher) => match never {},
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
+    let mut watcher = watcher.into_inner();
+    reading.asides.tell_rest(&mut watcher);
     let tally = watcher.end()?;
     if args.validate_only {
         say("checked only: nothing was delivered");
@@ -149,17 +139,21 @@ async fn send(args: &SendArgs) -> anyhow::Result<Exit> {
     if let Err(error) = sent {
         return Err(error.context(not_finished(&tally)));
     }
-    // The reader says how it ended before it closes the channel, whose end was seen.
-    reading
-        .await
-        .context("the reader stopped")?
-        .with_context(|| {
-            format!(
-                "{} (the {} records before it were sent)",
-                args.input.display(),
-                tally.records()
-            )
-        })?;
+    // It has ended, since the end of its rows was seen.
+    let (findings, read) = reading.end.await.context("the reader stopped")?;
+    let found = findings.to_string();
+    if !found.is_empty() {
+        say(found);
+    }
+    read.map_err(|bad| {
+        let way_out = match bad.reach {
+            Reach::Row => "; --bad-rows skip leaves such rows out",
+            Reach::Rest => "",
+        };
+        let input = args.input.display();
+        let before = tally.records();
+        anyhow!("{input} (the {before} records before it have results): {bad}{way_out}")
+    })?;
     Ok(if tally.failures() == 0 {
         Exit::Done
     } else {
@@ -176,7 +170,8 @@ fn not_finished(tally: &Tally) -> String {
 }
 
 impl SendArgs {
-    fn stream(&self) -> stream::Settings {
+    /// Streams by the mapping that the input is read by, also if the destination's changes meanwhile.
+    fn stream(&self, mapping: Vec<pb::FieldMapping>) -> stream::Settings {
         let stream_id = self.stream_id.clone();
         stream::Settings {
             endpoint: self.server.server.clone(),
@@ -185,11 +180,7 @@ impl SendArgs {
                 activation: Some(pb::Activation {
                     segment_id: self.segment_id.clone(),
                     segment_name: self.segment_name.clone(),
-                    field_mappings: self
-                        .map
-                        .iter()
-                        .map(|MapArg(mapping)| mapping.clone())
-                        .collect(),
+                    field_mappings: mapping,
                 }),
                 // Without one, a stream that replaces a lost one would not fence it.
                 stream_id: stream_id.unwrap_or_else(|| format!("send-{}", Uuid::new_v4())),
@@ -201,42 +192,14 @@ impl SendArgs {
         }
     }
 
-    fn operation(&self) -> Operation {
-        match self.operation {
-            DefaultOperation::Add => Operation::Add,
-            DefaultOperation::Remove => Operation::Remove,
-        }
-    }
-
-    fn format(&self) -> anyhow::Result<Format> {
-        let extension = self
-            .input
-            .extension()
-            .and_then(|extension| extension.to_str());
-        match (self.format, extension) {
-            (Some(format), _) => Ok(format),
-            (None, Some("csv")) => Ok(Format::Csv),
-            (None, Some("ndjson" | "jsonl")) => Ok(Format::Ndjson),
-            _ => bail!("say --format csv or --format ndjson; the file name does not tell"),
-        }
-    }
-
-    /// The identifiers that the mapping takes, to find a CSV with a wrong header before every one
-    /// of its records fails. Where the server does not tell, the stream will say why.
-    async fn mapped_identifiers(&self) -> anyhow::Result<Vec<String>> {
-        let own: Vec<_> = self
-            .map
-            .iter()
-            .flat_map(|MapArg(map)| map.sources.clone())
-            .collect();
-        if !own.is_empty() {
-            return Ok(own);
+    /// The mapping that will hold, to find a file with wrong names before every one of its records
+    /// fails. Nothing where the server does not tell: the stream will say why.
+    async fn mapping(&self) -> anyhow::Result<Vec<pb::FieldMapping>> {
+        if !self.map.is_empty() {
+            return Ok(self.map.iter().map(|MapArg(map)| map.clone()).collect());
         }
         match tokio::time::timeout(CALL_TIMEOUT, self.get_destination()).await {
-            Ok(Ok(destination)) => {
-                let mappings = destination.field_mappings.into_iter();
-                Ok(mappings.flat_map(|mapping| mapping.sources).collect())
-            }
+            Ok(Ok(destination)) => Ok(destination.field_mappings),
             Ok(Err(status)) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
                 bail!(remote::describe(&status))
             }
@@ -277,18 +240,59 @@ impl Source {
 
     /// Reads on a thread of its own, since standard input blocks. Nobody joins it: it ends with
     /// its input, when nobody takes its rows any more, or with the process.
-    fn start(
-        self,
-        settings: input::Settings,
-    ) -> (mpsc::Receiver<Row>, oneshot::Receiver<Result<(), BadInput>>) {
+    fn start(self, settings: input::Settings) -> Reading {
         let (rows, taken) = mpsc::channel(ROWS_AHEAD);
+        let (asides, heard) = mpsc::channel(ROWS_AHEAD);
         let (end, ended) = oneshot::channel();
         std::thread::spawn(move || {
-            let read = input::read(self.input, &settings, |row| rows.blocking_send(row).is_ok());
+            let mut findings = Findings::default();
+            let read = input::read(self.input, &settings, &mut findings, |item| match item {
+                Item::Row(row) => rows.blocking_send(row).is_ok(),
+                Item::Bad(bad) => asides.blocking_send(Aside::Bad(bad)).is_ok(),
+                Item::Note(note) => asides.blocking_send(Aside::Note(note)).is_ok(),
+            });
             // Without a listener the command is over already.
-            end.send(read).ok();
+            end.send((findings, read)).ok();
         });
-        (taken, ended)
+        Reading {
+            rows: taken,
+            asides: Asides(heard),
+            end: ended,
+        }
+    }
+}
+
+/// An input that is being read.
+struct Reading {
+    rows: mpsc::Receiver<Row>,
+    asides: Asides,
+    /// What was found, and how it ended.
+    end: oneshot::Receiver<(Findings, Result<(), BadInput>)>,
+}
+
+/// What an input holds beside rows to send.
+enum Aside {
+    Bad(BadInput),
+    Note(String),
+}
+
+/// Bounded like the rows: the reader waits until it is heard.
+struct Asides(mpsc::Receiver<Aside>);
+
+impl Asides {
+    /// Tells what comes, for ever. Cancel safe.
+    async fn tell(&mut self, watcher: &RefCell<Watcher>) -> Infallible {
+        while let Some(aside) = self.0.recv().await {
+            watcher.borrow_mut().hear_aside(&aside);
+        }
+        std::future::pending().await
+    }
+
+    /// Tells what has come.
+    fn tell_rest(&mut self, watcher: &mut Watcher) {
+        while let Ok(aside) = self.0.try_recv() {
+            watcher.hear_aside(&aside);
+        }
     }
 }
 
@@ -327,6 +331,18 @@ impl Watcher {
             self.progress.show(&self.tally);
         }
         self.progress.tell(event);
+    }
+
+    fn hear_aside(&mut self, aside: &Aside) {
+        match aside {
+            Aside::Note(note) => self.progress.say(note),
+            Aside::Bad(bad) => {
+                self.tally.count_bad_row();
+                let file = self.failures.as_mut();
+                let written = file.map_or(Ok(()), |file| file.write_bad_row(bad));
+                self.broken = self.broken.take().or(written.err());
+            }
+        }
     }
 
     fn end(self) -> anyhow::Result<Tally> {

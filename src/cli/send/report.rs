@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
+    input::BadInput,
     stream::Event,
     window::{Rejection, Settled},
 };
@@ -47,6 +48,11 @@ impl Tally {
         }
     }
 
+    /// Counts a row that could not be read as a record.
+    pub(crate) fn count_bad_row(&mut self) {
+        *self.failed.entry(BAD_ROW.into()).or_default() += 1;
+    }
+
     /// Records that were not delivered.
     #[must_use]
     pub(crate) fn failures(&self) -> u64 {
@@ -59,6 +65,9 @@ impl Tally {
         self.delivered + self.failures()
     }
 }
+
+/// Reason of rows that could not be read as records, beside those that servers give.
+const BAD_ROW: &str = "BAD_ROW";
 
 fn label(rejection: &Rejection) -> String {
     if rejection.reason.is_empty() {
@@ -92,7 +101,9 @@ pub(crate) struct FailureFile {
 #[derive(Serialize)]
 struct Failure<'a> {
     line: u64,
-    sequence: i64,
+    /// None for a row that could not be read, and so was not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<i64>,
     code: &'a str,
     reason: &'a str,
     message: &'a str,
@@ -123,13 +134,32 @@ impl FailureFile {
         };
         let failure = Failure {
             line: settled.line,
-            sequence: settled.sequence,
+            sequence: Some(settled.sequence),
             code,
             reason,
             message,
         };
+        self.append(&failure)
+    }
+
+    /// Writes a row that could not be read as a record.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn write_bad_row(&mut self, bad: &BadInput) -> io::Result<()> {
+        let at = bad.column.map(|column| format!("column {column}: "));
+        self.append(&Failure {
+            line: bad.line,
+            sequence: None,
+            code: "INVALID_ARGUMENT",
+            reason: BAD_ROW,
+            message: &format!("{}{}", at.unwrap_or_default(), bad.what),
+        })
+    }
+
+    fn append(&mut self, failure: &Failure<'_>) -> io::Result<()> {
         // Failures are rare enough to be written at once, and so to be seen while it runs.
-        let mut line = serde_json::to_vec(&failure)?;
+        let mut line = serde_json::to_vec(failure)?;
         line.push(b'\n');
         self.file.write_all(&line)
     }

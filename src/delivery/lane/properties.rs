@@ -131,6 +131,7 @@ struct Vendor {
     waits: Mutex<VecDeque<u64>>,
     /// No call is made before, as it has told.
     held: Mutex<Option<Instant>>,
+    most_members: Mutex<Option<usize>>,
     /// The token in force.
     token: Mutex<String>,
     refused_tokens: Mutex<BTreeSet<String>>,
@@ -197,7 +198,7 @@ impl Vendor {
 
 #[async_trait]
 impl SegmentClient for Vendor {
-    async fn ready(&self, _: &Arc<Connection>, _: Attempt) -> Slot {
+    async fn ready(&self, _: &Arc<Connection>, _: &SegmentId, _: Attempt) -> Slot {
         self.wait().await;
         while let Some(until) = self.hold() {
             tokio::time::sleep_until(until).await;
@@ -207,6 +208,14 @@ impl SegmentClient for Vendor {
 
     fn held_until(&self, _: &Connection) -> Option<(Instant, Trouble)> {
         Some((self.hold()?, Trouble::RateLimited))
+    }
+
+    fn most_members(&self, _: &Connection) -> Option<usize> {
+        *self.most_members.lock().unwrap()
+    }
+
+    fn learn_most_members(&self, _: &Connection, members: usize) {
+        *self.most_members.lock().unwrap() = Some(members);
     }
 
     async fn apply(&self, _: Slot, delivery: &Delivery) -> Outcome {

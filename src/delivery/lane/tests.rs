@@ -44,6 +44,8 @@ struct Vendor {
     slots: Mutex<usize>,
     /// The token whose account was told to wait, and until when.
     held: Mutex<Option<(&'static str, Instant)>>,
+    /// What calls that were too large have told.
+    most_members: Mutex<Option<usize>>,
     /// What a destination becomes in the moment in which the next slot is given.
     becomes: Mutex<Option<(Arc<Targets>, DestinationUid, TargetState)>>,
 }
@@ -58,7 +60,7 @@ struct Call {
 
 #[async_trait]
 impl SegmentClient for Vendor {
-    async fn ready(&self, _: &Arc<Connection>, attempt: Attempt) -> Slot {
+    async fn ready(&self, _: &Arc<Connection>, _: &SegmentId, attempt: Attempt) -> Slot {
         self.attempts.lock().unwrap().push(attempt);
         let given = {
             let mut slots = self.slots.lock().unwrap();
@@ -78,6 +80,14 @@ impl SegmentClient for Vendor {
         let (token, until) = (*self.held.lock().unwrap())?;
         let holds = token == connection.access_token.expose() && Instant::now() < until;
         holds.then_some((until, Trouble::RateLimited))
+    }
+
+    fn most_members(&self, _: &Connection) -> Option<usize> {
+        *self.most_members.lock().unwrap()
+    }
+
+    fn learn_most_members(&self, _: &Connection, members: usize) {
+        *self.most_members.lock().unwrap() = Some(members);
     }
 
     async fn apply(&self, _: Slot, delivery: &Delivery) -> Outcome {
@@ -167,6 +177,7 @@ impl Bench {
             overlapping: Mutex::default(),
             slots: Mutex::new(usize::MAX),
             held: Mutex::default(),
+            most_members: Mutex::default(),
             becomes: Mutex::default(),
         });
         let (targets, _condemned) = Targets::new();

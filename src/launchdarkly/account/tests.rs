@@ -17,31 +17,37 @@ fn account(calls: u16) -> Arc<Account> {
     Arc::new(Account::new(Pace::new(calls, Instant::now())))
 }
 
-fn tell_to_wait(account: &Account) {
+fn tell_to_wait(account: &Arc<Account>) {
     account.observe(&Feedback {
         wait: Some(HOLD),
         ..Feedback::failure(Instant::now(), Trouble::RateLimited)
     });
 }
 
-fn fail(account: &Account, times: u32) {
-    for _ in 0..times {
-        account.observe(&Feedback::failure(Instant::now(), DOWN));
+/// Segments fail in turns, so many times in all.
+fn fail(account: &Arc<Account>, times: u32) {
+    for n in 0..times {
+        let of = Origin::of("env", if n % 2 == 0 { "vip" } else { "gold" });
+        account.observe(&Feedback::failure(Instant::now(), DOWN).of(&of));
     }
+}
+
+async fn ready(account: &Arc<Account>, attempt: Attempt) -> Place {
+    account.ready(Origin::of("env", "vip"), attempt).await
 }
 
 /// Whether a call may start within a moment.
 async fn goes(account: &Arc<Account>, attempt: Attempt) -> bool {
-    timeout(MOMENT, account.ready(attempt)).await.is_ok()
+    timeout(MOMENT, ready(account, attempt)).await.is_ok()
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_account_has_so_many_calls_under_way_and_no_more() {
     let account = account(2);
-    let first = account.ready(Attempt::First).await;
-    let _second = account.ready(Attempt::First).await;
+    let first = ready(&account, Attempt::First).await;
+    let _second = ready(&account, Attempt::First).await;
     assert!(!goes(&account, Attempt::First).await);
-    let mut waiting = std::pin::pin!(account.ready(Attempt::First));
+    let mut waiting = std::pin::pin!(ready(&account, Attempt::First));
     assert!(timeout(MOMENT, &mut waiting).await.is_err());
     drop(first);
     assert!(timeout(MOMENT, waiting).await.is_ok());
@@ -52,7 +58,7 @@ async fn whoever_asked_first_goes_first() {
     let account = account(1);
     let order = Mutex::new(Vec::new());
     let calls = (0..5).map(async |n| {
-        let _place = account.ready(Attempt::First).await;
+        let _place = ready(&account, Attempt::First).await;
         order.lock().unwrap().push(n);
         tokio::time::sleep(MOMENT).await;
     });
@@ -65,7 +71,7 @@ async fn those_who_give_up_waiting_take_no_place_with_them() {
     let account = account(1);
     tell_to_wait(&account);
     assert!(!goes(&account, Attempt::First).await);
-    let left = timeout(2 * HOLD, account.ready(Attempt::First)).await;
+    let left = timeout(2 * HOLD, ready(&account, Attempt::First)).await;
     assert!(left.is_ok());
 }
 
@@ -75,7 +81,7 @@ async fn many_who_wait_for_the_same_moment_leave_after_it_at_different_times() {
     let start = Instant::now();
     tell_to_wait(&account);
     let left = join_all((0..16).map(async |_| {
-        let _place = account.ready(Attempt::First).await;
+        let _place = ready(&account, Attempt::First).await;
         start.elapsed()
     }))
     .await;
@@ -93,7 +99,7 @@ async fn a_hold_that_comes_while_waiting_is_waited_for_too() {
     let account = account(1);
     tell_to_wait(&account);
     let start = Instant::now();
-    let mut waiting = std::pin::pin!(account.ready(Attempt::First));
+    let mut waiting = std::pin::pin!(ready(&account, Attempt::First));
     assert!(timeout(HOLD / 2, &mut waiting).await.is_err());
     tell_to_wait(&account);
     drop(waiting.await);
@@ -103,7 +109,7 @@ async fn a_hold_that_comes_while_waiting_is_waited_for_too() {
 #[tokio::test(start_paused = true)]
 async fn a_repeated_attempt_that_cannot_be_afforded_waits_and_lets_first_ones_by() {
     let account = account(8);
-    let mut again = std::pin::pin!(account.ready(Attempt::Again));
+    let mut again = std::pin::pin!(ready(&account, Attempt::Again));
     assert!(timeout(MOMENT, &mut again).await.is_err());
     assert!(goes(&account, Attempt::First).await);
     let start = Instant::now();
@@ -113,10 +119,10 @@ async fn a_repeated_attempt_that_cannot_be_afforded_waits_and_lets_first_ones_by
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeated_attempt_that_is_given_up_is_refunded() {
+async fn a_repeated_attempt_that_is_given_up_has_paid_nothing() {
     let account = account(1);
     tokio::time::advance(110 * MOMENT).await;
-    let taken = account.ready(Attempt::First).await;
+    let taken = ready(&account, Attempt::First).await;
     assert!(!goes(&account, Attempt::Again).await);
     drop(taken);
     assert!(goes(&account, Attempt::Again).await);
@@ -124,30 +130,34 @@ async fn a_repeated_attempt_that_is_given_up_is_refunded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_vendor_is_probed_one_call_at_a_time_and_a_success_frees_all() {
+async fn a_dead_vendor_is_probed_now_and_then_and_a_success_frees_all() {
     let account = account(16);
     fail(&account, 8);
     let start = Instant::now();
-    let probe = account.ready(Attempt::First).await;
+    let probe = ready(&account, Attempt::First).await;
     let waited = start.elapsed();
     assert!(
         waited > 700 * MOMENT && waited < 1700 * MOMENT,
         "{waited:?}"
     );
     assert!(!goes(&account, Attempt::First).await);
-    let waiting = join_all((0..4).map(async |_| drop(account.ready(Attempt::First).await)));
-    let mut waiting = std::pin::pin!(waiting);
-    assert!(timeout(HOLD, &mut waiting).await.is_err());
+    // The probe hangs, and so do those after it: three are enough.
+    let mut probes = vec![probe];
+    while let Ok(probe) = timeout(4 * HOLD, ready(&account, Attempt::First)).await {
+        probes.push(probe);
+    }
+    assert_eq!(probes.len(), 3);
     account.observe(&Feedback::success(Instant::now()));
-    drop(probe);
-    assert!(timeout(MOMENT, waiting).await.is_ok());
+    drop(probes);
+    assert!(goes(&account, Attempt::First).await);
+    assert!(goes(&account, Attempt::First).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_question_passes_those_who_wait_for_a_dead_vendor_and_takes_no_probe() {
     let account = account(8);
     fail(&account, 8);
-    let mut waiting = std::pin::pin!(account.ready(Attempt::First));
+    let mut waiting = std::pin::pin!(ready(&account, Attempt::First));
     assert!(timeout(MOMENT, &mut waiting).await.is_err());
     let question = timeout(MOMENT, account.ready_to_ask()).await.unwrap();
     // The question hangs, and the probe leaves when it is due.
@@ -168,7 +178,7 @@ async fn a_question_that_must_wait_has_its_turn() {
 async fn a_probe_that_is_dropped_lets_another_take_its_place() {
     let account = account(16);
     fail(&account, 8);
-    let probe = account.ready(Attempt::First).await;
+    let probe = ready(&account, Attempt::First).await;
     assert!(!goes(&account, Attempt::First).await);
     drop(probe);
     assert!(goes(&account, Attempt::First).await);
@@ -183,7 +193,7 @@ async fn repeats_that_came_while_the_account_had_to_wait_do_not_leave_together()
     });
     let left = Mutex::new(Vec::new());
     let calls = (0..200).map(async |_| {
-        let _place = account.ready(Attempt::Again).await;
+        let _place = ready(&account, Attempt::Again).await;
         left.lock().unwrap().push(Instant::now());
     });
     join_all(calls).await;
@@ -201,11 +211,11 @@ async fn repeats_that_came_while_the_account_had_to_wait_do_not_leave_together()
 async fn a_repeat_that_is_paid_for_waits_behind_one_first_attempt_and_not_behind_all() {
     let account = account(1);
     tokio::time::advance(110 * MOMENT).await;
-    let taken = account.ready(Attempt::First).await;
+    let taken = ready(&account, Attempt::First).await;
     let order = Mutex::new(Vec::new());
     let attempts = std::iter::repeat_n(Attempt::First, 40).chain([Attempt::Again]);
     let calls = attempts.map(async |attempt| {
-        let _place = account.ready(attempt).await;
+        let _place = ready(&account, attempt).await;
         order.lock().unwrap().push(attempt);
         tokio::time::sleep(MOMENT).await;
     });
@@ -217,4 +227,87 @@ async fn a_repeat_that_is_paid_for_waits_behind_one_first_attempt_and_not_behind
     let order = order.lock().unwrap();
     let repeat = order.iter().position(|attempt| *attempt == Attempt::Again);
     assert_eq!(repeat, Some(1));
+}
+
+/// A call that never ends, of one environment, for each place that it may take.
+async fn hang(account: &Arc<Account>, environment: &str) -> Vec<Place> {
+    let mut places = Vec::new();
+    for segment in 0.. {
+        let origin = Origin::of(environment, &segment.to_string());
+        match timeout(MOMENT, account.ready(origin, Attempt::First)).await {
+            Ok(place) => places.push(place),
+            Err(_) => break,
+        }
+    }
+    places
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_environment_that_hangs_leaves_a_place_to_its_neighbour() {
+    let account = account(8);
+    let neighbour = || account.ready(Origin::of("well", "vip"), Attempt::First);
+    drop(neighbour().await);
+    let hanging = hang(&account, "sick").await;
+    assert!(!hanging.is_empty());
+    for _ in 0..100 {
+        let place = timeout(MOMENT, neighbour()).await;
+        assert!(place.is_ok(), "beside {} that hang", hanging.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_hangs_leaves_a_place_to_its_neighbour() {
+    let account = account(8);
+    let of = |segment| account.ready(Origin::of("env", segment), Attempt::First);
+    drop(of("well").await);
+    let mut hanging = Vec::new();
+    while let Ok(place) = timeout(MOMENT, of("sick")).await {
+        hanging.push(place);
+    }
+    assert!(!hanging.is_empty());
+    assert!(timeout(MOMENT, of("well")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_behind_a_crowd_of_another_environment_has_the_next_turn() {
+    let account = account(1);
+    let taken = ready(&account, Attempt::First).await;
+    let order = Mutex::new(Vec::new());
+    let origins = (0..20).map(|n| Origin::of("crowd", &n.to_string()));
+    let calls = origins
+        .chain([Origin::of("single", "vip")])
+        .map(async |origin| {
+            let environment = origin.environment.clone();
+            let _place = account.ready(origin, Attempt::First).await;
+            order.lock().unwrap().push(environment);
+            tokio::time::sleep(MOMENT).await;
+        });
+    let free = async {
+        tokio::time::sleep(MOMENT).await;
+        drop(taken);
+    };
+    tokio::join!(join_all(calls), free);
+    let order = order.lock().unwrap();
+    let single = order.iter().position(|id| id.as_str() == "single");
+    assert_eq!(single, Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_stops_waiting_in_the_very_moment_gives_its_place_back() {
+    let account = account(1);
+    for _ in 0..100 {
+        let taken = ready(&account, Attempt::First).await;
+        let mut waiting = Box::pin(ready(&account, Attempt::First));
+        assert!(timeout(MOMENT, &mut waiting).await.is_err());
+        // The next in line has the watch and hands the place to whoever is before it.
+        let next = tokio::spawn({
+            let account = Arc::clone(&account);
+            async move { drop(ready(&account, Attempt::First).await) }
+        });
+        tokio::task::yield_now().await;
+        drop(taken);
+        drop(waiting);
+        next.await.unwrap();
+    }
+    assert!(goes(&account, Attempt::First).await);
 }

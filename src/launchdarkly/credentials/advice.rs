@@ -44,13 +44,25 @@ advice! {
     TOKEN_IS_MOBILE_KEY =
         "This is a mobile key, which cannot call the API. Create an access token in LaunchDarkly \
          under Organization settings > Authorization > Access tokens with the role Writer.";
+    /// Access token, failed: quotation marks around it.
+    TOKEN_IS_QUOTED =
+        "There are quotation marks around the access token. Paste it again without.";
+    /// Access token, failed: what stands before a token in a header.
+    TOKEN_HAS_SCHEME =
+        "There is a word such as Bearer before the access token. Paste the token alone: \
+         LaunchDarkly takes it without.";
     /// Access token, failed: white space before or after it.
     TOKEN_HAS_WHITE_SPACE =
         "There is white space before or after the access token. Paste it again without.";
+    /// Access token, failed: more characters than are taken.
+    TOKEN_TOO_LONG =
+        "This is longer than any access token. Copy the token alone from LaunchDarkly, or create \
+         a new one.";
     /// Access token, failed: characters that no token has.
     TOKEN_HAS_ILLEGAL_CHARACTERS =
-        "The access token holds a character that no token has, such as a space, a line break or \
-         a letter with an accent. Copy it again from LaunchDarkly, or create a new one.";
+        "The access token holds a character that no token has, such as a space, a line break, a \
+         quotation mark, a letter with an accent or an invisible one. Copy it again from \
+         LaunchDarkly, or create a new one.";
     /// Access token, failed: status 401.
     TOKEN_REJECTED =
         "LaunchDarkly does not accept this access token. It may be mistyped, deleted or expired, \
@@ -80,6 +92,9 @@ advice! {
     CLIENT_SIDE_ID_IS_ACCESS_TOKEN =
         "This is an access token, which is a secret. Copy the client-side ID from the SDK keys \
          of the environment in LaunchDarkly.";
+    /// Client-side ID, failed: quotation marks around it.
+    CLIENT_SIDE_ID_IS_QUOTED =
+        "There are quotation marks around the client-side ID. Paste it again without.";
     /// Client-side ID, failed: white space before or after it.
     CLIENT_SIDE_ID_HAS_WHITE_SPACE =
         "There is white space before or after the client-side ID. Paste it again without.";
@@ -87,6 +102,10 @@ advice! {
     CLIENT_SIDE_ID_HAS_DASH =
         "Client-side IDs hold no dashes, so this is something else, such as the key of a project \
          or environment. Copy the client-side ID from the SDK keys of the environment.";
+    /// Client-side ID, failed: more characters than are taken.
+    CLIENT_SIDE_ID_TOO_LONG =
+        "This is longer than any client-side ID. Copy the ID alone from the SDK keys of the \
+         environment in LaunchDarkly.";
     /// Client-side ID, failed: characters that no client-side ID has.
     CLIENT_SIDE_ID_HAS_ILLEGAL_CHARACTERS =
         "Client-side IDs hold only letters, digits and underscores. Copy it again from the SDK \

@@ -9,11 +9,10 @@ use super::judge::{Existence, Role};
 use crate::{
     domain::{Connection, CredentialsUnavailable, Trouble},
     launchdarkly::{
-        body::{self, Unread},
+        body::{self, Form, Unread},
         classify,
         hosts::Hosts,
         identify,
-        pace::Errand,
         stack::{Answer, Stack, Unwritable, anonymous, authorized},
         wire::{Identity, TokenDetails},
     },
@@ -102,8 +101,11 @@ impl Lookup<'_> {
             200 => decode(answer, path).await.map(Told::This),
             401 | 403 | 404 => {
                 let status = answer.status;
-                body::drain(answer.body, answer.deadline).await;
-                Ok(Told::Denied(status))
+                match body::form_of_refusal(answer.body, answer.deadline).await {
+                    // A page is not LaunchDarkly's word.
+                    Ok(Form::Other) => Err(unavailable(Trouble::Intercepted(status.as_u16()))),
+                    _ => Ok(Told::Denied(status)),
+                }
             }
             _ => Err(unavailable_answer(&answer)),
         }
@@ -119,8 +121,7 @@ impl Lookup<'_> {
         let call = async {
             let throttle = &self.stack.throttle;
             let _slot = throttle.ready_to_ask(self.connection).await;
-            let errand = Errand::Question;
-            self.stack.attempt(self.connection, errand, request).await
+            self.stack.ask(self.connection, request).await
         };
         match timeout_at(self.deadline, call).await {
             Ok(answer) => self.within_time(answer),
@@ -165,7 +166,7 @@ async fn decode<T: DeserializeOwned>(
     // neither the reply nor the decoder's words about it are repeated.
     let garbled = |what: &str| {
         tracing::warn!(path, what, "LaunchDarkly's answer could not be understood");
-        unavailable(Trouble::Status(StatusCode::OK.as_u16()))
+        unavailable(Trouble::Intercepted(StatusCode::OK.as_u16()))
     };
     match body::read(answer.body, answer.deadline).await {
         Ok(reply) => serde_json::from_slice(&reply).map_err(|_| garbled("not the expected JSON")),

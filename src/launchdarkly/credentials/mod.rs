@@ -11,7 +11,7 @@
 //! by its form is never sent.
 
 pub mod advice;
-mod hints;
+pub(super) mod hints;
 mod judge;
 mod lookup;
 mod search;

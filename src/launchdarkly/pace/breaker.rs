@@ -1,10 +1,14 @@
-//! Whether an account's calls are worth making at all: after a run of failures only probes are.
+//! Whether calls are worth making at all: after a run of failures only probes are.
+//!
+//! There is one for each environment, which looks at its segments, and one for the account, which
+//! looks at its environments. One that fails alone is no reason to leave the others alone: so a
+//! breaker opens only if the failures of the run are of several, or of a kind that has nothing to
+//! do with who called. One segment that fails alone has its lane's back-off.
 //!
 //! | state | left when |
 //! |---|---|
-//! | closed | calls failed [`RUN`] times in a row → open |
-//! | open, waiting | the next probe is due → probing, once a call wants to start |
-//! | open, probing | the probe went well → closed; it failed → waiting, for longer; it was given up → waiting, and due |
+//! | closed | calls of several failed [`RUN`] times in a row → open |
+//! | open | a call went well → closed; until then a probe may start every now and then, less often when one has failed |
 
 use std::time::Duration;
 
@@ -23,13 +27,17 @@ const PROBES: Backoff = Backoff {
     first: Duration::from_millis(1500),
     longest: Duration::from_secs(4),
 };
-/// What those who ask are told while a probe is under way: about what an answer takes.
+/// Probes under way at once. A probe that hangs keeps nobody from being tried after it, but many
+/// that hang are as good as one: with three, somebody is tried every few seconds though each
+/// takes the ten of an attempt.
+const PROBES_AT_ONCE: usize = 3;
+/// What those who ask are told while all of these are under way: about what an answer takes.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 
-/// The breaker of one account.
+/// The breaker over calls of several `K`.
 #[derive(Debug)]
-pub(super) struct Breaker {
-    state: State,
+pub(super) struct Breaker<K> {
+    state: State<K>,
     /// When the state last changed between open and closed: calls from before tell of before.
     changed: Option<Instant>,
     /// Counts probes, so that one that is given up late does not end another.
@@ -37,9 +45,17 @@ pub(super) struct Breaker {
 }
 
 #[derive(Debug)]
-enum State {
-    Closed { run: u32 },
+enum State<K> {
+    Closed(Run<K>),
     Open(Open),
+}
+
+/// Failures in a row.
+#[derive(Debug)]
+struct Run<K> {
+    length: u32,
+    /// Whose they are: one, or two of those.
+    of: [Option<K>; 2],
 }
 
 #[derive(Debug)]
@@ -48,7 +64,8 @@ struct Open {
     next_probe: Instant,
     /// Probes that failed.
     failed: u32,
-    probing: Option<Probe>,
+    /// At most [`PROBES_AT_ONCE`], by their begin.
+    probing: Vec<Probe>,
 }
 
 /// A call that was let through to see whether the vendor is back.
@@ -63,41 +80,68 @@ pub(super) struct Probe {
 pub(super) enum Passage {
     /// It may.
     Free,
-    /// It may, and it decides what follows.
-    AsProbe(Probe),
+    /// It may, as a probe.
+    AsProbe,
     /// The next probe is due then.
     NotBefore(Instant),
-    /// A probe is under way.
+    /// Enough probes are under way.
     AfterProbe,
 }
 
-impl Breaker {
+impl<K: Clone + PartialEq> Run<K> {
+    fn none() -> Self {
+        Self {
+            length: 0,
+            of: [None, None],
+        }
+    }
+
+    fn add(&mut self, of: &K) {
+        self.length = self.length.saturating_add(1);
+        match &self.of {
+            [None, _] => self.of[0] = Some(of.clone()),
+            [Some(one), None] if one != of => self.of[1] = Some(of.clone()),
+            _ => {}
+        }
+    }
+
+    fn is_of_several(&self) -> bool {
+        self.of[1].is_some()
+    }
+}
+
+impl<K: Clone + PartialEq> Breaker<K> {
     pub(super) fn new() -> Self {
         Self {
-            state: State::Closed { run: 0 },
+            state: State::Closed(Run::none()),
             changed: None,
             probes: 0,
         }
     }
 
-    /// Lets a call pass at `now`, or not.
-    pub(super) fn pass(&mut self, now: Instant) -> Passage {
+    /// Whether a call may start at `now`.
+    pub(super) fn passage(&self, now: Instant) -> Passage {
+        match &self.state {
+            State::Closed(_) => Passage::Free,
+            State::Open(open) if open.probing.len() >= PROBES_AT_ONCE => Passage::AfterProbe,
+            State::Open(open) if now < open.next_probe => Passage::NotBefore(open.next_probe),
+            State::Open(_) => Passage::AsProbe,
+        }
+    }
+
+    /// A call starts that had [passage](Self::passage); `unit` is drawn from `0.0..1.0`.
+    pub(super) fn depart(&mut self, now: Instant, unit: f64) -> Option<Probe> {
         let State::Open(open) = &mut self.state else {
-            return Passage::Free;
+            return None;
         };
-        if open.probing.is_some() {
-            return Passage::AfterProbe;
-        }
-        if now < open.next_probe {
-            return Passage::NotBefore(open.next_probe);
-        }
         self.probes += 1;
         let probe = Probe {
             number: self.probes,
             started: now,
         };
-        open.probing = Some(probe);
-        Passage::AsProbe(probe)
+        open.probing.push(probe);
+        open.next_probe = now + PROBES.delay(open.failed.saturating_add(1), unit);
+        Some(probe)
     }
 
     /// A call was answered by a vendor that works.
@@ -105,42 +149,49 @@ impl Breaker {
         if matches!(self.state, State::Open(_)) {
             self.changed = Some(now);
         }
-        self.state = State::Closed { run: 0 };
+        self.state = State::Closed(Run::none());
     }
 
-    /// A call that began at `started` met a vendor that does not; `unit` is drawn from `0.0..1.0`.
-    pub(super) fn failed(&mut self, started: Instant, now: Instant, trouble: Trouble, unit: f64) {
+    /// A call of `of` that began at `started` met a vendor that does not; `unit` is drawn from
+    /// `0.0..1.0`.
+    pub(super) fn failed(
+        &mut self,
+        of: &K,
+        started: Instant,
+        now: Instant,
+        trouble: Trouble,
+        unit: f64,
+    ) {
         match &mut self.state {
-            State::Closed { .. } if self.changed.is_some_and(|changed| started < changed) => {}
-            State::Closed { run } if *run + 1 < RUN => *run += 1,
-            State::Closed { .. } => {
-                self.changed = Some(now);
-                self.state = State::Open(Open {
-                    trouble,
-                    next_probe: now + PROBES.delay(0, unit),
-                    failed: 0,
-                    probing: None,
-                });
-            }
-            State::Open(open) => {
-                // Others are stragglers from before it opened.
-                if open
-                    .probing
-                    .take_if(|probe| probe.started <= started)
-                    .is_some()
-                {
-                    open.failed = open.failed.saturating_add(1);
-                    open.next_probe = now + PROBES.delay(open.failed, unit);
-                    open.trouble = trouble;
+            State::Closed(_) if self.changed.is_some_and(|changed| started < changed) => {}
+            State::Closed(run) => {
+                run.add(of);
+                // Who finds no connection at all finds none for anybody.
+                let concerns_all = run.is_of_several() || trouble == Trouble::Connection;
+                if run.length >= RUN && concerns_all {
+                    self.open(now, trouble, unit);
                 }
             }
+            State::Open(open) => open.failed(started, now, trouble, unit),
         }
     }
 
-    /// A probe has ended, perhaps without an answer: then another may take its place.
+    fn open(&mut self, now: Instant, trouble: Trouble, unit: f64) {
+        self.changed = Some(now);
+        self.state = State::Open(Open {
+            trouble,
+            next_probe: now + PROBES.delay(0, unit),
+            failed: 0,
+            probing: Vec::new(),
+        });
+    }
+
+    /// A probe has ended. If it has taught nothing, another may take its place at once.
     pub(super) fn ended(&mut self, probe: Probe) {
-        if let State::Open(open) = &mut self.state {
-            open.probing.take_if(|current| *current == probe);
+        if let State::Open(open) = &mut self.state
+            && open.take(|known| *known == probe).is_some()
+        {
+            open.next_probe = probe.started;
         }
     }
 
@@ -149,12 +200,29 @@ impl Breaker {
         let State::Open(open) = &self.state else {
             return None;
         };
-        let until = match open.probing {
-            Some(_) => now + PROBE_TIME,
-            None => open.next_probe,
+        let until = match self.passage(now) {
+            Passage::AfterProbe => now + PROBE_TIME,
+            _ => open.next_probe,
         };
         let trouble = open.trouble;
         (now < until).then_some(Hold { until, trouble })
+    }
+}
+
+impl Open {
+    fn failed(&mut self, started: Instant, now: Instant, trouble: Trouble, unit: f64) {
+        // Others are stragglers from before it opened.
+        if self.take(|probe| probe.started <= started).is_some() {
+            self.failed = self.failed.saturating_add(1);
+            self.next_probe = now + PROBES.delay(self.failed, unit);
+            self.trouble = trouble;
+        }
+    }
+
+    fn take(&mut self, is_it: impl Fn(&Probe) -> bool) -> Option<Probe> {
+        // The latest that fits: a call began after its own probe was let through.
+        let place = self.probing.iter().rposition(is_it)?;
+        Some(self.probing.remove(place))
     }
 }
 
@@ -165,51 +233,93 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(10);
     const DOWN: Trouble = Trouble::Status(503);
 
+    fn breaker() -> Breaker<u8> {
+        Breaker::new()
+    }
+
+    /// Calls of two fail in turns, so many in all.
+    fn fail(breaker: &mut Breaker<u8>, now: Instant, times: u32) {
+        (0..times).for_each(|n| breaker.failed(&u8::from(n % 2 == 0), now, now, DOWN, 0.0));
+    }
+
     /// A breaker that has just opened, and the time.
-    fn opened() -> (Breaker, Instant) {
-        let (mut breaker, now) = (Breaker::new(), Instant::now());
-        (0..RUN).for_each(|_| breaker.failed(now, now, DOWN, 0.0));
+    fn opened() -> (Breaker<u8>, Instant) {
+        let (mut breaker, now) = (breaker(), Instant::now());
+        fail(&mut breaker, now, RUN);
         (breaker, now)
     }
 
-    fn next_probe(breaker: &mut Breaker, now: Instant) -> Instant {
-        match breaker.pass(now) {
+    fn next_probe(breaker: &Breaker<u8>, now: Instant) -> Instant {
+        match breaker.passage(now) {
             Passage::NotBefore(at) => at,
             other => panic!("{other:?}"),
         }
     }
 
-    fn as_probe(breaker: &mut Breaker, now: Instant) -> Probe {
-        match breaker.pass(now) {
-            Passage::AsProbe(probe) => probe,
-            other => panic!("{other:?}"),
-        }
+    fn probe(breaker: &mut Breaker<u8>, now: Instant) -> Probe {
+        assert_eq!(breaker.passage(now), Passage::AsProbe);
+        breaker.depart(now, 0.0).unwrap()
     }
 
     #[test]
     fn only_an_unbroken_run_of_failures_opens_it() {
-        let (mut breaker, now) = (Breaker::new(), Instant::now());
+        let (mut breaker, now) = (breaker(), Instant::now());
         for _ in 0..5 {
-            (1..RUN).for_each(|_| breaker.failed(now, now, DOWN, 0.0));
-            assert_eq!(breaker.pass(now), Passage::Free);
+            fail(&mut breaker, now, RUN - 1);
+            assert_eq!(breaker.passage(now), Passage::Free);
             breaker.succeeded(now);
         }
-        (0..RUN).for_each(|_| breaker.failed(now, now, DOWN, 0.0));
+        fail(&mut breaker, now, RUN);
         let hold = breaker.hold(now).unwrap();
         assert_eq!(hold.trouble, DOWN);
-        assert_eq!(hold.until, next_probe(&mut breaker, now));
+        assert_eq!(hold.until, next_probe(&breaker, now));
     }
 
     #[test]
-    fn one_probe_passes_at_a_time_and_its_success_closes_it() {
+    fn one_that_fails_alone_opens_nothing_until_a_second_joins() {
+        let (mut breaker, now) = (breaker(), Instant::now());
+        (0..10 * RUN).for_each(|_| breaker.failed(&1, now, now, DOWN, 0.0));
+        assert_eq!(breaker.passage(now), Passage::Free);
+        breaker.failed(&2, now, now, DOWN, 0.0);
+        assert!(breaker.hold(now).is_some());
+    }
+
+    #[test]
+    fn connections_that_cannot_be_made_open_it_whoever_wanted_them() {
+        let (mut breaker, now) = (breaker(), Instant::now());
+        (0..RUN).for_each(|_| breaker.failed(&1, now, now, Trouble::Connection, 0.0));
+        assert!(breaker.hold(now).is_some());
+    }
+
+    #[test]
+    fn a_probe_that_went_well_closes_it() {
         let (mut breaker, now) = opened();
-        let due = next_probe(&mut breaker, now);
-        as_probe(&mut breaker, due);
-        assert_eq!(breaker.pass(due), Passage::AfterProbe);
+        let due = next_probe(&breaker, now);
+        probe(&mut breaker, due);
         assert!(breaker.hold(due).is_some());
         breaker.succeeded(due + MOMENT);
-        assert_eq!(breaker.pass(due + MOMENT), Passage::Free);
+        assert_eq!(breaker.passage(due + MOMENT), Passage::Free);
         assert_eq!(breaker.hold(due + MOMENT), None);
+    }
+
+    #[test]
+    fn a_probe_that_hangs_keeps_the_next_from_nothing_but_three_are_enough() {
+        let (mut breaker, now) = opened();
+        let mut at = next_probe(&breaker, now);
+        let first = probe(&mut breaker, at);
+        for _ in 1..PROBES_AT_ONCE {
+            at = next_probe(&breaker, at);
+            probe(&mut breaker, at);
+        }
+        let much_later = at + 2 * PROBES.longest;
+        assert_eq!(breaker.passage(much_later), Passage::AfterProbe);
+        assert!(breaker.hold(much_later).is_some());
+        // Its time is out.
+        breaker.failed(&1, first.started, much_later, DOWN, 0.0);
+        breaker.ended(first);
+        let next = next_probe(&breaker, much_later);
+        assert!(next > much_later);
+        probe(&mut breaker, next);
     }
 
     #[test]
@@ -217,11 +327,12 @@ mod tests {
         let (mut breaker, mut now) = opened();
         let mut waits = Vec::new();
         for _ in 0..5 {
-            let due = next_probe(&mut breaker, now);
+            let due = next_probe(&breaker, now);
             waits.push((due - now).as_millis());
-            as_probe(&mut breaker, due);
+            let probe = probe(&mut breaker, due);
             now = due + MOMENT;
-            breaker.failed(due, now, DOWN, 0.0);
+            breaker.failed(&1, due, now, DOWN, 0.0);
+            breaker.ended(probe);
         }
         assert_eq!(waits, [750, 1500, 2000, 2000, 2000]);
     }
@@ -229,28 +340,32 @@ mod tests {
     #[test]
     fn a_probe_that_is_given_up_gives_its_place_back_but_never_anothers() {
         let (mut breaker, now) = opened();
-        let due = next_probe(&mut breaker, now);
-        let given_up = as_probe(&mut breaker, due);
+        let due = next_probe(&breaker, now);
+        let given_up = probe(&mut breaker, due);
         breaker.ended(given_up);
-        let other = as_probe(&mut breaker, due);
+        let other = probe(&mut breaker, due);
         breaker.ended(given_up);
-        assert_eq!(breaker.pass(due), Passage::AfterProbe);
+        next_probe(&breaker, due);
         breaker.ended(other);
-        as_probe(&mut breaker, due);
+        probe(&mut breaker, due);
     }
 
     #[test]
     fn calls_from_before_it_opened_neither_delay_nor_reopen_it() {
         let (mut breaker, now) = opened();
-        let due = next_probe(&mut breaker, now);
-        breaker.failed(now - MOMENT, now + MOMENT, DOWN, 1.0);
-        assert_eq!(next_probe(&mut breaker, now + MOMENT), due);
-        let probe = as_probe(&mut breaker, due);
-        breaker.failed(now - MOMENT, due, DOWN, 1.0);
-        assert_eq!(breaker.pass(due), Passage::AfterProbe);
+        let due = next_probe(&breaker, now);
+        breaker.failed(&1, now - MOMENT, now + MOMENT, DOWN, 1.0);
+        assert_eq!(next_probe(&breaker, now + MOMENT), due);
+        let probe = probe(&mut breaker, due);
+        let later = next_probe(&breaker, due);
+        breaker.failed(&1, now - MOMENT, due, DOWN, 1.0);
+        assert_eq!(next_probe(&breaker, due), later);
         breaker.succeeded(due + MOMENT);
         breaker.ended(probe);
-        (0..RUN).for_each(|_| breaker.failed(now, due + MOMENT, DOWN, 0.0));
-        assert_eq!(breaker.pass(due + MOMENT), Passage::Free);
+        (0..RUN).for_each(|n| {
+            let of = u8::from(n % 2 == 0);
+            breaker.failed(&of, now, due + MOMENT, DOWN, 0.0);
+        });
+        assert_eq!(breaker.passage(due + MOMENT), Passage::Free);
     }
 }

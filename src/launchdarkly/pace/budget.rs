@@ -47,24 +47,22 @@ impl Budget {
         self.add(SHARE);
     }
 
-    /// Takes what a repeated attempt costs, or tells when to ask again.
-    pub(super) fn withdraw(&mut self, now: Instant) -> Result<(), Instant> {
+    /// Whether a repeated attempt can be paid for at `now`, or when to ask again.
+    pub(super) fn affords(&mut self, now: Instant) -> Result<(), Instant> {
         self.add(FLOOR_PER_SECOND * now.saturating_duration_since(self.at).as_secs_f64());
         self.at = self.at.max(now);
-        if self.run >= RECOVERED {
+        if self.run >= RECOVERED || self.balance >= 1.0 {
             return Ok(());
         }
-        if self.balance < 1.0 {
-            let wait = Duration::from_secs_f64((1.0 - self.balance) / FLOOR_PER_SECOND);
-            return Err(now + wait + TIMER_GRAIN);
-        }
-        self.balance -= 1.0;
-        Ok(())
+        let wait = Duration::from_secs_f64((1.0 - self.balance) / FLOOR_PER_SECOND);
+        Err(now + wait + TIMER_GRAIN)
     }
 
-    /// A repeated attempt was paid for and not made.
-    pub(super) fn refund(&mut self) {
-        self.add(1.0);
+    /// A repeated attempt starts that was [afforded](Self::affords).
+    pub(super) fn withdraw(&mut self) {
+        if self.run < RECOVERED {
+            self.balance -= 1.0;
+        }
     }
 
     /// A call went well.
@@ -88,15 +86,23 @@ mod tests {
 
     use super::*;
 
+    /// Whether a repeated attempt could be paid for; it was then.
+    fn pays(budget: &mut Budget, now: Instant) -> bool {
+        let affords = budget.affords(now).is_ok();
+        if affords {
+            budget.withdraw();
+        }
+        affords
+    }
+
     #[test]
     fn what_is_not_covered_is_told_when_it_will_be() {
         let now = Instant::now();
         let mut budget = Budget::new(now);
-        let later = budget.withdraw(now).unwrap_err();
+        let later = budget.affords(now).unwrap_err();
         assert_eq!(later - now, Duration::from_millis(101));
-        assert_eq!(budget.withdraw(later), Ok(()));
-        budget.refund();
-        assert_eq!(budget.withdraw(later), Ok(()));
+        assert!(pays(&mut budget, later));
+        assert!(!pays(&mut budget, later));
     }
 
     #[test]
@@ -104,13 +110,13 @@ mod tests {
         let now = Instant::now();
         let mut budget = Budget::new(now);
         (1..RECOVERED).for_each(|_| budget.succeeded());
-        assert!(budget.withdraw(now).is_err());
+        assert!(budget.affords(now).is_err());
         budget.succeeded();
-        assert!((0..1000).all(|_| budget.withdraw(now).is_ok()));
+        assert!((0..1000).all(|_| pays(&mut budget, now)));
         budget.failed();
-        assert!(budget.withdraw(now).is_err(), "what was free is not saved");
+        assert!(budget.affords(now).is_err(), "what was free is not saved");
         (1..RECOVERED).for_each(|_| budget.succeeded());
-        assert!(budget.withdraw(now).is_err(), "the run starts over");
+        assert!(budget.affords(now).is_err(), "the run starts over");
     }
 
     proptest! {
@@ -126,7 +132,7 @@ mod tests {
                 if !repeats {
                     budget.deposit();
                     first += 1.0;
-                } else if budget.withdraw(now).is_ok() {
+                } else if pays(&mut budget, now) {
                     again += 1.0;
                 }
                 let floor = FLOOR_PER_SECOND * (now - start).as_secs_f64();
@@ -140,7 +146,7 @@ mod tests {
             let mut budget = Budget::new(start);
             (0..calm / 100).for_each(|_| budget.deposit());
             let later = start + Duration::from_millis(calm);
-            let at_once = (0..1000).take_while(|_| budget.withdraw(later).is_ok()).count();
+            let at_once = (0..1000).take_while(|_| pays(&mut budget, later)).count();
             prop_assert!(at_once <= 2, "{}", at_once);
         }
     }

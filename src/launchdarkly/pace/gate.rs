@@ -22,6 +22,9 @@ const OPENING: Duration = Duration::from_millis(100);
 /// Resets that differ by less are of the same window: clocks are read in milliseconds, and
 /// LaunchDarkly's machines may differ by some.
 const SAME_RESET: Duration = Duration::from_millis(100);
+/// How long a window that has begun is taken to be as the last one was, while no answer has told
+/// what it has. Ours: ten times what an answer takes.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// Longest wait after limits in a row that name no moment to come: a fifth of a window.
 const LONGEST_UNDATED: Duration = Duration::from_secs(2);
 
@@ -31,6 +34,9 @@ pub(super) struct Gate {
     /// The latest; it may be over.
     hold: Option<Hold>,
     window: Option<Window>,
+    /// The most that was known to remain in the window told of last. The next begins with no more
+    /// calls under way, until an answer tells what it has.
+    usual: Option<u64>,
     /// The last reset that has passed.
     opened: Option<Instant>,
     /// Limits met in a row that named no moment to come.
@@ -75,6 +81,7 @@ impl Gate {
             reset: now + told.until_reset,
             remaining: told.calls,
         });
+        self.remember(told);
         self.window = match (self.window, told) {
             (None, told) => told,
             // It may have been counted, and does not say.
@@ -88,6 +95,21 @@ impl Gate {
                 remaining: known.remaining.min(told.remaining),
                 ..known
             }),
+        };
+    }
+
+    fn remember(&mut self, told: Option<Window>) {
+        let Some(told) = told else {
+            return;
+        };
+        // The call itself was one of them.
+        let had = told.remaining.saturating_add(1);
+        let is_known = self
+            .window
+            .is_some_and(|known| told.reset <= known.reset + SAME_RESET);
+        self.usual = match self.usual {
+            Some(most) if is_known => Some(most.max(had)),
+            _ => Some(had),
         };
     }
 
@@ -138,10 +160,22 @@ impl Gate {
             return Some(hold.until);
         }
         let under_way = u64::try_from(under_way).unwrap_or(u64::MAX);
-        match self.window.filter(|window| now < window.reset) {
-            Some(window) if under_way >= window.remaining => Some(later(window.reset)),
+        match self.window {
+            Some(Window { reset, remaining }) if now < reset && under_way >= remaining => {
+                Some(later(reset))
+            }
+            Some(Window { reset, .. })
+                if (reset..reset + FIRST_ANSWER).contains(&now) && self.is_as_usual(under_way) =>
+            {
+                Some(reset + FIRST_ANSWER)
+            }
             _ => self.next.filter(|next| now < *next),
         }
+    }
+
+    /// Whether so many calls are all that a window was seen to have.
+    fn is_as_usual(&self, under_way: u64) -> bool {
+        self.usual.is_some_and(|usual| under_way >= usual)
     }
 
     /// A call starts at `now`. If it may have waited, the next does not follow at once: the first
@@ -263,9 +297,22 @@ mod tests {
         assert_eq!(gate.not_before(now, 3, 0.0), Some(now + SECOND));
         let half = Some(now + SECOND + SPREAD / 2);
         assert_eq!(gate.not_before(now, 3, 0.5), half);
-        assert_eq!(room(&gate, now + SECOND), 100);
+        assert_eq!(room(&gate, now + SECOND + FIRST_ANSWER), 100);
         gate.observe(now, &remaining(0, SECOND), 0.0);
         assert_eq!(gate.hold(now).unwrap().until, now + SECOND);
+    }
+
+    #[test]
+    fn a_window_begins_with_what_the_last_one_had_until_an_answer_tells() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        gate.observe(now, &remaining(19, SECOND), 0.0);
+        gate.observe(now, &remaining(3, SECOND), 0.0);
+        let next = now + SECOND;
+        assert_eq!(room(&gate, next), 20);
+        gate.observe(next + MOMENT, &remaining(49, 10 * SECOND), 0.0);
+        assert_eq!(room(&gate, next + MOMENT), 49);
+        // Nobody asked in the last window, or it does not answer: that says nothing of now.
+        assert_eq!(room(&gate, next + 20 * SECOND), 100);
     }
 
     #[test]

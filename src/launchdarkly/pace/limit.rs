@@ -17,7 +17,7 @@ use tokio::time::Instant;
 const START: f64 = 4.0;
 
 /// The limit of one account.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Limit {
     /// Fractional: between whole places, growth adds up.
     size: f64,
@@ -59,6 +59,11 @@ impl Limit {
         if under_way >= self.places() {
             self.filled = Some(now);
         }
+    }
+
+    /// A call is wanted at `now` for which no place is left.
+    pub(super) fn note_full(&mut self, now: Instant) {
+        self.filled = Some(now);
     }
 
     /// A call that began at `started` went well; it is still counted among those `under_way`. Only

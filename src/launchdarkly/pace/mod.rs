@@ -1,23 +1,31 @@
 //! Whether a call of an account may start now: what is learned from answers, as plain data.
 //!
-//! Four things must agree, and each is fed by every answer:
+//! These must agree, and each is fed by every answer:
 //!
-//! | | bounds | learns from |
-//! |---|---|---|
-//! | [`limit`] | calls under way | what succeeds while every place is taken, and what fails |
-//! | [`gate`] | the moment, and calls until a reset | `Retry-After`, `X-Ratelimit-*` |
-//! | [`breaker`] | whether to call at all | failures in a row |
-//! | [`budget`] | repeated attempts | first attempts, time, successes in a row |
+//! | | of | bounds | learns from |
+//! |---|---|---|---|
+//! | [`limit`] | account and environment | calls under way | what succeeds while every place is taken, and what fails |
+//! | [`crowd`] | account and environment | how many of these places one may take | who has calls under way |
+//! | [`gate`] | account | the moment, and calls until a reset | `Retry-After`, `X-Ratelimit-*` |
+//! | [`breaker`] | account and environment | whether to call at all | failures in a row |
+//! | [`budget`] | account | repeated attempts | first attempts, time, successes in a row |
+//! | [`size`] | account | members of a call | 413 |
+//!
+//! LaunchDarkly counts rates by account. But what hangs or fails is often one environment, or one
+//! segment. So trouble is first that of the segment, whose lane backs off; then that of its
+//! environment, if several of its segments fail together; and that of the account only if several
+//! environments do, or the answer says so: a 429, or no connection at all.
 //!
 //! What counts as what:
 //!
 //! | an answer | limit | gate | breaker | budget |
 //! |---|---|---|---|---|
-//! | served, or refused for good | grows, if it was used | by its headers | closes | one more in a row |
-//! | 429 | halves | by its headers | closes: the vendor works | its row ends |
-//! | 409 | nothing: the segment's matter, not the account's | by its headers | closes | nothing |
-//! | 5xx, 408, 425, time-out, no connection | halves | by its headers | one more in a row | its row ends |
-//! | to a question: a 429 | halves | by its headers | nothing | its row ends |
+//! | served, or refused for good | both grow, if they were used | by its headers | both close | one more in a row |
+//! | 429 | the account's halves | by its headers | both close: the vendor works | its row ends |
+//! | 409 | nothing: the segment's matter | by its headers | both close | nothing |
+//! | no connection | the account's halves | nothing | the account's: one more in a row | its row ends |
+//! | 5xx, 408, 425, time-out, broken off | the environment's halves | by its headers | both: one more in a row | its row ends |
+//! | to a question: a 429 | the account's halves | by its headers | nothing | its row ends |
 //! | to a question: anything else | nothing | by its headers | nothing | nothing |
 //!
 //! A question is held back by the gate alone, and by the operator's bound: someone waits for its
@@ -28,23 +36,43 @@
 
 mod breaker;
 mod budget;
+mod crowd;
+mod environment;
 mod gate;
 mod limit;
+mod line;
+mod size;
 
-use std::{num::NonZeroU16, time::Duration};
+use std::{cell::Cell, num::NonZeroU16, time::Duration};
 
 use tokio::time::Instant;
 
+pub(super) use self::line::{Ticket, Wish};
 use self::{
     breaker::{Breaker, Passage, Probe},
     budget::Budget,
+    crowd::Crowd,
+    environment::Environments,
     gate::Gate,
     limit::Limit,
+    line::{Line, Verdict},
+    size::Size,
 };
-use crate::domain::{Attempt, Trouble};
+use crate::domain::{Attempt, ClientSideId, SegmentId, Trouble};
+
+/// Places that an account has at least once it is known to have several environments: one that
+/// hangs must not have the only one.
+const LEAST_SHARED: usize = 2;
+
+/// What a call would change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) environment: ClientSideId,
+    pub(super) segment: SegmentId,
+}
 
 /// What one call taught.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Feedback {
     /// What was called.
     pub(super) errand: Errand,
@@ -59,10 +87,10 @@ pub(super) struct Feedback {
 }
 
 /// What a call is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Errand {
     /// To change a segment.
-    Delivery,
+    Delivery(Origin),
     /// To ask something. That it succeeds or fails proves nothing for deliveries, which go to
     /// another route; only a limit may be the account's.
     Question,
@@ -87,11 +115,11 @@ pub(super) struct Hold {
 /// Whether a call may start.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It may, and is counted from now on.
-    Go(Departure),
-    /// Ask again then, or when something was observed or has ended.
+    /// This one may, and is counted from now on.
+    Go(Ticket, Departure),
+    /// Ask again then, or when something was observed, has ended or is wanted.
     Wait(Instant),
-    /// Ask again when something was observed or has ended.
+    /// Ask again when something was observed, has ended or is wanted.
     Full,
 }
 
@@ -99,132 +127,222 @@ pub(super) enum Admission {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "what is not given back counts for ever"]
 pub(super) struct Departure {
-    probe: Option<Probe>,
+    /// None for a question.
+    origin: Option<Origin>,
+    of_account: Option<Probe>,
+    of_environment: Option<Probe>,
 }
 
 /// The pace of one account.
 #[derive(Debug)]
 pub(super) struct Pace {
+    line: Line,
     limit: Limit,
     gate: Gate,
-    breaker: Breaker,
+    breaker: Breaker<ClientSideId>,
     budget: Budget,
-    under_way: usize,
+    size: Size,
+    crowd: Crowd<ClientSideId>,
+    environments: Environments,
+    /// Questions under way.
+    questions: usize,
 }
 
 impl Pace {
     /// Starts with nothing known, for at most this many calls under way.
     pub(super) fn new(most: NonZeroU16, now: Instant) -> Self {
         Self {
+            line: Line::default(),
             limit: Limit::new(most),
             gate: Gate::default(),
             breaker: Breaker::new(),
             budget: Budget::new(now),
-            under_way: 0,
+            size: Size::default(),
+            crowd: Crowd::new(),
+            environments: Environments::new(most),
+            questions: 0,
         }
     }
 
-    /// Pays for a repeated attempt, or tells when to ask again.
-    pub(super) fn afford(&mut self, now: Instant) -> Result<(), Instant> {
-        self.budget.withdraw(now)
-    }
-
-    /// A repeated attempt that was paid for is not made.
-    pub(super) fn refund(&mut self) {
-        self.budget.refund();
-    }
-
-    /// Lets a delivery start at `now`, or not; a repeated attempt has been
-    /// [afforded](Self::afford) before. `unit` is drawn from `0.0..1.0`.
-    pub(super) fn admit(&mut self, now: Instant, attempt: Attempt, unit: f64) -> Admission {
-        if let Some(not_yet) = self.outer_bounds(now, unit) {
-            return not_yet;
+    /// Somebody begins to wait for a call.
+    pub(super) fn enter(&mut self, wish: Wish, now: Instant) -> Ticket {
+        if let Wish::Delivery(
+            Origin {
+                environment,
+                segment,
+            },
+            _,
+        ) = &wish
+        {
+            self.crowd.wants(environment, now);
+            self.environments.wants(environment, segment, now);
         }
-        // Last, since a probe that passes must leave.
-        let probe = match self.breaker.pass(now) {
-            Passage::Free if self.under_way >= self.limit.places() => return Admission::Full,
-            Passage::Free => None,
-            // Whatever places stragglers and questions have taken.
-            Passage::AsProbe(probe) => Some(probe),
-            Passage::NotBefore(at) => return Admission::Wait(at),
-            Passage::AfterProbe => return Admission::Full,
+        self.line.enter(wish)
+    }
+
+    /// Somebody waits no longer; nothing was taken yet.
+    pub(super) fn withdraw(&mut self, ticket: Ticket) {
+        self.line.withdraw(ticket);
+    }
+
+    /// Lets the next of those who wait start at `now`, or tells when to ask again. `unit` is drawn
+    /// from `0.0..1.0`.
+    pub(super) fn admit(&mut self, now: Instant, unit: f64) -> Admission {
+        if self.line.is_empty() {
+            return Admission::Full;
+        }
+        if let Some(at) = self.gate.not_before(now, self.under_way(), unit) {
+            return Admission::Wait(at);
+        }
+        if self.under_way() >= usize::from(self.limit.most()) {
+            self.limit.note_use(now, self.under_way());
+            return Admission::Full;
+        }
+        if let Some(ticket) = self.line.next_question() {
+            self.questions += 1;
+            self.note_departure(now, unit);
+            let departure = Departure {
+                origin: None,
+                of_account: None,
+                of_environment: None,
+            };
+            return Admission::Go(ticket, departure);
+        }
+        self.admit_delivery(now, unit)
+    }
+
+    fn admit_delivery(&mut self, now: Instant, unit: f64) -> Admission {
+        let afforded = self.budget.affords(now);
+        let obstacles = Obstacles::default();
+        let Self {
+            line,
+            limit,
+            breaker,
+            crowd,
+            environments,
+            ..
+        } = self;
+        let places = places(limit, crowd, self.questions);
+        let account = breaker.passage(now);
+        let chosen = line.choose(|environment, segment, attempt| {
+            if !obstacles.pass(account) {
+                return Verdict::NotThisLine;
+            }
+            if account == Passage::Free && !crowd.has_room(environment, places, now) {
+                obstacles.full.set(true);
+                return Verdict::NotThisLine;
+            }
+            if attempt == Attempt::Again && !obstacles.pay(afforded) {
+                return Verdict::NotThisLine;
+            }
+            environments.may_depart(environment, segment, now, &obstacles)
+        });
+        if obstacles.full.get() {
+            self.limit.note_full(now);
+        }
+        match chosen {
+            Some((ticket, origin, attempt)) => {
+                Admission::Go(ticket, self.depart(origin, attempt, now, unit))
+            }
+            None => obstacles.admission(),
+        }
+    }
+
+    fn depart(&mut self, origin: Origin, attempt: Attempt, now: Instant, unit: f64) -> Departure {
+        match attempt {
+            Attempt::First => self.budget.deposit(),
+            Attempt::Again => self.budget.withdraw(),
+        }
+        self.crowd.departs(&origin.environment, now);
+        let departure = Departure {
+            of_account: self.breaker.depart(now, unit),
+            of_environment: self.environments.depart(&origin, now, unit),
+            origin: Some(origin),
         };
-        if attempt == Attempt::First {
-            self.budget.deposit();
-        }
-        Admission::Go(self.depart(now, probe, unit))
+        self.note_departure(now, unit);
+        departure
     }
 
-    /// Lets a question start at `now`, or not. `unit` is drawn from `0.0..1.0`.
-    pub(super) fn admit_question(&mut self, now: Instant, unit: f64) -> Admission {
-        match self.outer_bounds(now, unit) {
-            Some(not_yet) => not_yet,
-            None => Admission::Go(self.depart(now, None, unit)),
-        }
-    }
-
-    /// What no call may pass, whatever it is for.
-    fn outer_bounds(&self, now: Instant, unit: f64) -> Option<Admission> {
-        if let Some(at) = self.gate.not_before(now, self.under_way, unit) {
-            return Some(Admission::Wait(at));
-        }
-        let full = self.under_way >= usize::from(self.limit.most());
-        full.then_some(Admission::Full)
-    }
-
-    fn depart(&mut self, now: Instant, probe: Option<Probe>, unit: f64) -> Departure {
-        self.under_way += 1;
-        self.limit.note_use(now, self.under_way);
+    fn note_departure(&mut self, now: Instant, unit: f64) {
+        self.limit.note_use(now, self.under_way());
         self.gate.departs(now, self.limit.most(), unit);
-        Departure { probe }
+    }
+
+    /// Calls under way, whatever they are for.
+    fn under_way(&self) -> usize {
+        self.crowd.under_way() + self.questions
     }
 
     /// A call has ended, or was never made. What it taught is [observed](Self::observe) before:
     /// a probe that is gone without a lesson gives its place to the next at once.
     pub(super) fn leave(&mut self, departure: &Departure) {
-        self.under_way -= 1;
-        if let Some(probe) = departure.probe {
+        let Some(origin) = &departure.origin else {
+            self.questions -= 1;
+            return;
+        };
+        self.crowd.returns(&origin.environment);
+        if let Some(probe) = departure.of_account {
             self.breaker.ended(probe);
         }
+        self.environments.leave(origin, departure.of_environment);
     }
 
     /// Whether a call of no urgency could be made at `now` without taking what a delivery may
     /// need: nothing holds calls back, and more remain than are under way.
-    pub(super) fn is_at_ease(&self, now: Instant) -> bool {
-        self.hold(now).is_none() && self.gate.not_before(now, self.under_way + 1, 0.0).is_none()
+    pub(super) fn is_at_ease(&self, environment: &ClientSideId, now: Instant) -> bool {
+        let spare = self.gate.not_before(now, self.under_way() + 1, 0.0);
+        self.hold(environment, now).is_none() && spare.is_none()
     }
 
     /// Learns from a call that ended at `now`; `unit` is drawn from `0.0..1.0`.
     pub(super) fn observe(&mut self, now: Instant, feedback: &Feedback, unit: f64) {
         self.gate.observe(now, feedback, unit);
-        let started = feedback.started;
-        match (feedback.trouble, feedback.errand) {
-            (Some(Trouble::RateLimited), _) => self.limit.failed(started, now),
-            (_, Errand::Question) | (Some(Trouble::Conflict), _) => {}
-            (None, Errand::Delivery) => self.limit.succeeded(started, now, self.under_way),
-            (Some(_), Errand::Delivery) => self.limit.failed(started, now),
-        }
-        match (feedback.trouble, feedback.errand) {
-            (Some(Trouble::RateLimited), _) => self.budget.failed(),
-            (_, Errand::Question) | (Some(Trouble::Conflict), _) => {}
-            (None, Errand::Delivery) => self.budget.succeeded(),
-            (Some(_), Errand::Delivery) => self.budget.failed(),
-        }
-        match (feedback.trouble, feedback.errand) {
-            (_, Errand::Question) => {}
-            (
-                None | Some(Trouble::RateLimited | Trouble::Conflict | Trouble::Unconfirmed(_)),
-                Errand::Delivery,
-            ) => self.breaker.succeeded(now),
-            (
-                Some(trouble @ (Trouble::Status(_) | Trouble::TimedOut | Trouble::Connection)),
-                Errand::Delivery,
-            ) => self.breaker.failed(started, now, trouble, unit),
+        match &feedback.errand {
+            Errand::Question => {
+                if feedback.trouble == Some(Trouble::RateLimited) {
+                    self.limit.failed(feedback.started, now);
+                    self.budget.failed();
+                }
+            }
+            Errand::Delivery(origin) => self.observe_delivery(origin, now, feedback, unit),
         }
     }
 
-    /// What holds calls back at `now`, whatever is under way.
-    pub(super) fn hold(&self, now: Instant) -> Option<Hold> {
+    fn observe_delivery(&mut self, origin: &Origin, now: Instant, feedback: &Feedback, unit: f64) {
+        let (started, under_way) = (feedback.started, self.under_way());
+        let of = &origin.environment;
+        match feedback.trouble {
+            None => {
+                self.limit.succeeded(started, now, under_way);
+                self.breaker.succeeded(now);
+                self.budget.succeeded();
+            }
+            Some(Trouble::Conflict) => self.breaker.succeeded(now),
+            Some(Trouble::RateLimited) => {
+                self.limit.failed(started, now);
+                self.breaker.succeeded(now);
+                self.budget.failed();
+            }
+            Some(trouble) => {
+                if trouble == Trouble::Connection {
+                    self.limit.failed(started, now);
+                }
+                self.breaker.failed(of, started, now, trouble, unit);
+                self.budget.failed();
+            }
+        }
+        self.environments.observe(origin, now, feedback, unit);
+    }
+
+    /// What holds calls of an environment back at `now`, whatever is under way.
+    pub(super) fn hold(&self, environment: &ClientSideId, now: Instant) -> Option<Hold> {
+        let own = self.environments.hold(environment, now);
+        let holds = [self.hold_of_account(now), own];
+        holds.into_iter().flatten().max_by_key(|hold| hold.until)
+    }
+
+    /// What holds all calls back at `now`.
+    pub(super) fn hold_of_account(&self, now: Instant) -> Option<Hold> {
         let holds = [self.told_to_wait(now), self.breaker.hold(now)];
         holds.into_iter().flatten().max_by_key(|hold| hold.until)
     }
@@ -234,9 +352,83 @@ impl Pace {
         self.gate.hold(now)
     }
 
+    /// Most members to put into a call at `now`, if a limit is known.
+    pub(super) fn most_members(&mut self, now: Instant) -> Option<usize> {
+        self.size.limit(now)
+    }
+
+    /// No more than so many members seem to fit into a call.
+    pub(super) fn learn_most_members(&mut self, members: usize, now: Instant) {
+        if self.size.learn(members, now) {
+            tracing::info!(
+                members,
+                "a call was too large: calls of the account get smaller"
+            );
+        }
+    }
+
     /// Takes over a hold from another pace, which turned out to be the same account's.
     pub(super) fn inherit(&mut self, hold: Hold) {
         self.gate.hold_until(hold.until, hold.trouble);
+    }
+}
+
+/// How many places deliveries may take of those that an account has.
+fn places(limit: &Limit, crowd: &Crowd<ClientSideId>, questions: usize) -> usize {
+    let most = usize::from(limit.most());
+    let least = if crowd.size() > 1 { LEAST_SHARED } else { 1 };
+    let places = limit.places().max(least.min(most));
+    // Whatever questions have taken.
+    places.min(most.saturating_sub(questions))
+}
+
+/// What has kept those who wait from leaving, as they are looked at.
+#[derive(Debug, Default)]
+struct Obstacles {
+    /// When to look again.
+    wake: Cell<Option<Instant>>,
+    /// Whether places were wanting.
+    full: Cell<bool>,
+}
+
+impl Obstacles {
+    /// Whether a breaker lets a call pass.
+    fn pass(&self, passage: Passage) -> bool {
+        match passage {
+            Passage::Free | Passage::AsProbe => true,
+            Passage::AfterProbe => false,
+            Passage::NotBefore(at) => {
+                self.look_again(at);
+                false
+            }
+        }
+    }
+
+    /// Whether a repeated attempt can be paid for.
+    fn pay(&self, afforded: Result<(), Instant>) -> bool {
+        if let Err(at) = afforded {
+            self.look_again(at);
+        }
+        afforded.is_ok()
+    }
+
+    fn look_again(&self, at: Instant) {
+        let earliest = self.wake.get().map_or(at, |known| known.min(at));
+        self.wake.set(Some(earliest));
+    }
+
+    fn admission(&self) -> Admission {
+        self.wake.get().map_or(Admission::Full, Admission::Wait)
+    }
+}
+
+#[cfg(test)]
+impl Origin {
+    pub(super) fn of(environment: &str, segment: &str) -> Self {
+        Self {
+            environment: ClientSideId::new(environment.to_owned()),
+            segment: SegmentId::new(segment).unwrap(),
+        }
     }
 }
 
@@ -245,11 +437,19 @@ impl Feedback {
     /// A delivery that was made.
     pub(super) fn success(started: Instant) -> Self {
         Self {
-            errand: Errand::Delivery,
+            errand: Errand::Delivery(Origin::of("env", "vip")),
             started,
             trouble: None,
             wait: None,
             remaining: None,
+        }
+    }
+
+    /// What a call of another origin taught.
+    pub(super) fn of(self, origin: &Origin) -> Self {
+        Self {
+            errand: Errand::Delivery(origin.clone()),
+            ..self
         }
     }
 

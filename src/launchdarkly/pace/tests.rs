@@ -9,17 +9,59 @@ fn pace(most: u16, now: Instant) -> Pace {
     Pace::new(NonZeroU16::new(most).unwrap(), now)
 }
 
-fn admitted(pace: &mut Pace, now: Instant) -> Departure {
-    match pace.admit(now, Attempt::First, 0.0) {
-        Admission::Go(departure) => departure,
+/// What one hears who comes now, and does not wait.
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Go(Departure),
+    Wait(Instant),
+    Full,
+}
+
+fn ask(pace: &mut Pace, now: Instant, wish: Wish) -> Answer {
+    let ticket = pace.enter(wish, now);
+    let answer = match pace.admit(now, 0.0) {
+        Admission::Go(_, departure) => return Answer::Go(departure),
+        Admission::Wait(at) => Answer::Wait(at),
+        Admission::Full => Answer::Full,
+    };
+    pace.withdraw(ticket);
+    answer
+}
+
+fn vip() -> Origin {
+    Origin::of("env", "vip")
+}
+
+fn admit(pace: &mut Pace, now: Instant, attempt: Attempt) -> Answer {
+    ask(pace, now, Wish::Delivery(vip(), attempt))
+}
+
+fn granted(answer: Answer) -> Departure {
+    match answer {
+        Answer::Go(departure) => departure,
         other => panic!("{other:?}"),
     }
 }
 
+fn admitted(pace: &mut Pace, now: Instant) -> Departure {
+    granted(admit(pace, now, Attempt::First))
+}
+
+/// Two segments of one environment fail in turns, so many times in all.
 fn fail(pace: &mut Pace, now: Instant, times: u32) {
-    for _ in 0..times {
-        pace.observe(now, &Feedback::failure(now, DOWN), 0.0);
+    for n in 0..times {
+        let of = Origin::of("env", if n % 2 == 0 { "vip" } else { "gold" });
+        pace.observe(now, &Feedback::failure(now, DOWN).of(&of), 0.0);
     }
+}
+
+fn held(pace: &Pace, now: Instant) -> Option<Hold> {
+    pace.hold(&vip().environment, now)
+}
+
+fn places_of(pace: &Pace) -> usize {
+    let own = pace.environments.places(&vip().environment);
+    own.min(pace.limit.places())
 }
 
 #[test]
@@ -28,7 +70,7 @@ fn places_are_taken_by_calls_under_way_and_given_back() {
     let mut pace = pace(2, now);
     let first = admitted(&mut pace, now);
     let _second = admitted(&mut pace, now);
-    assert_eq!(pace.admit(now, Attempt::First, 0.0), Admission::Full);
+    assert_eq!(admit(&mut pace, now, Attempt::First), Answer::Full);
     pace.leave(&first);
     let _third = admitted(&mut pace, now);
 }
@@ -42,7 +84,7 @@ fn an_account_that_was_left_one_place_grows_again() {
         let feedback = Feedback::failure(now, Trouble::TimedOut);
         pace.observe(now, &feedback, 0.5);
     }
-    assert_eq!(pace.limit.places(), 1);
+    assert_eq!(places_of(&pace), 1);
     for _ in 0..20 {
         let departure = admitted(&mut pace, now);
         // The call itself is made a little later than it is let go.
@@ -51,7 +93,7 @@ fn an_account_that_was_left_one_place_grows_again() {
         pace.observe(now, &Feedback::success(started), 0.5);
         pace.leave(&departure);
     }
-    assert!(pace.limit.places() > 1, "{pace:?}");
+    assert!(places_of(&pace) > 1, "{pace:?}");
 }
 
 #[test]
@@ -62,12 +104,12 @@ fn a_conflict_is_neither_a_failure_nor_a_sign_of_room() {
         fail(&mut pace, now, 7);
         pace.observe(now, &Feedback::failure(now, trouble), 0.0);
         fail(&mut pace, now, 7);
-        assert_eq!(pace.hold(now), None, "{trouble:?} ends a run of failures");
+        assert_eq!(held(&pace, now), None, "{trouble:?} ends a run of failures");
     }
-    let places = pace.limit.places();
+    let places = places_of(&pace);
     let _taken: Vec<_> = (0..places).map(|_| admitted(&mut pace, now)).collect();
     pace.observe(now, &Feedback::failure(now, Trouble::Conflict), 0.0);
-    assert_eq!(pace.limit.places(), places);
+    assert_eq!(places_of(&pace), places);
 }
 
 #[test]
@@ -75,19 +117,20 @@ fn an_open_breaker_is_told_as_a_hold_and_lets_one_probe_pass() {
     let now = Instant::now();
     let mut pace = pace(8, now);
     fail(&mut pace, now, 8);
-    let hold = pace.hold(now).unwrap();
+    let hold = held(&pace, now).unwrap();
     assert_eq!(hold.trouble, DOWN);
     assert_eq!(pace.told_to_wait(now), None);
     assert_eq!(
-        pace.admit(now, Attempt::First, 0.0),
-        Admission::Wait(hold.until)
+        admit(&mut pace, now, Attempt::First),
+        Answer::Wait(hold.until)
     );
     let probe = admitted(&mut pace, hold.until);
-    assert_eq!(pace.admit(hold.until, Attempt::First, 0.0), Admission::Full);
+    let other = admit(&mut pace, hold.until, Attempt::First);
+    assert!(matches!(other, Answer::Wait(at) if at > hold.until));
     pace.leave(&probe);
     let _other = admitted(&mut pace, hold.until);
     pace.observe(hold.until, &Feedback::success(hold.until), 0.0);
-    assert_eq!(pace.hold(hold.until), None);
+    assert_eq!(held(&pace, hold.until), None);
 }
 
 #[test]
@@ -96,27 +139,22 @@ fn an_open_breaker_lets_questions_pass_and_they_hold_up_no_probe() {
     let mut pace = pace(4, now);
     let _straggler = admitted(&mut pace, now);
     fail(&mut pace, now, 8);
-    let due = pace.hold(now).unwrap().until;
-    assert_eq!(pace.limit.places(), 1);
+    let due = held(&pace, now).unwrap().until;
+    assert_eq!(places_of(&pace), 1);
     let mut questions = Vec::new();
     for _ in 0..2 {
-        match pace.admit_question(now, 0.0) {
-            Admission::Go(departure) => questions.push(departure),
-            other => panic!("{other:?}"),
-        }
+        let departure = granted(ask(&mut pace, now, Wish::Question));
+        questions.push(departure);
     }
     let probe = admitted(&mut pace, due);
     assert_eq!(
-        pace.admit_question(due, 0.0),
-        Admission::Full,
+        ask(&mut pace, due, Wish::Question),
+        Answer::Full,
         "the operator's bound"
     );
     questions.iter().for_each(|question| pace.leave(question));
-    assert_eq!(
-        pace.admit(due, Attempt::First, 0.0),
-        Admission::Full,
-        "one probe"
-    );
+    let other = admit(&mut pace, due, Attempt::First);
+    assert!(matches!(other, Answer::Wait(at) if at > due), "one probe");
     pace.leave(&probe);
 }
 
@@ -125,18 +163,19 @@ fn a_question_waits_as_long_as_the_account_was_told_to_and_is_no_first_attempt()
     let now = Instant::now();
     let mut pace = pace(8, now);
     for _ in 0..5 {
-        match pace.admit_question(now, 0.0) {
-            Admission::Go(departure) => pace.leave(&departure),
-            other => panic!("{other:?}"),
-        }
+        let departure = granted(ask(&mut pace, now, Wish::Question));
+        pace.leave(&departure);
     }
-    assert!(pace.afford(now).is_err());
+    assert!(pace.budget.affords(now).is_err());
     let hold = Hold {
         until: now + SECOND,
         trouble: Trouble::RateLimited,
     };
     pace.inherit(hold);
-    assert_eq!(pace.admit_question(now, 0.0), Admission::Wait(hold.until));
+    assert_eq!(
+        ask(&mut pace, now, Wish::Question),
+        Answer::Wait(hold.until)
+    );
 }
 
 #[test]
@@ -151,16 +190,16 @@ fn a_run_of_deliveries_makes_repeats_free_and_a_limit_ends_it() {
         (0..times).for_each(|_| pace.observe(now, &success, 0.0));
     };
     answers(&mut pace, Errand::Question, 16);
-    assert!(pace.afford(now).is_err());
+    assert!(pace.budget.affords(now).is_err());
     for (trouble, ends) in [
         (Trouble::Conflict, false),
         (Trouble::RateLimited, true),
         (DOWN, true),
     ] {
-        answers(&mut pace, Errand::Delivery, 16);
-        assert!(pace.afford(now).is_ok());
+        answers(&mut pace, Errand::Delivery(vip()), 16);
+        assert!(pace.budget.affords(now).is_ok());
         pace.observe(now, &Feedback::failure(now, trouble), 0.0);
-        assert_eq!(pace.afford(now).is_err(), ends, "{trouble:?}");
+        assert_eq!(pace.budget.affords(now).is_err(), ends, "{trouble:?}");
     }
 }
 
@@ -174,7 +213,7 @@ fn an_answered_question_says_nothing_about_deliveries() {
         ..Feedback::success(now)
     };
     pace.observe(now, &question, 0.0);
-    assert!(pace.hold(now).is_some());
+    assert!(held(&pace, now).is_some());
 }
 
 #[test]
@@ -187,37 +226,42 @@ fn a_question_that_fails_says_nothing_about_deliveries_unless_the_account_is_lim
     {
         let now = Instant::now();
         let mut pace = pace(8, now);
-        let places = pace.limit.places();
+        let places = places_of(&pace);
         let question = Feedback {
             errand: Errand::Question,
             ..Feedback::failure(now, trouble)
         };
         (0..20).for_each(|_| pace.observe(now, &question, 0.0));
-        assert_eq!(pace.hold(now), None, "{trouble:?}");
-        assert_eq!(pace.limit.places() < places, lowers, "{trouble:?}");
+        assert_eq!(held(&pace, now), None, "{trouble:?}");
+        assert_eq!(places_of(&pace) < places, lowers, "{trouble:?}");
     }
 }
 
 #[test]
-fn only_first_attempts_pay_into_the_budget() {
+fn five_first_attempts_pay_for_one_repeated() {
     let now = Instant::now();
     let mut pace = pace(8, now);
-    for attempt in [Attempt::Again, Attempt::First] {
-        for _ in 0..5 {
-            match pace.admit(now, attempt, 0.0) {
-                Admission::Go(departure) => pace.leave(&departure),
-                other => panic!("{other:?}"),
-            }
-        }
-        assert_eq!(pace.afford(now).is_ok(), attempt == Attempt::First);
+    for _ in 0..5 {
+        assert!(matches!(
+            admit(&mut pace, now, Attempt::Again),
+            Answer::Wait(_)
+        ));
+        let departure = admitted(&mut pace, now);
+        pace.leave(&departure);
     }
+    let departure = granted(admit(&mut pace, now, Attempt::Again));
+    pace.leave(&departure);
+    assert!(matches!(
+        admit(&mut pace, now, Attempt::Again),
+        Answer::Wait(_)
+    ));
 }
 
 #[test]
 fn an_account_is_at_ease_if_nothing_holds_it_and_calls_are_left_over() {
     let now = Instant::now();
     let mut pace = pace(8, now);
-    assert!(pace.is_at_ease(now));
+    assert!(pace.is_at_ease(&vip().environment, now));
     let two_left = Feedback {
         remaining: Some(Remaining {
             calls: 2,
@@ -226,13 +270,13 @@ fn an_account_is_at_ease_if_nothing_holds_it_and_calls_are_left_over() {
         ..Feedback::success(now)
     };
     pace.observe(now, &two_left, 0.0);
-    assert!(pace.is_at_ease(now));
+    assert!(pace.is_at_ease(&vip().environment, now));
     let _taken = admitted(&mut pace, now);
-    assert!(!pace.is_at_ease(now));
+    assert!(!pace.is_at_ease(&vip().environment, now));
     let later = now + 2 * SECOND;
-    assert!(pace.is_at_ease(later));
+    assert!(pace.is_at_ease(&vip().environment, later));
     fail(&mut pace, later, 8);
-    assert!(!pace.is_at_ease(later));
+    assert!(!pace.is_at_ease(&vip().environment, later));
 }
 
 #[test]
@@ -245,6 +289,6 @@ fn an_inherited_hold_counts_if_it_is_the_later() {
             trouble: Trouble::RateLimited,
         };
         pace.inherit(hold);
-        assert_eq!(pace.hold(now).unwrap().until, now + SECOND * counts);
+        assert_eq!(held(&pace, now).unwrap().until, now + SECOND * counts);
     }
 }

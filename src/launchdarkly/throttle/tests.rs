@@ -28,10 +28,14 @@ fn told_to_wait(wait: Duration) -> Feedback {
     }
 }
 
+async fn ready(throttle: &Throttle, connection: &Connection) -> Slot {
+    let segment = SegmentId::new("vip").unwrap();
+    throttle.ready(connection, &segment, Attempt::First).await
+}
+
 /// Whether a call may start within a moment; it ends at once.
 async fn goes(throttle: &Throttle, connection: &Connection) -> bool {
-    let ready = throttle.ready(connection, Attempt::First);
-    timeout(MOMENT, ready).await.is_ok()
+    timeout(MOMENT, ready(throttle, connection)).await.is_ok()
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,7 +53,7 @@ async fn a_hold_is_reported_while_it_lasts_and_to_its_account_only() {
 #[tokio::test(start_paused = true)]
 async fn tokens_of_one_account_share_its_pace_once_both_are_known() {
     let (throttle, one, two) = (throttle(1), connection("one"), connection("two"));
-    let _place = throttle.ready(&one, Attempt::First).await;
+    let _place = ready(&throttle, &one).await;
     throttle.identify(&one, Some("acme"));
     assert!(goes(&throttle, &two).await);
     throttle.identify(&two, Some("acme"));
@@ -71,7 +75,7 @@ async fn accounts_of_other_names_or_instances_stay_apart() {
     throttle.identify(&one, Some("acme"));
     throttle.identify(&other, Some("umbrella"));
     throttle.identify(&elsewhere, Some("acme"));
-    let _place = throttle.ready(&one, Attempt::First).await;
+    let _place = ready(&throttle, &one).await;
     assert!(goes(&throttle, &other).await && goes(&throttle, &elsewhere).await);
 }
 
@@ -93,9 +97,9 @@ async fn the_later_hold_of_two_tokens_is_that_of_their_account() {
 async fn a_call_keeps_the_place_it_had_before_its_token_was_identified() {
     let (throttle, one, two) = (throttle(1), connection("one"), connection("two"));
     throttle.identify(&one, Some("acme"));
-    let place = throttle.ready(&two, Attempt::First).await;
+    let place = ready(&throttle, &two).await;
     throttle.identify(&two, Some("acme"));
-    let _new = throttle.ready(&two, Attempt::First).await;
+    let _new = ready(&throttle, &two).await;
     drop(place);
     assert!(!goes(&throttle, &one).await);
 }
@@ -104,7 +108,7 @@ async fn a_call_keeps_the_place_it_had_before_its_token_was_identified() {
 async fn a_token_is_asked_about_until_its_account_is_known_once_a_minute_and_at_ease() {
     let (throttle, acme) = (throttle(8), connection("acme"));
     assert!(!throttle.asks_for_owner(&acme), "it has not been used");
-    drop(throttle.ready(&acme, Attempt::First).await);
+    drop(ready(&throttle, &acme).await);
     throttle.observe(&acme, &told_to_wait(HOLD));
     assert!(!throttle.asks_for_owner(&acme), "it has been told to wait");
     tokio::time::advance(2 * HOLD).await;
@@ -123,18 +127,18 @@ async fn what_is_known_of_a_token_is_not_forgotten_for_a_silent_answer() {
     throttle.identify(&one, Some("acme"));
     throttle.identify(&one, None);
     throttle.identify(&two, Some("acme"));
-    let _place = throttle.ready(&one, Attempt::First).await;
+    let _place = ready(&throttle, &one).await;
     assert!(!goes(&throttle, &two).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn idle_accounts_are_forgotten_but_none_that_is_busy_or_held() {
     let (throttle, busy, held) = (throttle(1), connection("busy"), connection("held"));
-    let _place = throttle.ready(&busy, Attempt::First).await;
+    let _place = ready(&throttle, &busy).await;
     throttle.observe(&held, &told_to_wait(HOLD));
     for n in 0..10 * SWEEP_ABOVE {
         let idle = connection(&n.to_string());
-        drop(throttle.ready(&idle, Attempt::First).await);
+        drop(ready(&throttle, &idle).await);
         throttle.identify(&idle, Some(&(n / 2).to_string()));
     }
     assert!(throttle.accounts().by_token.len() <= SWEEP_ABOVE + 1);

@@ -79,7 +79,7 @@ impl Edit {
         if parts.contains(&Part::Action) {
             edit.action = check::action(&destination.action, actions, "destination.action", noted);
         }
-        edit.check_connection(config, parts, noted);
+        edit.check_connection(config, parts, actions, noted);
         if parts.contains(&Part::FieldMappings) {
             let path = "destination.field_mappings";
             edit.mapping = check::mapping(destination.field_mappings, path, noted);
@@ -91,15 +91,14 @@ impl Edit {
         &mut self,
         config: pb::LaunchDarklyConfig,
         parts: &[Part],
+        actions: &[Action],
         noted: &mut Violations,
     ) {
         if parts.contains(&Part::AccessToken) {
-            let path = "destination.launch_darkly.access_token";
-            self.access_token = check::access_token(config.access_token, path, noted);
+            self.access_token = check::access_token(config.access_token, actions, noted);
         }
         if parts.contains(&Part::ClientSideId) {
-            let path = "destination.launch_darkly.client_side_id";
-            self.client_side_id = check::client_side_id(config.client_side_id, path, noted);
+            self.client_side_id = check::client_side_id(config.client_side_id, actions, noted);
         }
         if parts.contains(&Part::Instance) {
             let path = "destination.launch_darkly.instance";

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     domain::{
         CONTEXT_KEY_FIELD, Choice, ClientSideId, DestinationUid, DisplayName, Finding, Mapping,
-        Revision,
+        Pattern, Revision,
     },
     secret::AccessToken,
     server::check,
@@ -16,7 +16,12 @@ fn stored() -> Destination {
     let mapping = FieldMapping {
         field: CONTEXT_KEY_FIELD.into(),
         sources: ["user_id".to_owned(), "email".to_owned()].into(),
-        transforms: vec![Transform::Trim, Transform::Lowercase, Transform::Sha256Hex],
+        transforms: vec![
+            Transform::Nfc,
+            Transform::Trim,
+            Transform::Lowercase,
+            Transform::Sha256Hex,
+        ],
     };
     Destination {
         name: "organizations/acme/destinations/vip".parse().unwrap(),
@@ -83,8 +88,9 @@ fn an_action_goes_out_with_all_it_takes_to_draw_a_form() {
             display_name: "EU",
         }]),
         required: true,
-        pattern: "^x$".into(),
+        pattern: Some(Pattern::new("^x$")),
         max_length: 9,
+        remedy: |_| "write x".to_owned(),
         placeholder: "x",
         default_value: "y",
         help_uri: "https://example.org",

@@ -3,7 +3,7 @@ use prost::Message;
 
 use super::*;
 use crate::{
-    domain::{KeyError, RecordError},
+    domain::{KeyError, RecordError, Unseen},
     server::status::{Blame, Reason},
 };
 
@@ -39,9 +39,9 @@ fn numbering_starts_where_the_sender_says_and_then_counts() {
 #[test]
 fn batches_against_the_rules_are_refused_with_the_field() {
     for (batch, field) in [
-        (batch(None, 0), "batch.records"),
         (batch(None, 1001), "batch.records"),
         (batch(Some(0), 1), "batch.first_sequence"),
+        (batch(Some(0), 0), "batch.first_sequence"),
         (batch(Some(-5), 1), "batch.first_sequence"),
         (batch(Some(i64::MAX), 1), "batch.first_sequence"),
     ] {
@@ -50,6 +50,51 @@ fn batches_against_the_rules_are_refused_with_the_field() {
         };
         assert_eq!(violations[0].field, field);
     }
+}
+
+#[test]
+fn a_heartbeat_takes_no_number_and_begins_the_numbering_only_if_it_says_where() {
+    let mut silent = ledger();
+    assert_eq!(silent.admit(&batch(None, 0)), Ok(1));
+    assert_eq!(silent.admit(&batch(Some(501), 2)), Ok(501));
+    assert_eq!(silent.admit(&batch(None, 0)), Ok(503));
+    assert_eq!(silent.admit(&batch(Some(503), 0)), Ok(503));
+    assert_eq!(silent.admit(&batch(None, 1)), Ok(503));
+    assert_eq!((silent.unsettled(), silent.committed()), (3, 500));
+    let mut numbered = ledger();
+    assert_eq!(numbered.admit(&batch(Some(501), 0)), Ok(501));
+    assert!(numbered.is_settled() && numbered.has_room());
+    assert_eq!(numbered.admit(&batch(None, 1)), Ok(501));
+    assert_eq!(
+        numbered.admit(&batch(Some(501), 0)),
+        Err(Failure::SequenceMismatch {
+            expected: 502,
+            got: 501
+        })
+    );
+}
+
+#[test]
+fn heartbeats_are_answered_by_one_ack_once_the_numbers_have_begun() {
+    let mut ledger = ledger();
+    ledger.admit(&batch(None, 0)).unwrap();
+    assert!(!ledger.has_news());
+    ledger.admit(&batch(Some(501), 0)).unwrap();
+    ledger.admit(&batch(None, 0)).unwrap();
+    let answer = pb::Ack {
+        committed_sequence: 500,
+        results: vec![],
+        max_in_flight_records: None,
+    };
+    assert!(ledger.has_news());
+    assert_eq!(ledger.report(), Some(answer));
+    assert!(!ledger.has_news());
+    // Results are an answer too.
+    ledger.admit(&batch(None, 1)).unwrap();
+    ledger.admit(&batch(None, 0)).unwrap();
+    ledger.settle(501, None);
+    assert_eq!(ledger.report().unwrap().committed_sequence, 501);
+    assert_eq!(ledger.report(), None);
 }
 
 #[test]
@@ -93,10 +138,11 @@ fn the_largest_ack_is_one_that_clients_accept() {
     let sources: Vec<_> = (0..32).map(|n| format!("{n:0>256}")).collect();
     let missing = Failure::from(RecordError::IdentifierMissing {
         sources: sources.into(),
+        has_lookalike: true,
     });
     let invalid = Failure::from(RecordError::IdentifierInvalid {
         source_name: "x".repeat(256),
-        reason: KeyError::Control,
+        reason: KeyError::Unseen(Unseen::Invisible('\u{E0FFF}')),
     });
     let mut ledger = Ledger::new(1000, 10_000);
     ledger.admit(&batch(None, 1000)).unwrap();

@@ -17,6 +17,7 @@ fn table() -> Vec<(Failure, Code, &'static str)> {
     };
     let missing = RecordError::IdentifierMissing {
         sources: ["user_id".to_owned()].into(),
+        has_lookalike: false,
     };
     let invalid = RecordError::IdentifierInvalid {
         source_name: "user_id".into(),
@@ -216,6 +217,7 @@ fn what_varies_is_in_the_metadata() {
     assert_eq!(metadata(sequence)["expected_sequence"], "5");
     let missing = RecordError::IdentifierMissing {
         sources: ["user_id".to_owned(), "email".to_owned()].into(),
+        has_lookalike: false,
     };
     assert_eq!(metadata(missing.into())["sources"], "user_id,email");
     let gone = Failure::DestinationDeleted(name());

@@ -12,7 +12,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{SqliteStore, fault::Fault};
+use super::{SqliteStore, fault::Fault, lock::Lock};
 use crate::store::{
     keys::{KeyId, KeyRing},
     row::Row,
@@ -54,6 +54,12 @@ pub enum OpenProblem {
     /// No right to write.
     #[error("it cannot be written ({0}): give this user write access to it and its directory")]
     NotWritable(String),
+    /// Another server uses it; says which.
+    #[error(
+        "another server has it open ({0}), and one database file is for one server: end that one, \
+         or name another file"
+    )]
+    Served(String),
     /// Someone else is writing.
     #[error(
         "another process keeps it locked: end that process (another server, a backup, a shell), \
@@ -134,6 +140,7 @@ async fn open_file(
     busy_timeout: Duration,
 ) -> Result<SqliteStore, OpenProblem> {
     prepare(path)?;
+    let lock = Lock::take(path)?;
     let options = options(path, busy_timeout);
     let writer = pool(1).connect_with(options.clone()).await?;
     let mut connection = writer.acquire().await?;
@@ -144,6 +151,7 @@ async fn open_file(
         writer,
         readers: pool(READERS).connect_lazy_with(options),
         keys,
+        lock,
     })
 }
 
@@ -174,7 +182,7 @@ fn prepare(path: &Path) -> Result<(), OpenProblem> {
     Ok(())
 }
 
-fn writable() -> fs::OpenOptions {
+pub(super) fn writable() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]

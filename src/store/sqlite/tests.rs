@@ -1,4 +1,10 @@
-use std::{fmt, fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
@@ -7,6 +13,7 @@ use tempfile::TempDir;
 use super::{OpenError, OpenProblem, SqliteStore, open};
 use crate::{
     domain::{ClientSideId, Destination},
+    secret::AccessToken,
     store::{
         Error, KeyRing, Once, Store,
         keys::KeyId,
@@ -134,7 +141,8 @@ async fn the_files_are_for_their_owner_alone() {
     let store = disk.store().await;
     store.create(&destination("a"), None).await.unwrap();
     let files: Vec<_> = fs::read_dir(disk.0.path()).unwrap().collect();
-    assert_eq!(files.len(), 3, "{files:?}");
+    // The database, its log, the log's index, and the lock.
+    assert_eq!(files.len(), 4, "{files:?}");
     for file in files {
         let mode = file.unwrap().metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -224,6 +232,26 @@ async fn a_damaged_row_is_named_and_can_be_deleted() {
 }
 
 #[tokio::test]
+async fn what_was_stored_before_the_rules_grew_stricter_still_loads() {
+    let disk = Disk::new();
+    let store = disk.store().await;
+    let mut old = destination("a");
+    old.connection.access_token = AccessToken::new("sdk-1".into());
+    old.connection.client_side_id = ClientSideId::new("my-project".into());
+    store.create(&old, None).await.unwrap();
+    run_on_writer(
+        &store,
+        "UPDATE destinations SET display_name = char(8203), mapping = \
+         replace(mapping, 'user_id', 'user_id' || char(8203))",
+    )
+    .await;
+    let found = store.get(&old.name).await.unwrap().unwrap();
+    assert_eq!(found.connection, old.connection);
+    assert_eq!(found.display_name.as_str(), "\u{200B}");
+    assert_eq!(found.mapping.fields()[0].sources[0], "user_id\u{200B}");
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_hold_a_store_is_refused_and_left_as_it_is() {
     let disk = Disk::new();
     fs::write(disk.path(), "just a note").unwrap();
@@ -260,6 +288,38 @@ async fn only_sqlite_files_are_addresses() {
         let error = SqliteStore::open(address, keys).await.unwrap_err();
         assert_eq!(error.problem, OpenProblem::Address, "{address}");
     }
+}
+
+#[tokio::test]
+async fn a_second_server_is_refused_by_whatever_path_and_told_who_has_it() {
+    let disk = Disk::new();
+    let first = disk.store().await;
+    let link = disk.0.path().join("link.db");
+    std::os::unix::fs::symlink(disk.path(), &link).unwrap();
+    let detour = disk
+        .0
+        .path()
+        .join("..")
+        .join(disk.0.path().file_name().unwrap());
+    let paths = [disk.path(), link, detour.join("connector.db")];
+    let refused = async |path: &Path| {
+        let address = format!("sqlite:{}", path.display());
+        let second = SqliteStore::open(&address, OLD_KEY.parse().unwrap()).await;
+        second.unwrap_err().to_string()
+    };
+    for path in &paths {
+        let error = refused(path).await;
+        let process = format!("process {}", std::process::id());
+        assert!(error.contains(&process), "{error}");
+        assert!(!error.contains("serving on"), "{error}");
+    }
+    first.serving_at("127.0.0.1:50051".parse().unwrap());
+    let error = refused(&paths[0]).await;
+    assert!(error.contains("serving on 127.0.0.1:50051"), "{error}");
+    // The next one may have it as soon as this one is done with it, or gone.
+    first.close().await;
+    drop(disk.store().await);
+    disk.store().await;
 }
 
 #[tokio::test]

@@ -112,7 +112,7 @@ impl Process {
         self.end()
     }
 
-    fn signal(&self, signal: &str) -> ExitStatus {
+    pub(crate) fn signal(&self, signal: &str) -> ExitStatus {
         let kill = format!("kill -{signal} {}", self.id());
         Command::new("sh").args(["-c", &kill]).status().unwrap()
     }
@@ -225,14 +225,21 @@ pub(crate) fn ask(address: &str, path: &str) -> Value {
     serde_json::from_str(&get(address, path)).unwrap()
 }
 
-/// Gets a page, by HTTP/1.0 so that the answer ends with the connection.
+/// Gets a page.
 pub(crate) fn get(address: &str, path: &str) -> String {
+    get_with(address, path, "").1
+}
+
+/// Gets a page with another header line; its head, and what follows. By HTTP/1.0, so that the
+/// answer ends with the connection.
+pub(crate) fn get_with(address: &str, path: &str, header: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{header}\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    body.to_owned()
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
 }
 
 /// The members of a segment in a sandbox's first environment, in order.

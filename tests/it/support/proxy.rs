@@ -5,7 +5,7 @@
 //! away: a call that was given up must not arrive later. What the other side sent before it
 //! closed is still delivered.
 
-use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, future, io, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -49,6 +49,7 @@ pub(crate) struct Toxics {
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     toxics: watch::Sender<Toxics>,
+    mutes: watch::Sender<()>,
     _accepts: AbortOnDropHandle<()>,
 }
 
@@ -71,6 +72,12 @@ impl Proxy {
         self.toxics.send_replace(toxics);
     }
 
+    /// Silences the connections that are there now: they stay open, and nothing passes on them any
+    /// more, not even their end. New ones are well.
+    pub(crate) fn mute(&self) {
+        self.mutes.send_replace(());
+    }
+
     async fn run(
         upstream: SocketAddr,
         draw: Option<impl FnMut() -> Toxics + Send + 'static>,
@@ -79,11 +86,13 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let toxics = watch::Sender::new(Toxics::default());
         let shared = toxics.subscribe();
+        let mutes = watch::Sender::new(());
         // Ends with the handle that the proxy holds.
-        let accepts = tokio::spawn(accept(listener, upstream, shared, draw));
+        let accepts = tokio::spawn(accept(listener, upstream, shared, mutes.clone(), draw));
         Self {
             address,
             toxics,
+            mutes,
             _accepts: AbortOnDropHandle::new(accepts),
         }
     }
@@ -93,6 +102,7 @@ async fn accept(
     listener: TcpListener,
     upstream: SocketAddr,
     shared: watch::Receiver<Toxics>,
+    mutes: watch::Sender<()>,
     mut draw: Option<impl FnMut() -> Toxics>,
 ) {
     // Dropped with this task, and its connections with it.
@@ -102,8 +112,10 @@ async fn accept(
             Some(draw) => watch::channel(draw()).1,
             None => shared.clone(),
         };
+        // Hears only of those that come from now on.
+        let mute = mutes.subscribe();
         // A connection that fails has ended, as its two sides see.
-        connections.spawn(async move { connect(caller, upstream, toxics).await.ok() });
+        connections.spawn(async move { connect(caller, upstream, toxics, mute).await.ok() });
         while connections.try_join_next().is_some() {}
     }
 }
@@ -112,11 +124,12 @@ async fn connect(
     caller: TcpStream,
     upstream: SocketAddr,
     toxics: watch::Receiver<Toxics>,
+    mute: watch::Receiver<()>,
 ) -> io::Result<()> {
     let upstream = TcpStream::connect(upstream).await?;
     caller.set_nodelay(true)?;
     upstream.set_nodelay(true)?;
-    carry(caller, upstream, toxics).await
+    carry(caller, upstream, toxics, mute).await
 }
 
 /// How a connection ends.
@@ -129,6 +142,7 @@ async fn carry(
     mut caller: TcpStream,
     mut upstream: TcpStream,
     toxics: watch::Receiver<Toxics>,
+    mut mute: watch::Receiver<()>,
 ) -> io::Result<()> {
     let end = {
         let (from_caller, to_caller) = caller.split();
@@ -136,8 +150,10 @@ async fn carry(
         let up = Pipe::new(&toxics, AtEnd::Discard);
         let down = Pipe::new(&toxics, AtEnd::Deliver);
         tokio::select! {
-            // A reset spares nothing; a caller who is gone needs no more answers.
+            // A mute connection does not end; a reset spares nothing; a caller who is gone needs no
+            // more answers.
             biased;
+            Ok(()) = mute.changed() => future::pending().await,
             () = reset(toxics.clone()) => End::Reset,
             _ = up.run(from_caller, to_upstream) => End::Closed,
             _ = down.run(from_upstream, to_caller) => End::Closed,

@@ -1,174 +1,299 @@
-//! CSV (RFC 4180), strictly: a broken quote is named with its place.
-//!
-//! Not the `csv` crate: it forgives a quote in the middle of a value and one that is never closed,
-//! and so would make one value of the rest of the file.
-
-use std::{collections::HashSet, io::BufRead};
+//! CSV with a header: records to rows.
 
 use super::{
-    BadInput, OPERATION, Settings,
-    lines::{Lines, MAX_ROW_BYTES},
+    BadInput, Reach, Settings,
+    columns::{Columns, OPERATION, Role, alike, listed, shown, trim},
+    findings::Findings,
     operation, record,
+    records::{Record, Records, Wanted},
+    text::Text,
+    values::Values,
 };
 use crate::{cli::send::window::Row, pb::identifier_record::Operation};
 
-pub(super) struct Reader<R> {
-    lines: Lines<R>,
-    header: Vec<String>,
+/// What may stand between values where nobody says.
+const DELIMITERS: &[char] = &[',', ';', '\t', '|'];
+
+pub(super) struct Reader<'a> {
+    records: Records<'a>,
+    /// The name of each column.
+    names: Vec<String>,
+    /// What each column is for.
+    roles: Vec<Role>,
+    /// Which ones matter.
+    wanted: Vec<bool>,
+    values: Values,
     operation: Operation,
 }
 
-impl<R: BufRead> Reader<R> {
+impl<'a> Reader<'a> {
     /// Reads and checks the header.
-    pub(super) fn open(mut lines: Lines<R>, settings: &Settings) -> Result<Self, BadInput> {
-        let names = values(&mut lines)?.map_or_else(Vec::new, |line| line.values);
-        let header: Vec<_> = names.iter().map(|name| name.trim().to_owned()).collect();
-        check_header(&header, &settings.mapped).map_err(|what| lines.wrong(None, what))?;
+    pub(super) fn open(mut text: Text<'a>, settings: &Settings) -> Result<Self, BadInput> {
+        let told = told_delimiter(text.peek(SEPARATOR.len() + 2));
+        let delimiter = delimiter(told, settings).map_err(|what| BadInput::rest(1, None, what))?;
+        let mut records = Records::new(text, delimiter);
+        if told.is_some() {
+            records.skip_line()?;
+        }
+        let first = records.next(Wanted::All).map_err(|wrong| BadInput {
+            reach: Reach::Rest,
+            ..wrong
+        })?;
+        let first = first.unwrap_or_default();
+        let header = Header::new(first.cells, settings, delimiter);
+        let wrong = |what| BadInput::rest(first.line.max(1), None, what);
+        let roles = header.roles().map_err(wrong)?;
+        let names = header.names.iter();
         Ok(Self {
-            lines,
-            header,
+            records,
+            wanted: roles.iter().copied().map(is_used).collect(),
+            roles,
+            names: names.map(|name| header.name(name).to_owned()).collect(),
+            values: Values::new(settings),
             operation: settings.operation,
         })
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Row>, BadInput> {
-        let Some(Values { line, values }) = values(&mut self.lines)? else {
-            return Ok(None);
-        };
-        let wrong = |what| BadInput {
-            line,
-            column: None,
-            what,
-        };
-        let (given, named) = (values.len(), self.header.len());
+    /// What a person should know before rows are sent.
+    pub(super) fn note(&self, settings: &Settings) -> Option<String> {
+        let has = |name: &&String| self.names.contains(name);
+        let missing: Vec<_> = settings
+            .mapped
+            .iter()
+            .take_while(|name| !has(name))
+            .cloned()
+            .collect();
+        let used = settings.mapped.get(missing.len())?;
+        (!missing.is_empty()).then(|| {
+            format!(
+                "the header has no column {}: the first identifier of each record is {}",
+                listed(&missing),
+                shown(used)
+            )
+        })
+    }
+
+    pub(super) fn next(&mut self, findings: &mut Findings) -> Result<Option<Row>, BadInput> {
+        while let Some(record) = self.records.next(Wanted::These(&self.wanted))? {
+            if self.is_header_again(&record)? {
+                findings.headers.note(record.line);
+                continue;
+            }
+            return self.row(record, findings).map(Some);
+        }
+        Ok(None)
+    }
+
+    fn row(&self, read: Record, findings: &mut Findings) -> Result<Row, BadInput> {
+        let line = read.line;
+        let wrong = |what| BadInput::row(line, None, what);
+        if read.marked {
+            return Err(wrong(
+                "a byte-order mark begins this line: the file seems to be joined of several".into(),
+            ));
+        }
+        let (given, named) = (read.count, self.names.len());
         if given != named {
             return Err(wrong(format!(
                 "{given} values, where the header names {named}"
             )));
         }
         let mut wanted = self.operation;
-        let mut identifiers = Vec::with_capacity(named);
-        for (name, value) in self.header.iter().zip(values) {
-            if name == OPERATION {
-                wanted = operation(&value, self.operation).map_err(wrong)?;
-            } else if !value.is_empty() {
-                identifiers.push((name.clone(), value));
+        let mut identifiers = Vec::new();
+        for ((role, name), value) in self.roles.iter().zip(&self.names).zip(read.cells) {
+            match role {
+                Role::Operation => {
+                    wanted = operation(name, &value, self.operation).map_err(wrong)?;
+                }
+                Role::Identifier => {
+                    let value = self.values.present(value, line, findings);
+                    identifiers.extend(value.map(|value| (name.clone(), value)));
+                }
+                Role::Unmapped | Role::Ignored => {}
             }
         }
-        Ok(Some(Row {
+        Ok(Row {
             line,
-            end: self.lines.bytes,
+            end: self.records.text.taken(),
             record: record(identifiers, wanted),
-        }))
+        })
     }
-}
 
-/// A header without a single mapped identifier would make every record fail: better said before.
-fn check_header(header: &[String], mapped: &[String]) -> Result<(), String> {
-    let identifiers: Vec<_> = header.iter().filter(|name| *name != OPERATION).collect();
-    if identifiers.is_empty() {
-        return Err("the first line must name the identifiers, such as user_id,email".into());
-    }
-    if header.iter().any(String::is_empty) {
-        return Err("the header has a column without a name".into());
-    }
-    let mut seen = HashSet::new();
-    if let Some(twice) = header.iter().find(|name| !seen.insert(*name)) {
-        return Err(format!("the header names {twice} twice"));
-    }
-    if !mapped.is_empty() && !mapped.iter().any(|name| seen.contains(name)) {
-        return Err(format!(
-            "the header names none of the mapped identifiers: it has {}, and mapped are {}",
-            header.join(", "),
-            mapped.join(", ")
-        ));
-    }
-    Ok(())
-}
-
-/// The values of one row, which may run over several lines, and the first of these.
-struct Values {
-    line: u64,
-    values: Vec<String>,
-}
-
-fn values(lines: &mut Lines<impl BufRead>) -> Result<Option<Values>, BadInput> {
-    let Some(text) = lines.next_filled()? else {
-        return Ok(None);
-    };
-    let line = lines.number;
-    let mut cursor = Cursor { text, at: 0 };
-    let mut values = Vec::new();
-    loop {
-        let value = match cursor.next_is('"') {
-            true => quoted(&mut cursor, lines)?,
-            false => plain(&mut cursor, lines)?,
-        };
-        values.push(value);
-        if !cursor.next_is(',') {
-            return Ok(Some(Values { line, values }));
+    /// Whether a record is the header once more, as in exports that were joined.
+    fn is_header_again(&self, record: &Record) -> Result<bool, BadInput> {
+        let names = || self.names.iter().zip(&self.wanted);
+        let is_name = |cell: &String| self.names.iter().any(|name| alike(name, cell));
+        let is_used = |cell: &String| names().any(|(name, used)| *used && alike(name, cell));
+        let filled = || record.cells.iter().filter(|cell| !trim(cell).is_empty());
+        let all_names = filled().count() > 1 && filled().all(is_name);
+        let mut wanted = record.cells.iter().zip(&self.wanted);
+        if !all_names && !wanted.any(|(cell, wanted)| *wanted && is_used(cell)) {
+            return Ok(false);
         }
-        cursor.at += 1;
-    }
-}
-
-fn plain(cursor: &mut Cursor, lines: &Lines<impl BufRead>) -> Result<String, BadInput> {
-    let rest = cursor.rest();
-    let value = rest[..rest.find(',').unwrap_or(rest.len())].to_owned();
-    if let Some(quote) = value.find('"') {
-        cursor.at += quote;
-        let what = "a quote inside a value; put the whole value in quotes, and double this one";
-        return Err(lines.wrong(cursor.column(), what));
-    }
-    cursor.at += value.len();
-    Ok(value)
-}
-
-fn quoted(cursor: &mut Cursor, lines: &mut Lines<impl BufRead>) -> Result<String, BadInput> {
-    let unclosed = lines.wrong(cursor.column(), "this quote is never closed");
-    cursor.at += 1;
-    let mut value = String::new();
-    loop {
-        let rest = cursor.rest();
-        let Some(quote) = rest.find('"') else {
-            value.push_str(rest);
-            value.push('\n');
-            match lines.next()? {
-                Some(text) if value.len() <= MAX_ROW_BYTES => *cursor = Cursor { text, at: 0 },
-                _ => return Err(unclosed),
-            }
-            continue;
-        };
-        value.push_str(&rest[..quote]);
-        cursor.at += quote + 1;
-        if !cursor.next_is('"') {
-            break;
+        let mut pairs = record.cells.iter().zip(names());
+        let as_before = pairs.all(|(cell, (name, used))| !used || alike(name, cell));
+        if as_before && record.count == self.names.len() {
+            return Ok(true);
         }
-        value.push('"');
-        cursor.at += 1;
+        // What follows has other columns, and must not be read by the names of the first.
+        Err(BadInput::rest(
+            record.line,
+            None,
+            "this looks like another header, with other columns: send the files one by one",
+        ))
     }
-    if cursor.rest().is_empty() || cursor.next_is(',') {
-        return Ok(value);
-    }
-    Err(lines.wrong(cursor.column(), "text after a closing quote"))
 }
 
-/// A place in a line.
-struct Cursor {
-    text: String,
-    at: usize,
+fn is_used(role: Role) -> bool {
+    matches!(role, Role::Identifier | Role::Operation)
 }
 
-impl Cursor {
-    fn rest(&self) -> &str {
-        &self.text[self.at..]
+/// How spreadsheets say the delimiter, in a line before the header.
+const SEPARATOR: &[u8] = b"sep=";
+
+fn told_delimiter(start: &[u8]) -> Option<u8> {
+    match start.strip_prefix(SEPARATOR)? {
+        [told, b'\r' | b'\n', ..] if told.is_ascii_punctuation() || *told == b'\t' => Some(*told),
+        _ => None,
+    }
+}
+
+fn delimiter(told: Option<u8>, settings: &Settings) -> Result<u8, String> {
+    match (told, settings.delimiter) {
+        (Some(told), Some(named)) if told != named => Err(format!(
+            "the file says that its delimiter is {}, and --delimiter says {}: leave that out",
+            show_delimiter(char::from(told)),
+            show_delimiter(char::from(named))
+        )),
+        (told, named) => Ok(told.or(named).unwrap_or(settings.usual_delimiter)),
+    }
+}
+
+fn show_delimiter(delimiter: char) -> String {
+    match delimiter {
+        '\t' => "tab".into(),
+        other => format!("'{}'", other.escape_debug()),
+    }
+}
+
+/// A header to check.
+struct Header {
+    names: Vec<String>,
+    columns: Columns,
+    delimiter: char,
+}
+
+impl Header {
+    fn new(names: Vec<String>, settings: &Settings, delimiter: u8) -> Self {
+        Self {
+            names,
+            columns: Columns::new(settings),
+            delimiter: char::from(delimiter),
+        }
     }
 
-    fn next_is(&self, letter: char) -> bool {
-        self.rest().starts_with(letter)
+    /// What each column is for.
+    fn roles(&self) -> Result<Vec<Role>, String> {
+        self.check_delimiter()?;
+        let roles = self.names.iter().map(|name| self.columns.role(name));
+        let roles = roles.collect::<Result<Vec<_>, _>>()?;
+        self.check_names(&roles)?;
+        self.check_operation(&roles)?;
+        Ok(roles)
     }
 
-    fn column(&self) -> Option<usize> {
-        Some(self.text[..self.at].chars().count() + 1)
+    /// The columns that matter. Blanks around a name mean nothing; where they may, that is refused.
+    fn used(&self, roles: &[Role]) -> Vec<(Role, String)> {
+        let columns = roles.iter().zip(&self.names);
+        let used = columns.filter(|(role, _)| is_used(**role));
+        used.map(|(role, name)| (*role, self.name(name).to_owned()))
+            .collect()
+    }
+
+    fn name<'n>(&self, name: &'n str) -> &'n str {
+        if self.columns.is_mapped(name) {
+            name
+        } else {
+            trim(name)
+        }
+    }
+
+    /// A header that was split at the wrong character names nothing that is known.
+    fn check_delimiter(&self) -> Result<(), String> {
+        let known = self.names.iter().any(|name| self.columns.is_mapped(name));
+        let one = self.names.len() == 1;
+        if known || !(one || self.columns.know_mapping()) {
+            return Ok(());
+        }
+        let count = |delimiter: char| {
+            let names = self.names.iter();
+            names
+                .map(|name| name.matches(delimiter).count())
+                .sum::<usize>()
+        };
+        let others = DELIMITERS.iter().filter(|other| **other != self.delimiter);
+        match others.max_by_key(|other| count(**other)) {
+            Some(other) if count(*other) > 0 => Err(format!(
+                "the values seem to be delimited by {other}, not by {}: say --delimiter {other}",
+                show_delimiter(self.delimiter),
+                other = show_delimiter(*other),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A header without a single mapped identifier would make every record fail: better said
+    /// before.
+    fn check_names(&self, roles: &[Role]) -> Result<(), String> {
+        let used = self.used(roles);
+        let identifiers: Vec<_> = used
+            .iter()
+            .filter(|(role, _)| *role == Role::Identifier)
+            .collect();
+        if identifiers.is_empty() {
+            return Err(self.no_identifier());
+        }
+        if used.iter().any(|(_, name)| name.is_empty()) {
+            return Err("the header has a column without a name".into());
+        }
+        let again = |at: &usize| used[..*at].iter().any(|(_, name)| *name == used[*at].1);
+        match (0..used.len()).find(again) {
+            Some(at) => Err(format!("the header names {} twice", shown(&used[at].1))),
+            None => Ok(()),
+        }
+    }
+
+    fn no_identifier(&self) -> String {
+        if self.columns.know_mapping() && !self.names.is_empty() {
+            format!(
+                "the header names none of the mapped identifiers: it has {}, and mapped are {}",
+                listed(&self.names),
+                listed(&self.columns.mapped)
+            )
+        } else {
+            "the first line must name the identifiers, such as user_id,email".into()
+        }
+    }
+
+    fn check_operation(&self, roles: &[Role]) -> Result<(), String> {
+        let named = self.columns.operation.as_deref();
+        match (
+            roles
+                .iter()
+                .filter(|role| **role == Role::Operation)
+                .count(),
+            named,
+        ) {
+            (0, Some(named)) => Err(format!(
+                "the header has no column {}, which --operation-column names; it has {}",
+                shown(named),
+                listed(&self.names)
+            )),
+            (0 | 1, _) => Ok(()),
+            (_, named) => Err(format!(
+                "the header names {} twice",
+                shown(named.unwrap_or(OPERATION))
+            )),
+        }
     }
 }

@@ -1,87 +1,112 @@
 //! Lines of text, with their numbers, and within bounds.
 
-use std::io::{BufRead, Read};
+use super::{
+    BadInput, MAX_ROW_BYTES, Reach,
+    text::{MARK, Text, Trouble},
+};
 
-use super::BadInput;
-
-/// Longest row. A context key has at most 1 KiB; with this, a whole window of rows fits in memory,
-/// and a quote that nobody closes does not swallow the file.
-pub(super) const MAX_ROW_BYTES: usize = 64 * 1024;
-
-const BYTE_ORDER_MARK: char = '\u{feff}';
-
-pub(super) struct Lines<R> {
-    input: R,
+pub(super) struct Lines<'a> {
+    text: Text<'a>,
     /// Lines read.
-    pub(super) number: u64,
-    /// Bytes read.
-    pub(super) bytes: u64,
+    number: u64,
+    /// The last line ended with CR: an LF behind it is no line of its own.
+    after_cr: bool,
 }
 
-impl<R: BufRead> Lines<R> {
-    pub(super) fn new(input: R) -> Self {
+/// A line without its end.
+pub(super) struct Line {
+    pub(super) number: u64,
+    pub(super) text: String,
+    /// A byte-order mark stood before it, though it is not the first.
+    pub(super) marked: bool,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(text: Text<'a>) -> Self {
         Self {
-            input,
+            text,
             number: 0,
-            bytes: 0,
+            after_cr: false,
         }
     }
 
-    /// The next line without its end (`\n` or `\r\n`).
-    pub(super) fn next(&mut self) -> Result<Option<String>, BadInput> {
-        let mut raw = Vec::new();
-        self.number += 1;
-        let most = u64::try_from(MAX_ROW_BYTES).unwrap_or(u64::MAX) + 2;
-        let read = self.input.by_ref().take(most).read_until(b'\n', &mut raw);
-        let read = read.map_err(|error| self.wrong(None, format!("cannot be read: {error}")))?;
-        if read == 0 {
-            return Ok(None);
-        }
-        self.bytes += u64::try_from(read).unwrap_or(u64::MAX);
-        strip_end(&mut raw);
-        if raw.len() > MAX_ROW_BYTES {
-            return Err(self.wrong(None, format!("longer than {MAX_ROW_BYTES} bytes")));
-        }
-        self.text(raw).map(Some)
+    /// Bytes of the file taken so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.text.taken()
     }
 
-    /// Like [`next`](Self::next), without lines that are empty.
-    pub(super) fn next_filled(&mut self) -> Result<Option<String>, BadInput> {
-        loop {
-            match self.next()? {
-                Some(line) if line.is_empty() => {}
-                line => return Ok(line),
+    /// The next line that is not blank. Lines end with LF, CR or both.
+    ///
+    /// # Errors
+    /// It is too long or no text.
+    pub(super) fn next(&mut self) -> Result<Option<Line>, BadInput> {
+        while let Some(raw) = self.read()? {
+            let (marked, raw) = match raw.strip_prefix(MARK) {
+                Some(rest) => (true, rest.to_vec()),
+                None => (false, raw),
+            };
+            let text = String::from_utf8(raw).expect("the decoder writes UTF-8");
+            if !text.trim().is_empty() {
+                let number = self.number;
+                return Ok(Some(Line {
+                    number,
+                    text,
+                    marked,
+                }));
             }
         }
+        Ok(None)
     }
 
-    /// Something is wrong in the line read last.
-    pub(super) fn wrong(&self, column: Option<usize>, what: impl Into<String>) -> BadInput {
-        BadInput {
-            line: self.number,
-            column,
-            what: what.into(),
+    /// Reads a line to its end even if it is wrong, so that the next one can be read.
+    fn read(&mut self) -> Result<Option<Vec<u8>>, BadInput> {
+        self.number += 1;
+        let mut line = Vec::new();
+        let mut wrong = None;
+        loop {
+            match self.text.fill() {
+                Ok([]) if line.is_empty() && wrong.is_none() => return Ok(None),
+                Ok([]) => break,
+                Ok([b'\n', ..]) if self.after_cr => {
+                    self.after_cr = false;
+                    self.text.consume(1);
+                }
+                Ok(chunk) => {
+                    let end = chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+                    let part = &chunk[..end.unwrap_or(chunk.len())];
+                    line.extend_from_slice(part);
+                    self.after_cr = end.is_some_and(|end| chunk[end] == b'\r');
+                    let used = part.len() + usize::from(end.is_some());
+                    self.text.consume(used);
+                    if line.len() > MAX_ROW_BYTES {
+                        line.clear();
+                        let what = format!("longer than {MAX_ROW_BYTES} bytes");
+                        wrong.get_or_insert_with(|| BadInput::row(self.number, None, what));
+                    }
+                    if end.is_some() {
+                        break;
+                    }
+                }
+                Err(trouble) => {
+                    let bad = self.bad(trouble, &line);
+                    if bad.reach == Reach::Rest {
+                        return Err(bad);
+                    }
+                    wrong.get_or_insert(bad);
+                }
+            }
         }
+        wrong.map_or(Ok(Some(line)), Err)
     }
 
-    fn text(&self, raw: Vec<u8>) -> Result<String, BadInput> {
-        let mut text = String::from_utf8(raw).map_err(|error| {
-            let valid = error.utf8_error().valid_up_to();
-            let before = String::from_utf8_lossy(&error.as_bytes()[..valid]);
-            self.wrong(Some(before.chars().count() + 1), "not valid UTF-8")
-        })?;
-        if self.number == 1 && text.starts_with(BYTE_ORDER_MARK) {
-            text.remove(0);
-        }
-        Ok(text)
-    }
-}
-
-fn strip_end(raw: &mut Vec<u8>) {
-    if raw.last() == Some(&b'\n') {
-        raw.pop();
-        if raw.last() == Some(&b'\r') {
-            raw.pop();
+    /// What cannot be read behind the beginning of a line.
+    fn bad(&self, trouble: Trouble, line: &[u8]) -> BadInput {
+        let column = String::from_utf8_lossy(line).chars().count() + 1;
+        let is_passed = matches!(trouble, Trouble::Malformed);
+        let what = self.text.describe(trouble);
+        match is_passed {
+            true => BadInput::row(self.number, Some(column), what),
+            false => BadInput::rest(self.number, None, what),
         }
     }
 }

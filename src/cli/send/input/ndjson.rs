@@ -1,86 +1,228 @@
-//! NDJSON: one JSON object a line, empty lines skipped.
+//! NDJSON: one JSON object a line, blank lines skipped.
 //!
-//! One rule: an object with a member `identifiers` holds the identifiers there, and may hold
-//! `operation` beside it and nothing else. Any other object is flat: `operation` says what to do,
-//! and each further member is an identifier. An identifier's value is a string, or a whole number,
-//! which is written in digits; `null` is an absent identifier.
+//! One rule: an object with a member `identifiers` holds the identifiers there, and may hold the
+//! operation beside it. Any other object is flat: its members are the operation and the
+//! identifiers. An identifier's value is a string, or a whole number, which is written in digits;
+//! `null` is an absent identifier. A member that is not mapped may hold anything. No member that
+//! matters may come twice: whichever was meant, the other would be lost.
 
-use std::io::BufRead;
-
-use serde_json::{Map, Value};
-
-use super::{BadInput, OPERATION, Settings, lines::Lines, operation, record};
+use super::{
+    BadInput, MAX_KEPT_BYTES, Settings,
+    columns::{Columns, Role, alike, shown},
+    findings::Findings,
+    json::{self, Node},
+    lines::{Line, Lines},
+    operation, record,
+    text::Text,
+    values::Values,
+};
 use crate::{cli::send::window::Row, pb::IdentifierRecord, pb::identifier_record::Operation};
 
 const IDENTIFIERS: &str = "identifiers";
 
-pub(super) struct Reader<R> {
-    lines: Lines<R>,
+pub(super) struct Reader<'a> {
+    lines: Lines<'a>,
+    columns: Columns,
+    values: Values,
     operation: Operation,
 }
 
-impl<R: BufRead> Reader<R> {
-    pub(super) fn new(lines: Lines<R>, settings: &Settings) -> Self {
+/// What is wrong with an object: with it alone, or with what its members are called.
+enum Wrong {
+    Object(String),
+    Names(String),
+}
+
+/// What an object says.
+#[derive(Default)]
+struct Members {
+    operation: Option<Operation>,
+    identifiers: Vec<(String, Node)>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: Text<'a>, settings: &Settings) -> Self {
         Self {
-            lines,
+            lines: Lines::new(text),
+            columns: Columns::new(settings),
+            values: Values::new(settings),
             operation: settings.operation,
         }
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Row>, BadInput> {
-        let Some(line) = self.lines.next_filled()? else {
+    pub(super) fn next(&mut self, findings: &mut Findings) -> Result<Option<Row>, BadInput> {
+        let Some(line) = self.lines.next()? else {
             return Ok(None);
         };
-        let object: Map<String, Value> = serde_json::from_str(&line).map_err(|error| {
-            let said = error.to_string();
-            let what = said.split(" at line ").next().unwrap_or_default();
-            self.lines
-                .wrong(Some(error.column()), format!("not one JSON object: {what}"))
+        if line.marked {
+            findings.marks.note(line.number);
+        }
+        let object = object(&line)?;
+        let record = self.record(object, line.number, findings);
+        let record = record.map_err(|wrong| match wrong {
+            Wrong::Object(what) => BadInput::row(line.number, None, what),
+            Wrong::Names(what) => BadInput::rest(line.number, None, what),
         })?;
-        let record = read(object, self.operation).map_err(|what| self.lines.wrong(None, what))?;
         Ok(Some(Row {
-            line: self.lines.number,
-            end: self.lines.bytes,
+            line: line.number,
+            end: self.lines.taken(),
             record,
         }))
     }
-}
 
-fn read(mut object: Map<String, Value>, default: Operation) -> Result<IdentifierRecord, String> {
-    let wanted = match object.remove(OPERATION) {
-        None | Some(Value::Null) => default,
-        Some(Value::String(text)) => operation(&text, default)?,
-        Some(_) => return Err(format!("{OPERATION} is not a string")),
-    };
-    let members = match object.remove(IDENTIFIERS) {
-        None => object,
-        Some(Value::Object(identifiers)) if object.is_empty() => identifiers,
-        Some(Value::Object(_)) => {
-            let others: Vec<_> = object.keys().map(String::as_str).collect();
-            return Err(format!(
-                "beside {IDENTIFIERS} there is {}",
-                others.join(", ")
-            ));
+    fn record(
+        &self,
+        object: Vec<(String, Node)>,
+        line: u64,
+        findings: &mut Findings,
+    ) -> Result<IdentifierRecord, Wrong> {
+        let members = self.members(object)?;
+        let operation = match (members.operation, &self.columns.operation) {
+            (Some(operation), _) => operation,
+            (None, None) => self.operation,
+            (None, Some(name)) => {
+                let name = shown(name);
+                return Err(Wrong::Object(format!(
+                    "there is no member {name}, which --operation-column names"
+                )));
+            }
+        };
+        let mut identifiers = Vec::with_capacity(members.identifiers.len());
+        for (name, node) in members.identifiers {
+            let value = identifier(&name, node).map_err(Wrong::Object)?;
+            let value = value.and_then(|value| self.values.present(value, line, findings));
+            identifiers.extend(value.map(|value| (name, value)));
         }
-        Some(_) => return Err(format!("{IDENTIFIERS} is not an object")),
-    };
-    let identifiers = members.into_iter().filter_map(|(name, value)| {
-        let value = identifier(value).transpose()?;
-        Some(value.map(|value| (name.clone(), value)).map_err(|kind| {
-            format!("the identifier {name} is {kind}; it must be a string or a whole number")
-        }))
-    });
-    Ok(record(identifiers.collect::<Result<Vec<_>, _>>()?, wanted))
+        let bytes: usize = identifiers.iter().map(|(_, value)| value.len()).sum();
+        if bytes > MAX_KEPT_BYTES {
+            let what = format!("its identifiers are longer than {MAX_KEPT_BYTES} bytes in all");
+            return Err(Wrong::Object(what));
+        }
+        Ok(record(identifiers, operation))
+    }
+
+    fn members(&self, object: Vec<(String, Node)>) -> Result<Members, Wrong> {
+        let mut members = Members::default();
+        let (wrapped, flat): (Vec<_>, Vec<_>) = object
+            .into_iter()
+            .partition(|(name, _)| name == IDENTIFIERS);
+        let is_wrapped = !wrapped.is_empty();
+        for (name, node) in flat {
+            match self.role(&name)? {
+                Role::Operation => self.set_operation(&mut members, &name, &node)?,
+                Role::Identifier if is_wrapped => {
+                    let what = format!("beside {IDENTIFIERS} there is {}", shown(&name));
+                    return Err(Wrong::Object(what));
+                }
+                Role::Identifier => add(&mut members, name, node)?,
+                Role::Unmapped | Role::Ignored => {}
+            }
+        }
+        self.unwrap(wrapped, &mut members)?;
+        Ok(members)
+    }
+
+    /// Takes the identifiers out of their own object.
+    fn unwrap(&self, wrapped: Vec<(String, Node)>, members: &mut Members) -> Result<(), Wrong> {
+        if wrapped.len() > 1 {
+            return Err(twice(IDENTIFIERS));
+        }
+        for (_, node) in wrapped {
+            let Node::Object(identifiers) = node else {
+                return Err(Wrong::Object(format!("{IDENTIFIERS} is not an object")));
+            };
+            for (name, node) in identifiers {
+                match self.role(&name)? {
+                    Role::Operation => {
+                        return Err(Wrong::Names(format!(
+                            "{} stands inside {IDENTIFIERS}: put it beside them, or say \
+                             --ignore-column if it does not matter",
+                            shown(&name)
+                        )));
+                    }
+                    Role::Identifier => add(members, name, node)?,
+                    Role::Unmapped | Role::Ignored => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn role(&self, name: &str) -> Result<Role, Wrong> {
+        let role = self.columns.role(name).map_err(Wrong::Names)?;
+        if alike(name, IDENTIFIERS) && role == Role::Unmapped {
+            let what = format!("{} is not written {IDENTIFIERS}", shown(name));
+            return Err(Wrong::Names(what));
+        }
+        Ok(role)
+    }
+
+    fn set_operation(&self, members: &mut Members, name: &str, node: &Node) -> Result<(), Wrong> {
+        let wanted = match node {
+            Node::Null => Ok(self.operation),
+            Node::Text(text) => operation(name, text, self.operation),
+            _ => Err(format!("{} is not a string", shown(name))),
+        };
+        let wanted = wanted.map_err(Wrong::Object)?;
+        match members.operation.replace(wanted) {
+            None => Ok(()),
+            Some(_) => Err(twice(name)),
+        }
+    }
 }
 
-fn identifier(value: Value) -> Result<Option<String>, &'static str> {
-    match value {
-        Value::Null => Ok(None),
-        Value::String(text) => Ok(Some(text)),
-        Value::Number(number) if number.is_i64() || number.is_u64() => Ok(Some(number.to_string())),
-        Value::Number(_) => Err("a fraction, or larger than 64 bits"),
-        Value::Bool(_) => Err("true or false"),
-        Value::Array(_) => Err("a list"),
-        Value::Object(_) => Err("an object"),
+fn object(line: &Line) -> Result<Vec<(String, Node)>, BadInput> {
+    let wrong = |column, what| BadInput::row(line.number, column, what);
+    match json::read(&line.text) {
+        Ok(Node::Object(members)) => Ok(members),
+        Ok(other) => Err(wrong(
+            None,
+            format!("not a JSON object, but {}", other.kind()),
+        )),
+        Err(error) => {
+            let said = error.to_string();
+            let what = said.split(" at line ").next().unwrap_or_default();
+            let before = line
+                .text
+                .as_bytes()
+                .get(..error.column())
+                .unwrap_or_default();
+            let column = String::from_utf8_lossy(before).chars().count();
+            let hint = match error.is_eof() {
+                true => "; each object must stand on one line",
+                false => "",
+            };
+            let what = format!("not one JSON object: {what}{hint}");
+            Err(wrong(Some(column), what))
+        }
+    }
+}
+
+fn add(members: &mut Members, name: String, node: Node) -> Result<(), Wrong> {
+    if members
+        .identifiers
+        .iter()
+        .any(|(earlier, _)| *earlier == name)
+    {
+        return Err(twice(&name));
+    }
+    members.identifiers.push((name, node));
+    Ok(())
+}
+
+fn twice(name: &str) -> Wrong {
+    Wrong::Object(format!("{} comes twice", shown(name)))
+}
+
+fn identifier(name: &str, node: Node) -> Result<Option<String>, String> {
+    match node {
+        Node::Null => Ok(None),
+        Node::Text(text) => Ok(Some(text)),
+        Node::Whole(digits) => Ok(Some(digits)),
+        Node::Fraction | Node::Truth | Node::List | Node::Object(_) => Err(format!(
+            "the identifier {} is {}; it must be a string or a whole number",
+            shown(name),
+            node.kind()
+        )),
     }
 }

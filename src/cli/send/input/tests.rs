@@ -1,270 +1,433 @@
-use proptest::prelude::*;
+use super::*;
 
-use super::{lines::MAX_ROW_BYTES, *};
+mod csv;
+mod encodings;
+mod ndjson;
+mod properties;
 
-fn settings(format: Format) -> Settings {
-    Settings {
-        format,
-        operation: Operation::Add,
-        mapped: vec![],
+/// All that came out of an input.
+#[derive(Debug)]
+struct Outcome {
+    /// `line: name=value …`, with `-` for removals.
+    rows: Vec<String>,
+    bad: Vec<String>,
+    notes: Vec<String>,
+    findings: Findings,
+    end: Result<(), BadInput>,
+}
+
+impl Outcome {
+    fn of(settings: &Settings, input: impl BufRead + Send) -> Self {
+        let (mut rows, mut bad, mut notes) = (vec![], vec![], vec![]);
+        let mut findings = Findings::default();
+        let end = read(input, settings, &mut findings, |item| {
+            match item {
+                Item::Row(row) => rows.push(show(&row)),
+                Item::Bad(wrong) => bad.push(wrong.to_string()),
+                Item::Note(note) => notes.push(note),
+            }
+            true
+        });
+        Self {
+            rows,
+            bad,
+            notes,
+            findings,
+            end,
+        }
+    }
+
+    /// The rows, of an input that is good to its end.
+    #[track_caller]
+    fn good(self) -> Vec<String> {
+        assert_eq!(self.end, Ok(()), "{:?}", self.rows);
+        self.rows
+    }
+
+    /// What is wrong.
+    #[track_caller]
+    fn error(&self) -> String {
+        self.end.as_ref().unwrap_err().to_string()
     }
 }
 
-/// What was read, as `line: name=value …`, with `-` for removals, and how it ended.
-fn rows(format: Format, input: &[u8]) -> (Vec<String>, Result<(), String>) {
-    let mut rows = Vec::new();
-    let end = read(input, &settings(format), |row| {
-        let mut values: Vec<_> = row.record.identifiers.iter().collect();
-        values.sort_unstable();
-        let values: Vec<_> = values
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        let sign = if row.record.operation() == Operation::Remove {
-            "-"
-        } else {
-            ""
-        };
-        rows.push(format!("{}:{sign}{}", row.line, values.join(" ")));
-        true
-    });
-    (rows, end.map_err(|error| error.to_string()))
-}
-
-fn csv(input: &str) -> (Vec<String>, Result<(), String>) {
-    rows(Format::Csv, input.as_bytes())
-}
-
-fn json(input: &str) -> (Vec<String>, Result<(), String>) {
-    rows(Format::Ndjson, input.as_bytes())
-}
-
-fn error(of: (Vec<String>, Result<(), String>)) -> String {
-    of.1.unwrap_err()
-}
-
-#[test]
-fn csv_rows_are_read_with_marks_quotes_and_any_line_ends() {
-    let input = "\u{feff}user_id, email,operation\r\n\
-        u-1,a@x.org,add\r\n\
-        \r\n\
-        u-2,,REMOVE\n\
-        \"u,\"\"3\"\"\",\"two\r\nlines\",\n\
-        u-4,  ,remove";
-    let (rows, end) = csv(input);
-    assert_eq!(
-        rows,
-        [
-            "2:email=a@x.org user_id=u-1",
-            "4:-user_id=u-2",
-            "5:email=two\nlines user_id=u,\"3\"",
-            "7:-email=   user_id=u-4"
-        ]
-    );
-    assert_eq!(end, Ok(()));
-}
-
-#[test]
-fn json_rows_are_read_wrapped_and_flat() {
-    let input = "\u{feff}{\"user_id\":\"u-1\",\"n\":17,\"gone\":null}\r\n\
-        \n\
-        {\"operation\":\"remove\",\"user_id\":\"u-2\"}\n\
-        {\"identifiers\":{\"operation\":\"x\"},\"operation\":\"Add\"}\n\
-        {}";
-    let (rows, end) = json(input);
-    assert_eq!(
-        rows,
-        [
-            "1:n=17 user_id=u-1",
-            "3:-user_id=u-2",
-            "4:operation=x",
-            "5:"
-        ]
-    );
-    assert_eq!(end, Ok(()));
-}
-
-#[test]
-fn a_wrong_header_is_named() {
-    for (header, part) in [
-        ("", "must name the identifiers"),
-        ("operation\n", "must name the identifiers"),
-        ("user_id,,email\n", "without a name"),
-        ("user_id,email,user_id \n", "names user_id twice"),
-    ] {
-        let error = error(csv(header));
-        assert!(
-            error.starts_with("line 1: ") && error.contains(part),
-            "{error}"
-        );
-    }
-    let settings = Settings {
-        mapped: vec!["user_id".into(), "email".into()],
-        ..settings(Format::Csv)
+fn show(row: &Row) -> String {
+    let mut values: Vec<_> = row.record.identifiers.iter().collect();
+    values.sort_unstable();
+    let values: Vec<_> = values
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let sign = match row.record.operation() {
+        Operation::Remove => "-",
+        _ => "",
     };
-    let error = read(&b"userid,mail\nu-1,a\n"[..], &settings, |_| true).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "line 1: the header names none of the mapped identifiers: \
-         it has userid, mail, and mapped are user_id, email"
-    );
-    assert_eq!(read(&b"x,email\n1,2\n"[..], &settings, |_| true), Ok(()));
+    format!("{}:{sign}{}", row.line, values.join(" "))
 }
 
-#[test]
-fn bad_csv_is_named_by_line_and_column_after_the_good_rows() {
-    for (rest, expected) in [
-        ("u\"2,x", "line 3, column 2: a quote inside a value"),
-        ("é,x\"", "line 3, column 4: a quote inside a value"),
-        ("\"u-2\" ,x", "line 3, column 6: text after a closing quote"),
-        (
-            "x,\"u-2\nu-3,y\n",
-            "line 3, column 3: this quote is never closed",
-        ),
-        ("u-2", "line 3: 1 values, where the header names 2"),
-        ("u-2,x,y", "line 3: 3 values, where the header names 2"),
-    ] {
-        let (rows, end) = csv(&format!("user_id,operation\nu-1,\n{rest}"));
-        assert_eq!(rows, ["2:user_id=u-1"]);
-        let end = end.unwrap_err();
-        assert!(end.starts_with(expected), "{end}");
+fn csv(input: &str) -> Outcome {
+    Outcome::of(&Settings::new(Format::Csv), input.as_bytes())
+}
+
+fn json(input: &str) -> Outcome {
+    Outcome::of(&Settings::new(Format::Ndjson), input.as_bytes())
+}
+
+/// Settings under a mapping of these identifiers.
+fn mapped(format: Format, names: &[&str]) -> Settings {
+    Settings {
+        mapped: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..Settings::new(format)
     }
-    let unknown = error(csv("user_id,operation\n\nu-1,upsert\n"));
+}
+
+/// `flat` and as wrapped NDJSON, of one member more than `user_id`.
+fn both_forms(flat: &str) -> [String; 2] {
+    [
+        format!("{{\"user_id\":\"u-1\",{flat}}}"),
+        format!("{{\"identifiers\":{{\"user_id\":\"u-1\"}},{flat}}}"),
+    ]
+}
+
+/// The cause: only the exact name was looked for, and any other made an addition of a removal.
+#[test]
+fn the_operation_is_found_whatever_its_case_and_outer_blanks() {
+    for name in ["operation", "Operation", " OPERATION ", "operation\u{feff}"] {
+        let rows = csv(&format!("user_id,{name}\nu-1,Remove\nu-2,add\n")).good();
+        assert_eq!(rows, ["2:-user_id=u-1", "3:user_id=u-2"], "{name}");
+        for line in both_forms(&format!("\"{name}\":\" REMOVE\"")) {
+            assert_eq!(json(&line).good(), ["1:-user_id=u-1"], "{line}");
+        }
+    }
+}
+
+/// The cause: such a column was taken for an identifier, and its removals for additions.
+#[test]
+fn what_looks_like_an_operation_stops_the_file_until_it_is_named() {
+    for name in [
+        "op",
+        "Action",
+        "is_deleted",
+        "isDeleted",
+        "__op",
+        "Change Type",
+        "REMOVED",
+    ] {
+        let input = format!("user_id,{name}\nu-1,remove\n");
+        let lines = both_forms(&format!("\"{name}\":\"remove\""));
+        let formats = [
+            (Format::Csv, &input),
+            (Format::Ndjson, &lines[0]),
+            (Format::Ndjson, &lines[1]),
+        ];
+        for (format, input) in formats {
+            let plain = mapped(format, &["user_id"]);
+            let stopped = Outcome::of(&plain, input.as_bytes());
+            let expected =
+                format!("line 1: {name} looks like an operation: say --operation-column {name}");
+            assert!(stopped.error().starts_with(&expected), "{stopped:?}");
+            assert_eq!(stopped.end.unwrap_err().reach, Reach::Rest);
+
+            let named = Settings {
+                operation_column: Some(name.to_lowercase()),
+                ..plain.clone()
+            };
+            let rows = Outcome::of(&named, input.as_bytes()).good();
+            assert!(rows[0].ends_with(":-user_id=u-1"), "{rows:?}");
+
+            let ignored = Settings {
+                ignored_columns: vec![name.into()],
+                ..plain.clone()
+            };
+            let rows = Outcome::of(&ignored, input.as_bytes()).good();
+            assert!(rows[0].ends_with(":user_id=u-1"), "{rows:?}");
+        }
+    }
+}
+
+#[test]
+fn what_looks_like_an_operation_and_is_mapped_is_an_identifier() {
+    let settings = mapped(Format::Csv, &["action"]);
+    let rows = Outcome::of(&settings, &b"action,operation\nu-1,remove\n"[..]).good();
+    assert_eq!(rows, ["2:-action=u-1"]);
+}
+
+#[test]
+fn no_word_but_add_and_remove_is_taken_for_an_operation() {
+    for word in ["true", "delete", "D", "1", "upsert", "NULL"] {
+        for (format, input) in [
+            (Format::Csv, format!("user_id,op\nu-0,add\nu-1,{word}\n")),
+            (
+                Format::Ndjson,
+                format!(
+                    "{{\"user_id\":\"u-0\",\"op\":\"add\"}}\n{{\"user_id\":\"u-1\",\"op\":\"{word}\"}}"
+                ),
+            ),
+        ] {
+            let settings = Settings {
+                operation_column: Some("op".into()),
+                ..Settings::new(format)
+            };
+            let outcome = Outcome::of(&settings, input.as_bytes());
+            assert_eq!(outcome.rows.len(), 1, "{outcome:?}");
+            let error = outcome.error();
+            assert!(
+                error.contains(": the value of op is neither add nor remove"),
+                "{error}"
+            );
+            assert!(
+                word.len() < 4 || !error.contains(word),
+                "values are not shown: {error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_operation_column_that_is_not_there_is_told() {
+    let named = |format| Settings {
+        operation_column: Some("what".into()),
+        ..Settings::new(format)
+    };
+    let header = Outcome::of(&named(Format::Csv), &b"user_id,email\nu-1,a\n"[..]);
     assert_eq!(
-        unknown,
-        "line 3: the operation `upsert` is neither add nor remove"
+        header.error(),
+        "line 1: the header has no column what, which --operation-column names; it has user_id, email"
+    );
+    let input = b"{\"user_id\":\"u-1\",\"what\":null}\n{\"user_id\":\"u-2\"}\n";
+    let member = Outcome::of(&named(Format::Ndjson), &input[..]);
+    assert_eq!(member.rows, ["1:user_id=u-1"]);
+    assert_eq!(
+        member.error(),
+        "line 2: there is no member what, which --operation-column names"
+    );
+}
+
+/// Beside the column that was named, another one still looks like an operation.
+#[test]
+fn a_second_operation_is_not_passed_over() {
+    let settings = Settings {
+        operation_column: Some("op".into()),
+        ..mapped(Format::Csv, &["user_id"])
+    };
+    let outcome = Outcome::of(&settings, &b"user_id,op,operation\nu-1,add,remove\n"[..]);
+    assert!(
+        outcome
+            .error()
+            .contains("operation looks like an operation"),
+        "{outcome:?}"
+    );
+    let twice = csv("user_id,operation,Operation\nu-1,add,remove\n");
+    assert_eq!(twice.error(), "line 1: the header names operation twice");
+}
+
+/// The cause: the records of such a file were keyed by the next identifier of the mapping.
+#[test]
+fn a_name_that_is_nearly_a_mapped_one_is_refused() {
+    for name in ["User_ID", "USER_ID", " user_id", "user_id\u{200b}"] {
+        for (format, input) in [
+            (Format::Csv, format!("{name},email\nu-1,a@x.org\n")),
+            (
+                Format::Ndjson,
+                format!("{{\"{name}\":\"u-1\",\"email\":\"a@x.org\"}}"),
+            ),
+            (
+                Format::Ndjson,
+                format!("{{\"identifiers\":{{\"{name}\":\"u-1\",\"email\":\"a\"}}}}"),
+            ),
+        ] {
+            let settings = mapped(format, &["user_id", "email"]);
+            let outcome = Outcome::of(&settings, input.as_bytes());
+            let part = "differs from the mapped identifier user_id only by case or blanks";
+            assert!(outcome.error().contains(part), "{outcome:?}");
+            assert_eq!(outcome.rows, [""; 0]);
+            let ignored = Settings {
+                ignored_columns: vec![name.into()],
+                ..settings
+            };
+            assert_eq!(Outcome::of(&ignored, input.as_bytes()).good().len(), 1);
+        }
+    }
+    let two = mapped(Format::Csv, &["user_id", "User_ID"]);
+    assert_eq!(
+        Outcome::of(&two, &b"User_ID\nu-1\n"[..]).good(),
+        ["2:User_ID=u-1"]
+    );
+}
+
+/// The cause: one member of such a name stood for many people.
+#[test]
+fn values_that_say_that_there_is_none_are_absent_and_counted() {
+    for null in [
+        "\\N",
+        "NULL",
+        "null",
+        "undefined",
+        "NaN",
+        "N/A",
+        " n/a ",
+        "None",
+        "#N/A",
+    ] {
+        let outcome = csv(&format!("user_id,email\nu-1,{null}\n{null},b\n"));
+        assert_eq!(outcome.rows, ["2:user_id=u-1", "3:email=b"], "{null}");
+        assert_eq!(outcome.findings.absent, findings(2, 2));
+        let null = null.replace('\\', "\\\\");
+        let outcome = json(&format!("{{\"user_id\":\"u-1\",\"email\":\"{null}\"}}"));
+        assert_eq!(outcome.rows, ["1:user_id=u-1"], "{null}");
+        assert_eq!(outcome.findings.absent, findings(1, 1));
+    }
+    let own = Settings {
+        nulls: vec!["-".into()],
+        ..Settings::new(Format::Csv)
+    };
+    let outcome = Outcome::of(&own, &b"user_id,email\nNULL,-\n"[..]);
+    assert_eq!(outcome.rows, ["2:user_id=NULL"]);
+    assert_eq!(
+        outcome.findings.to_string(),
+        "1 values taken as absent since they say so, as NULL does (see --null); first on line 2"
+    );
+}
+
+fn findings(count: u64, first_line: u64) -> findings::Found {
+    findings::Found { count, first_line }
+}
+
+#[test]
+fn values_that_a_spreadsheet_shortened_are_delivered_and_counted() {
+    let settings = mapped(Format::Csv, &["user_id"]);
+    let input = &b"user_id,score\nu-1,1.5E+3\n1.23457E+11,7\n123.0,\n1e5,\n"[..];
+    let outcome = Outcome::of(&settings, input);
+    assert_eq!(outcome.findings.shortened, findings(2, 3));
+    assert!(
+        outcome
+            .findings
+            .to_string()
+            .contains("2 values look as if a spreadsheet")
+    );
+    assert_eq!(
+        outcome.good()[1..],
+        ["3:user_id=1.23457E+11", "4:user_id=123.0", "5:user_id=1e5"]
     );
 }
 
 #[test]
-fn an_unclosed_quote_does_not_swallow_the_file() {
-    let swallowed = "a line\n".repeat(MAX_ROW_BYTES);
-    let error = error(csv(&format!("user_id\n\"{swallowed}\"")));
-    assert_eq!(error, "line 2, column 1: this quote is never closed");
+fn a_wrong_row_is_left_out_if_told_and_the_rest_is_read() {
+    let skip = |format| Settings {
+        bad_rows: BadRows::Skip,
+        ..mapped(format, &["user_id"])
+    };
+    let long = "x".repeat(MAX_KEPT_BYTES + 1);
+    let input = format!(
+        "user_id,operation\nu-1,\nu-2,,x\nu-3\nu-4,upsert\n{long},\n\u{feff}u-5,\nu-6,remove\n"
+    );
+    let outcome = Outcome::of(&skip(Format::Csv), input.as_bytes());
+    assert_eq!(
+        outcome.bad,
+        [
+            "line 3: 3 values, where the header names 2",
+            "line 4: 1 values, where the header names 2",
+            "line 5: the value of operation is neither add nor remove, and no other word is understood",
+            "line 6: its identifiers are longer than 65536 bytes in all",
+            "line 7: a byte-order mark begins this line: the file seems to be joined of several",
+        ]
+    );
+    assert_eq!(outcome.good(), ["2:user_id=u-1", "8:-user_id=u-6"]);
+
+    let input = format!(
+        "{{\"user_id\":\"u-1\"}}\n{{\"user_id\"\n[]\n{{\"user_id\":\"a\",\"user_id\":\"a\"}}\n\
+         {{\"user_id\":\"{long}\"}}\n{}\n{{\"user_id\":\"u-7\"}}",
+        " ".repeat(MAX_ROW_BYTES + 1)
+    );
+    let outcome = Outcome::of(&skip(Format::Ndjson), input.as_bytes());
+    let lines: Vec<_> = outcome.bad.iter().map(|bad| &bad[..6]).collect();
+    assert_eq!(
+        lines,
+        ["line 2", "line 3", "line 4", "line 5", "line 6"],
+        "{:?}",
+        outcome.bad
+    );
+    assert_eq!(outcome.good(), ["1:user_id=u-1", "7:user_id=u-7"]);
 }
 
 #[test]
-fn invalid_utf8_is_named_by_line_and_column() {
-    let (read, end) = rows(Format::Csv, b"user_id\nu-1\n\xc3\xa9\xe9\n");
-    assert_eq!(read, ["2:user_id=u-1"]);
-    assert_eq!(end.unwrap_err(), "line 3, column 2: not valid UTF-8");
-    let (_, end) = rows(Format::Ndjson, b"{\"a\":\"\xff\"}");
-    assert_eq!(end.unwrap_err(), "line 1, column 7: not valid UTF-8");
-}
-
-#[test]
-fn an_endless_line_is_refused() {
-    let error = error(json(&format!("{{}}\n{}", " ".repeat(MAX_ROW_BYTES + 1))));
-    assert_eq!(error, "line 2: longer than 65536 bytes");
-}
-
-#[test]
-fn bad_json_is_named_by_line_after_the_good_rows() {
-    for (line, expected) in [
-        (
-            "{\"user_id\":\"u-2\"",
-            "line 2, column 16: not one JSON object: EOF",
-        ),
-        (
-            "{\"a\":\"b\"} {}",
-            "line 2, column 11: not one JSON object: trailing characters",
-        ),
-        (
-            "[\"u-2\"]",
-            "line 2, column 0: not one JSON object: invalid type: sequence",
-        ),
-        (
-            "{\"user_id\":1.5}",
-            "line 2: the identifier user_id is a fraction",
-        ),
-        (
-            "{\"user_id\":18446744073709551616}",
-            "line 2: the identifier user_id is a fraction, or larger than 64 bits",
-        ),
-        (
-            "{\"user_id\":[1]}",
-            "line 2: the identifier user_id is a list",
-        ),
-        (
-            "{\"user_id\":{}}",
-            "line 2: the identifier user_id is an object",
-        ),
-        (
-            "{\"user_id\":true}",
-            "line 2: the identifier user_id is true or false",
-        ),
-        (
-            "{\"identifiers\":\"u-2\"}",
-            "line 2: identifiers is not an object",
-        ),
-        (
-            "{\"identifiers\":{},\"user_id\":\"u\"}",
-            "line 2: beside identifiers there is user_id",
-        ),
-        ("{\"operation\":1}", "line 2: operation is not a string"),
-        (
-            "{\"operation\":\"del\"}",
-            "line 2: the operation `del` is neither",
-        ),
-    ] {
-        let (rows, end) = json(&format!("{{\"user_id\":\"u-1\"}}\n{line}\n"));
-        assert_eq!(rows, ["1:user_id=u-1"]);
-        let end = end.unwrap_err();
-        assert!(end.starts_with(expected), "{end}");
+fn what_makes_the_rest_unreadable_stops_also_then() {
+    let skip = Settings {
+        bad_rows: BadRows::Skip,
+        ..Settings::new(Format::Csv)
+    };
+    for broken in ["\"u-2\n", "u\"2\n", "\"u\"2\n", "email,user_id\n"] {
+        let input = format!("user_id,email\n{broken}u-3,x\n");
+        let outcome = Outcome::of(&skip, input.as_bytes());
+        assert_eq!(outcome.end.unwrap_err().line, 2, "{broken}");
+        assert_eq!(outcome.rows, [""; 0]);
     }
+}
+
+/// What is not mapped is neither limited nor sent.
+#[test]
+fn what_is_not_mapped_does_not_matter() {
+    let long = "x".repeat(100_000);
+    let header = "note,user_id,,note\n";
+    let quoted = format!("{header}\"{long}\r\n{long}\",u-1,a,b\n{long},u-2,,\n");
+    let settings = mapped(Format::Csv, &["user_id"]);
+    assert_eq!(
+        Outcome::of(&settings, quoted.as_bytes()).good(),
+        ["2:user_id=u-1", "4:user_id=u-2"]
+    );
+
+    let settings = mapped(Format::Ndjson, &["user_id"]);
+    for more in [
+        format!("\"note\":\"{long}\""),
+        "\"score\":1.5,\"on\":true,\"tags\":[{}],\"o\":{\"a\":{\"b\":{}}},\"score\":2".into(),
+    ] {
+        for line in both_forms(&more) {
+            assert_eq!(
+                Outcome::of(&settings, line.as_bytes()).good(),
+                ["1:user_id=u-1"]
+            );
+        }
+    }
+    let inside = b"{\"identifiers\":{\"user_id\":\"u-1\",\"score\":1.5}}";
+    assert_eq!(
+        Outcome::of(&settings, &inside[..]).good(),
+        ["1:user_id=u-1"]
+    );
 }
 
 #[test]
 fn the_default_operation_is_for_rows_that_do_not_say() {
     let settings = Settings {
         operation: Operation::Remove,
-        ..settings(Format::Csv)
+        ..Settings::new(Format::Csv)
     };
-    let mut operations = Vec::new();
     let input = &b"user_id,operation\nu-1,add\nu-2,\n"[..];
-    read(input, &settings, |row| {
-        operations.push(row.record.operation());
-        true
-    })
-    .unwrap();
-    assert_eq!(operations, [Operation::Add, Operation::Remove]);
+    assert_eq!(
+        Outcome::of(&settings, input).good(),
+        ["2:user_id=u-1", "3:-user_id=u-2"]
+    );
 }
 
-proptest! {
-    #[test]
-    fn values_written_by_another_csv_writer_read_back(
-        values in prop::collection::vec(prop::collection::vec("[a-zé\", \n]{0,6}", 3), 0..20),
-    ) {
-        let mut writer = ::csv::Writer::from_writer(vec![]);
-        writer.write_record(["a", "b", "c"]).unwrap();
-        for row in &values {
-            writer.write_record(row).unwrap();
-        }
-        let written = writer.into_inner().unwrap();
-        let mut seen = Vec::new();
-        let end = read(&written[..], &settings(Format::Csv), |row| {
-            let value = |name| row.record.identifiers.get(name).cloned().unwrap_or_default();
-            seen.push(["a", "b", "c"].map(value).to_vec());
-            true
-        });
-        prop_assert_eq!(end, Ok(()));
-        prop_assert_eq!(seen, values);
-    }
+#[test]
+fn names_in_messages_cannot_steer_a_terminal_nor_fill_it() {
+    let name = format!("\u{1b}[2J{}", "x".repeat(10_000));
+    let settings = mapped(Format::Csv, &["user_id"]);
+    let error = Outcome::of(&settings, format!("{name},b\n").as_bytes()).error();
+    assert!(
+        error.contains("it has \\u{1b}[2Jxx") && error.len() < 300,
+        "{error}"
+    );
+}
 
-    #[test]
-    fn whatever_the_input_lines_rise_and_the_wrong_one_is_last(
-        text in "[\"a,\n{}:]{0,40}",
-        bytes in prop::collection::vec(any::<u8>(), 0..20),
-    ) {
-        let input = [&b"a,b\n"[..], text.as_bytes(), &bytes].concat();
-        for format in [Format::Csv, Format::Ndjson] {
-            let mut lines = Vec::new();
-            let end = read(&input[..], &settings(format), |row| {
-                lines.push(row.line);
-                true
-            });
-            lines.extend(end.err().map(|wrong| wrong.line));
-            prop_assert!(lines.is_sorted_by(|earlier, later| earlier < later), "{lines:?}");
-        }
+#[test]
+fn the_readme_lists_the_words_that_mean_something() {
+    let readme = include_str!("../../../../README.md");
+    let words: Vec<_> = readme.split('`').skip(1).step_by(2).collect();
+    for null in NULLS {
+        assert!(words.contains(null), "{null}");
+    }
+    for name in columns::LIKE_AN_OPERATION {
+        let is_listed = words.iter().any(|word| columns::plain(word) == *name);
+        assert!(is_listed, "{name}");
     }
 }

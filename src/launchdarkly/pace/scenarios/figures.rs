@@ -10,6 +10,8 @@ use crate::domain::{Attempt, Trouble};
 /// A call that was made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Made {
+    pub(super) environment: usize,
+    pub(super) wanted: Duration,
     pub(super) started: Duration,
     pub(super) ended: Duration,
     pub(super) attempt: Attempt,
@@ -21,6 +23,8 @@ pub(super) struct Made {
 #[serde(deny_unknown_fields)]
 pub(super) struct Expectation {
     what: Figure,
+    /// Of this environment alone; of all unless told.
+    environment: Option<usize>,
     from: u32,
     to: u32,
     min: Option<f64>,
@@ -47,6 +51,8 @@ enum Figure {
     BeyondBudget,
     /// Seconds from the span's begin to the first call that went well.
     Recovery,
+    /// Longest that a first attempt which went well had to wait for its turn, in seconds.
+    LongestWait,
 }
 
 impl Expectation {
@@ -58,6 +64,9 @@ impl Expectation {
 impl fmt::Display for Expectation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, from, to, .. } = self;
+        if let Some(environment) = self.environment {
+            write!(f, "environment {environment}: ")?;
+        }
         let min = self.min.unwrap_or(f64::NEG_INFINITY);
         let max = self.max.unwrap_or(f64::INFINITY);
         write!(
@@ -79,7 +88,7 @@ impl Figures<'_> {
         let from = Duration::from_secs(span.from.into());
         let to = Duration::from_secs(span.to.into());
         let count = |of: &dyn Fn(&Made) -> bool| {
-            let calls = self.made.iter().filter(|made| of(made)).count();
+            let calls = self.of_span(span).filter(|made| of(made)).count();
             f64::from(u32::try_from(calls).unwrap())
         };
         let answers =
@@ -98,8 +107,21 @@ impl Figures<'_> {
                 let first = starts(|made| made.attempt == Attempt::First);
                 again - 0.2 * first - 10.0 * (to - from).as_secs_f64()
             }
-            Figure::Recovery => self.recovery(from),
+            Figure::Recovery => self.recovery(span, from),
+            Figure::LongestWait => self
+                .of_span(span)
+                .filter(|made| (from..to).contains(&made.ended) && made.went_well())
+                .filter(|made| made.attempt == Attempt::First)
+                .map(|made| (made.started - made.wanted).as_secs_f64())
+                .fold(0.0, f64::max),
         }
+    }
+
+    /// The calls of the environment that is asked about.
+    fn of_span(&self, span: &Expectation) -> impl Iterator<Item = &Made> {
+        let environment = span.environment;
+        let is_of = move |made: &&Made| environment.is_none_or(|it| made.environment == it);
+        self.made.iter().filter(is_of)
     }
 
     fn ceiling(&self, span: &Expectation) -> f64 {
@@ -129,9 +151,8 @@ impl Figures<'_> {
         f64::from(most)
     }
 
-    fn recovery(&self, from: Duration) -> f64 {
-        self.made
-            .iter()
+    fn recovery(&self, span: &Expectation, from: Duration) -> f64 {
+        self.of_span(span)
             .filter(|made| made.ended >= from && made.went_well())
             .map(|made| (made.ended - from).as_secs_f64())
             .fold(f64::INFINITY, f64::min)

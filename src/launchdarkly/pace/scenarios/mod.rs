@@ -9,7 +9,7 @@ mod vendor;
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
+    collections::{BinaryHeap, HashMap},
     fs,
     num::NonZeroU16,
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ use self::{
     figures::{Expectation, Figures, Made},
     vendor::{Answer, Phase, Vendor},
 };
-use super::{Admission, Departure, Feedback, Pace};
+use super::{Admission, Departure, Feedback, Origin, Pace, Ticket, Wish};
 use crate::{backoff::Backoff, domain::Attempt};
 
 /// How lanes back off on their own.
@@ -45,13 +45,20 @@ struct Scenario {
     seconds: u64,
     /// The operator's bound on calls under way.
     most: u16,
-    /// Lanes that have something to send all the time.
+    /// Lanes that have something to send all the time, each with a segment of its own.
     lanes: usize,
+    /// Environments that these are of, in turns; one unless told.
+    #[serde(default = "one")]
+    environments: usize,
     /// How long each rests after a call that went well.
     #[serde(default)]
     rest_ms: u64,
     phase: Vec<Phase>,
     expect: Vec<Expectation>,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// What happens next, by time and then by order of scheduling.
@@ -73,6 +80,8 @@ enum Event {
 struct Call {
     lane: usize,
     attempt: Attempt,
+    /// When it was wanted.
+    wanted: Duration,
     started: Duration,
     departure: Departure,
     answer: Option<Answer>,
@@ -92,9 +101,9 @@ struct Play {
     rest: Duration,
     /// Failures in a row, by lane.
     failures: Vec<u32>,
-    /// Repeated attempts that cannot be afforded yet.
-    unpaid: VecDeque<usize>,
-    line: VecDeque<(usize, Attempt)>,
+    environments: usize,
+    /// Who waits, for what, and since when.
+    line: HashMap<Ticket, (usize, Attempt, Duration)>,
     calls: Vec<Call>,
     made: Vec<Made>,
     /// No call may start before this.
@@ -116,8 +125,8 @@ impl Play {
             woken: None,
             rest: Duration::from_millis(scenario.rest_ms),
             failures: vec![0; scenario.lanes],
-            unpaid: VecDeque::new(),
-            line: VecDeque::new(),
+            environments: scenario.environments,
+            line: HashMap::new(),
             calls: Vec::new(),
             made: Vec::new(),
             stated: Duration::ZERO,
@@ -134,20 +143,36 @@ impl Play {
             }
             self.now = at;
             match event {
-                Event::Due { lane } if self.failures[lane] == 0 => {
-                    self.line.push_back((lane, Attempt::First));
-                }
-                Event::Due { lane } => self.unpaid.push_back(lane),
+                Event::Due { lane } => self.enter(lane),
                 Event::Arrived { call } => self.arrive(call),
                 Event::Answered { call } => self.conclude(call),
                 Event::Woken if self.woken == Some(at) => self.woken = None,
                 // Another has been put before it.
                 Event::Woken => continue,
             }
-            self.pay();
             self.admit();
         }
         self.made
+    }
+
+    fn enter(&mut self, lane: usize) {
+        let attempt = if self.failures[lane] == 0 {
+            Attempt::First
+        } else {
+            Attempt::Again
+        };
+        let wish = Wish::Delivery(self.origin(lane), attempt);
+        let ticket = self.pace.enter(wish, self.instant());
+        self.line.insert(ticket, (lane, attempt, self.now));
+    }
+
+    fn origin(&self, lane: usize) -> Origin {
+        let environment = self.environment(lane).to_string();
+        Origin::of(&environment, &lane.to_string())
+    }
+
+    fn environment(&self, lane: usize) -> usize {
+        lane % self.environments
     }
 
     fn schedule(&mut self, after: Duration, event: Event) {
@@ -168,33 +193,19 @@ impl Play {
         self.start + self.now
     }
 
-    fn pay(&mut self) {
-        while let Some(lane) = self.unpaid.front().copied() {
-            match self.pace.afford(self.instant()) {
-                Ok(()) => {
-                    self.unpaid.pop_front();
-                    self.line.push_back((lane, Attempt::Again));
-                }
-                Err(at) => return self.wake_at(at),
-            }
-        }
-    }
-
     fn admit(&mut self) {
-        while let Some((lane, attempt)) = self.line.front().copied() {
+        loop {
             let unit = self.chance.f64();
-            match self.pace.admit(self.instant(), attempt, unit) {
-                Admission::Go(departure) => {
-                    self.line.pop_front();
-                    self.start(lane, attempt, departure);
-                }
+            match self.pace.admit(self.instant(), unit) {
+                Admission::Go(ticket, departure) => self.start(ticket, departure),
                 Admission::Wait(at) => return self.wake_at(at),
                 Admission::Full => return,
             }
         }
     }
 
-    fn start(&mut self, lane: usize, attempt: Attempt, departure: Departure) {
+    fn start(&mut self, ticket: Ticket, departure: Departure) {
+        let (lane, attempt, wanted) = self.line.remove(&ticket).unwrap();
         assert!(
             self.now >= self.stated,
             "a call started at {:?}, before the stated {:?}",
@@ -205,6 +216,7 @@ impl Play {
         self.calls.push(Call {
             lane,
             attempt,
+            wanted,
             started: self.now,
             departure,
             answer: None,
@@ -214,7 +226,8 @@ impl Play {
     }
 
     fn arrive(&mut self, call: usize) {
-        let answer = self.vendor.answer(self.now, &mut self.chance);
+        let environment = self.environment(self.calls[call].lane);
+        let answer = self.vendor.answer(environment, self.now, &mut self.chance);
         self.schedule(answer.after, Event::Answered { call });
         self.calls[call].answer = Some(answer);
     }
@@ -223,18 +236,22 @@ impl Play {
         let call = &mut self.calls[index];
         let answer = call.answer.take().unwrap();
         let (lane, attempt, started) = (call.lane, call.attempt, call.started);
+        let wanted = call.wanted;
+        let origin = self.origin(lane);
         self.vendor.release(&answer);
         let feedback = Feedback {
             trouble: answer.trouble,
             wait: answer.wait(self.now),
             remaining: answer.remaining(self.now),
-            ..Feedback::success(self.start + started + DISPATCH)
+            ..Feedback::success(self.start + started + DISPATCH).of(&origin)
         };
         let unit = self.chance.f64();
         self.pace.observe(self.instant(), &feedback, unit);
         self.pace.leave(&self.calls[index].departure);
         self.stated = self.stated.max(answer.stated.unwrap_or_default());
         self.made.push(Made {
+            environment: self.environment(lane),
+            wanted,
             started,
             ended: self.now,
             attempt,

@@ -38,6 +38,9 @@ pub(super) struct Phase {
     /// Whether it never answers.
     #[serde(default)]
     pub(super) silent: bool,
+    /// So many environments, the first ones, never get an answer.
+    #[serde(default)]
+    pub(super) silent_environments: usize,
 }
 
 /// What answers say of windows.
@@ -124,10 +127,15 @@ impl Vendor {
         latency.mul_f64(0.05 + 0.2 * chance.f64())
     }
 
-    /// Answers a call that arrives at `now`.
-    pub(super) fn answer(&mut self, now: Duration, chance: &mut fastrand::Rng) -> Answer {
+    /// Answers a call for an environment that arrives at `now`.
+    pub(super) fn answer(
+        &mut self,
+        environment: usize,
+        now: Duration,
+        chance: &mut fastrand::Rng,
+    ) -> Answer {
         let phase = Phase::at(&self.phases, now).clone();
-        if phase.silent {
+        if phase.silent || environment < phase.silent_environments {
             return Answer {
                 after: TIME_OUT,
                 trouble: Some(Trouble::TimedOut),

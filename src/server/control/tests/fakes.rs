@@ -15,8 +15,9 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        Action, Connection, CredentialReport, CredentialsUnavailable, Destination, DestinationName,
-        DestinationState, DestinationUid, Etag, OrganizationId, Revision, Vendor,
+        Action, ActionField, Connection, CredentialReport, CredentialsUnavailable, Destination,
+        DestinationName, DestinationState, DestinationUid, Etag, FieldType, OrganizationId,
+        Pattern, Revision, Vendor,
     },
     store::{Error, KeyRing, ListQuery, Once, Page, Remembered, SqliteStore, Store},
 };
@@ -158,7 +159,10 @@ impl Oracle {
             id,
             display_name: "Send",
             description: "Sends.",
-            destination_fields: vec![],
+            destination_fields: vec![
+                field("launch_darkly.access_token", "^[!-~]+$", 512),
+                field("launch_darkly.client_side_id", "^[a-z0-9]+$", 64),
+            ],
             mapping_fields: vec![],
             activation_fields: vec![],
             operations: vec![],
@@ -168,6 +172,22 @@ impl Oracle {
             answer: Mutex::new(Ok(CredentialReport::default())),
             asked: Mutex::default(),
         }
+    }
+}
+
+fn field(path: &'static str, pattern: &str, max_length: u16) -> ActionField {
+    ActionField {
+        path,
+        display_name: "Field",
+        description: "A field.",
+        kind: FieldType::Text,
+        required: true,
+        pattern: Some(Pattern::new(pattern)),
+        max_length,
+        remedy: |_| "copy it again".to_owned(),
+        placeholder: "",
+        default_value: "",
+        help_uri: "",
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::{
-    domain::{DestinationState, Revision},
+    domain::{ClientSideId, DestinationState, Revision},
     server::control::mask,
 };
 
@@ -207,6 +207,22 @@ async fn a_repeated_update_takes_effect_once() {
     assert_eq!(one.as_ref().unwrap(), other.as_ref().unwrap());
     assert_eq!(repeat().await, one);
     assert_eq!(house.stored().await.revision, Revision(2));
+}
+
+#[tokio::test]
+async fn what_a_form_would_refuse_today_stays_as_it_is_stored() {
+    let (house, _) = House::with_vip().await;
+    let mut old = house.stored().await;
+    old.connection.client_side_id = ClientSideId::new("my-project".into());
+    old.revision = Revision(2);
+    let replaced = house.store.replace(&old, Revision::FIRST, None);
+    replaced.await.unwrap();
+
+    let read = house.update(others(), &["display_name"]).await.unwrap();
+    assert_eq!(house.stored().await.connection, old.connection);
+    // Sent back as it was read, it is refused: it never worked.
+    let failure = house.update(read, &[]).await.unwrap_err();
+    assert_eq!(paths(failure), ["destination.launch_darkly.client_side_id"]);
 }
 
 #[tokio::test]

@@ -1,0 +1,73 @@
+//! What a person should know of an input that was read, though it is no error.
+
+use std::fmt;
+
+/// How often something was found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// How often.
+    pub count: u64,
+    /// Where for the first time.
+    pub first_line: u64,
+}
+
+impl Found {
+    /// Found once more.
+    pub(super) fn note(&mut self, line: u64) {
+        if self.count == 0 {
+            self.first_line = line;
+        }
+        self.count += 1;
+    }
+}
+
+/// What was found in an input. As text: a line for each kind, or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Findings {
+    /// Values that stand for no value.
+    pub absent: Found,
+    /// Values that a spreadsheet may have shortened.
+    pub shortened: Found,
+    /// Headers after the first, which were skipped.
+    pub headers: Found,
+    /// Byte-order marks after the beginning, which were skipped.
+    pub marks: Found,
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = [
+            (
+                self.absent,
+                "taken as absent since they say so, as NULL does (see --null)",
+                "values",
+            ),
+            (
+                self.shortened,
+                "look as if a spreadsheet had shortened them, as 1.2E+11 or 123.0 does",
+                "values",
+            ),
+            (
+                self.headers,
+                "skipped since they repeat the first one",
+                "headers",
+            ),
+            (
+                self.marks,
+                "skipped inside the file, which seems to be joined of several",
+                "byte-order marks",
+            ),
+        ];
+        let mut lines =
+            kinds
+                .iter()
+                .filter(|(found, ..)| found.count > 0)
+                .map(|(found, what, things)| {
+                    format!(
+                        "{} {things} {what}; first on line {}",
+                        found.count, found.first_line
+                    )
+                });
+        f.write_str(&lines.by_ref().collect::<Vec<_>>().join("\n"))
+    }
+}

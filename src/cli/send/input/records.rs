@@ -1,0 +1,303 @@
+//! Text to records of cells (RFC 4180), strictly: a broken quote is named with its place.
+//!
+//! Not the `csv` crate, nor `csv-core` below it: they forgive a quote in the middle of a value, text
+//! after a closing quote, and a quote that is never closed, and so would make one value of the rest
+//! of the file; and they count lines by LF alone. A check beside them would have to know at each
+//! byte whether it is in quotes, which is the whole of the work. Here that one automaton also finds
+//! the places, and keeps nothing of the cells that nobody wants, however long they are. Property
+//! tests hold it to what the `csv` crate reads in files that are well formed.
+
+use super::{
+    BadInput, MAX_KEPT_BYTES, MAX_ROW_BYTES,
+    text::{MARK, Text, Trouble},
+};
+
+/// Stands for bytes that are no text, in a record that is refused for them. Never a delimiter.
+const NO_TEXT: u8 = 0x7f;
+
+/// Splits text into records.
+pub(super) struct Records<'a> {
+    pub(super) text: Text<'a>,
+    delimiter: u8,
+    place: Place,
+}
+
+/// One record, which may run over several lines.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// Its first line.
+    pub(super) line: u64,
+    /// The cells; of those that are not wanted, the beginning.
+    pub(super) cells: Vec<String>,
+    /// How many cells there are.
+    pub(super) count: usize,
+    /// A byte-order mark stood before it, though it is not the first.
+    pub(super) marked: bool,
+    /// No cell has anything but blanks.
+    blank: bool,
+    bytes: usize,
+    kept: usize,
+    wrong: Option<BadInput>,
+}
+
+/// Longest header. Ours: as many columns as anybody has.
+const MAX_HEADER_BYTES: usize = 1024 * 1024;
+/// What is kept of a cell that is not wanted: enough to tell a name.
+const BEGINNING_BYTES: usize = 128;
+
+/// Which cells are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    All,
+    These(&'a [bool]),
+}
+
+/// Where in a cell the next byte is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Before its first byte.
+    Start,
+    /// In a cell without quotes.
+    Plain,
+    /// Between quotes.
+    Quoted,
+    /// After a quote among quotes: the closing one, or the first of two that mean one.
+    Closed,
+}
+
+/// What a byte does.
+enum Step {
+    /// It belongs to the value.
+    Keep,
+    /// It only moves on.
+    Move,
+    EndCell,
+    EndRecord,
+    /// What follows cannot be told.
+    Wrong(&'static str),
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn new(text: Text<'a>, delimiter: u8) -> Self {
+        Self {
+            text,
+            delimiter,
+            place: Place::START,
+        }
+    }
+
+    /// The next record that has anything but blanks and delimiters; records end with LF, CR or
+    /// both.
+    ///
+    /// # Errors
+    /// It is not well formed.
+    pub(super) fn next(&mut self, wanted: Wanted<'_>) -> Result<Option<Record>, BadInput> {
+        while let Some(record) = self.read(wanted)? {
+            match record.wrong {
+                Some(wrong) => return Err(wrong),
+                None if record.blank => {}
+                None => return Ok(Some(record)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Skips a line.
+    pub(super) fn skip_line(&mut self) -> Result<(), BadInput> {
+        while let Some(byte) = self.byte(&mut Record::new())? {
+            self.place.pass(byte);
+            if matches!(byte, b'\n' | b'\r') {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, wanted: Wanted<'_>) -> Result<Option<Record>, BadInput> {
+        let mut record = Record::new();
+        let mut cell = Vec::new();
+        let mut state = State::Start;
+        let mut quote = self.place;
+        while let Some(byte) = self.byte(&mut record)? {
+            if record.is_new() && self.comes_before(byte, &mut record) {
+                continue;
+            }
+            let (step, next) = step(state, byte, self.delimiter);
+            if (state, next) == (State::Start, State::Quoted) {
+                quote = self.place;
+            }
+            match step {
+                Step::Keep => record.keep(byte, wanted, &mut cell),
+                Step::Move => {}
+                Step::EndCell | Step::EndRecord => record.end_cell(wanted, &mut cell),
+                Step::Wrong(what) => return Err(self.place.wrong(what)),
+            }
+            self.place.pass(byte);
+            if let Step::EndRecord = step {
+                return Ok(Some(record));
+            }
+            state = next;
+            record.bytes += 1;
+            record.bound(wanted, state, quote)?;
+        }
+        if state == State::Quoted {
+            return Err(quote.wrong("this quote is never closed"));
+        }
+        if record.is_new() {
+            return Ok(None);
+        }
+        record.end_cell(wanted, &mut cell);
+        Ok(Some(record))
+    }
+
+    /// Takes empty lines and byte-order marks before a record.
+    fn comes_before(&mut self, byte: u8, record: &mut Record) -> bool {
+        if matches!(byte, b'\n' | b'\r') {
+            self.place.pass(byte);
+            return true;
+        }
+        record.line = self.place.line;
+        let rest = &MARK[1..];
+        // The decoder never parts the bytes of a character, so this waits for nothing.
+        let is_mark = byte == MARK[0] && self.text.peek(rest.len()).starts_with(rest);
+        if is_mark {
+            self.text.consume(rest.len());
+            record.marked = true;
+        }
+        is_mark
+    }
+
+    fn byte(&mut self, record: &mut Record) -> Result<Option<u8>, BadInput> {
+        self.text.byte().or_else(|trouble| {
+            let passes = matches!(trouble, Trouble::Malformed);
+            let what = self.text.describe(trouble);
+            if !passes {
+                return Err(BadInput::rest(self.place.line, None, what));
+            }
+            let column = Some(self.place.column + 1);
+            let wrong = BadInput::row(self.place.line, column, what);
+            record.wrong.get_or_insert(wrong);
+            Ok(Some(NO_TEXT))
+        })
+    }
+}
+
+fn step(state: State, byte: u8, delimiter: u8) -> (Step, State) {
+    match (state, byte) {
+        (State::Quoted, b'"') => (Step::Move, State::Closed),
+        (State::Quoted, _) => (Step::Keep, State::Quoted),
+        (State::Closed, b'"') => (Step::Keep, State::Quoted),
+        (_, byte) if byte == delimiter => (Step::EndCell, State::Start),
+        (_, b'\n' | b'\r') => (Step::EndRecord, State::Start),
+        (State::Start, b'"') => (Step::Move, State::Quoted),
+        (State::Plain, b'"') => (
+            Step::Wrong(
+                "a quote inside a value; put the whole value in quotes, and double this one",
+            ),
+            state,
+        ),
+        (State::Closed, _) => (Step::Wrong("text after a closing quote"), state),
+        (State::Start | State::Plain, _) => (Step::Keep, State::Plain),
+    }
+}
+
+impl Record {
+    fn new() -> Self {
+        Self {
+            blank: true,
+            ..Self::default()
+        }
+    }
+
+    fn is_new(&self) -> bool {
+        self.bytes == 0
+    }
+
+    fn keep(&mut self, byte: u8, wanted: Wanted<'_>, cell: &mut Vec<u8>) {
+        self.blank &= byte.is_ascii_whitespace();
+        match wanted {
+            Wanted::All => cell.push(byte),
+            Wanted::These(columns) => match columns.get(self.count) {
+                Some(true) => {
+                    self.kept += 1;
+                    if self.kept <= MAX_KEPT_BYTES {
+                        cell.push(byte);
+                    }
+                }
+                Some(false) if cell.len() < BEGINNING_BYTES => cell.push(byte),
+                Some(false) | None => {}
+            },
+        }
+    }
+
+    fn end_cell(&mut self, wanted: Wanted<'_>, cell: &mut Vec<u8>) {
+        let is_named = match wanted {
+            Wanted::All => true,
+            Wanted::These(columns) => self.count < columns.len(),
+        };
+        if is_named {
+            // Only what is not wanted, or refused for its length, may end within a character.
+            let text = String::from_utf8(std::mem::take(cell))
+                .unwrap_or_else(|cut| String::from_utf8_lossy(cut.as_bytes()).into_owned());
+            self.cells.push(text);
+        }
+        self.count += 1;
+    }
+
+    /// Refuses what is too large. A row without quotes ends with its line, and can be passed over.
+    fn bound(&mut self, wanted: Wanted<'_>, state: State, quote: Place) -> Result<(), BadInput> {
+        let longest = match wanted {
+            Wanted::All => MAX_HEADER_BYTES,
+            Wanted::These(_) => MAX_ROW_BYTES,
+        };
+        let what = if self.bytes > longest {
+            format!("longer than {longest} bytes")
+        } else if self.kept > MAX_KEPT_BYTES {
+            format!("its identifiers are longer than {MAX_KEPT_BYTES} bytes in all")
+        } else {
+            return Ok(());
+        };
+        if self.bytes > longest && state == State::Quoted {
+            let what = format!("this quote is not closed within {longest} bytes");
+            return Err(quote.wrong(what));
+        }
+        let line = self.line;
+        self.wrong
+            .get_or_insert_with(|| BadInput::row(line, None, what));
+        Ok(())
+    }
+}
+
+/// A place in the text.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    line: u64,
+    /// Characters passed in this line.
+    column: usize,
+    /// The last byte was a CR: an LF behind it ends no further line.
+    after_cr: bool,
+}
+
+impl Place {
+    const START: Self = Self {
+        line: 1,
+        column: 0,
+        after_cr: false,
+    };
+
+    fn pass(&mut self, byte: u8) {
+        let ends_line = byte == b'\r' || byte == b'\n' && !self.after_cr;
+        self.after_cr = byte == b'\r';
+        if ends_line {
+            self.line += 1;
+            self.column = 0;
+        } else if byte != b'\n' && (byte & 0xc0) != 0x80 {
+            self.column += 1;
+        }
+    }
+
+    /// The next character is wrong, and what follows cannot be told.
+    fn wrong(self, what: impl Into<String>) -> BadInput {
+        BadInput::rest(self.line, Some(self.column + 1), what.into())
+    }
+}

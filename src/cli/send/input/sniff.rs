@@ -1,0 +1,86 @@
+//! What bytes look like that are not what was asked for, and the way out.
+
+use super::Format;
+
+/// How gzip begins.
+pub(super) const GZIP: &[u8] = &[0x1f, 0x8b];
+
+/// How files begin that no text editor shows, and what they are.
+const BINARY: &[(&[u8], &str)] = &[
+    (b"PK\x03\x04", "a zip archive or an Excel workbook (.xlsx)"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)"),
+    (b"PAR1", "Parquet"),
+    (b"Obj\x01", "Avro"),
+    (b"ORC", "ORC"),
+    (b"ARROW1", "Arrow"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"%PDF", "a PDF document"),
+    (b"\xff\xfe\0\0", "UTF-32 text"),
+    (b"\0\0\xfe\xff", "UTF-32 text"),
+];
+
+/// How files begin that another program decompresses.
+const COMPRESSED: &[(&[u8], &str)] = &[
+    (GZIP, "gzip inside gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ", "xz"),
+    (b"BZh", "bzip2"),
+    (b"7z\xbc\xaf", "7-Zip"),
+];
+
+/// What bytes are that are not text.
+pub(super) fn not_text(start: &[u8]) -> Option<String> {
+    let among = |list: &[(&[u8], &'static str)]| {
+        let found = list.iter().find(|(magic, _)| start.starts_with(magic));
+        found.map(|(_, what)| *what)
+    };
+    among(BINARY)
+        .map(|what| format!("this looks like {what}: export it as CSV or NDJSON in UTF-8"))
+        .or_else(|| {
+            among(COMPRESSED).map(|what| {
+                format!("this looks like {what}: decompress it first, or compress it with gzip")
+            })
+        })
+}
+
+/// Zero bytes, which text has only in UTF-16: every second one in most languages.
+pub(super) fn zeros(start: &[u8]) -> Option<String> {
+    let first = start.iter().position(|byte| *byte == 0)?;
+    let pairs = start.as_chunks::<2>().0;
+    let is_utf16 = pairs.iter().all(|[a, b]| (*a == 0) != (*b == 0));
+    Some(match (is_utf16, first % 2) {
+        (true, 1) => "this looks like UTF-16: say --encoding utf-16le".into(),
+        (true, _) => "this looks like UTF-16: say --encoding utf-16be".into(),
+        (false, _) => "this holds zero bytes, so it is no text in UTF-8: export it as CSV or \
+                       NDJSON in UTF-8, or say how it is written with --encoding"
+            .into(),
+    })
+}
+
+/// What a text looks like that is not of this format.
+pub(super) fn other_format(format: Format, start: &[u8]) -> Option<&'static str> {
+    let first = start.trim_ascii_start().first()?;
+    match (format, first) {
+        (_, b'<') => Some("this looks like a page of HTML or XML, not like a file of records"),
+        (_, b'[') => Some(
+            "this looks like a JSON array: write one object a line and no brackets around them, \
+             as `jq -c '.[]'` does, and say --format ndjson",
+        ),
+        (Format::Csv, b'{') => Some("this looks like JSON, not CSV: say --format ndjson"),
+        (Format::Ndjson, b'{') => None,
+        (Format::Ndjson, _) => {
+            Some("the first line is no JSON object; if this is CSV, say --format csv")
+        }
+        (Format::Csv, _) => None,
+    }
+}
+
+/// What to say where the name does not tell the format.
+pub(super) fn format(start: &[u8]) -> &'static str {
+    match start.trim_ascii_start().first() {
+        Some(b'{') => "it looks like NDJSON: say --format ndjson",
+        Some(b'[' | b'<') => other_format(Format::Csv, start).unwrap_or_default(),
+        Some(_) => "if it is CSV, as it seems, say --format csv",
+        None => "it is empty: say --format csv or --format ndjson",
+    }
+}

@@ -1,0 +1,170 @@
+//! What is known of the environments of an account: the places their calls take, and how they go.
+
+use std::{collections::HashMap, num::NonZeroU16};
+
+use tokio::time::Instant;
+
+use super::{
+    Feedback, Hold, Obstacles, Origin,
+    breaker::{Breaker, Passage, Probe},
+    crowd::Crowd,
+    limit::Limit,
+    line::Verdict,
+};
+use crate::domain::{ClientSideId, SegmentId, Trouble};
+
+/// How many are remembered before those that nobody calls are forgotten. Some 500 bytes each.
+const SWEEP_ABOVE: usize = 64;
+
+/// The environments of one account.
+#[derive(Debug)]
+pub(super) struct Environments {
+    most: NonZeroU16,
+    known: HashMap<ClientSideId, Environment>,
+    /// Size at which to sweep next: twice what the last sweep had to leave.
+    sweep_above: usize,
+}
+
+#[derive(Debug)]
+struct Environment {
+    limit: Limit,
+    breaker: Breaker<SegmentId>,
+    crowd: Crowd<SegmentId>,
+}
+
+impl Environment {
+    fn new(most: NonZeroU16) -> Self {
+        Self {
+            limit: Limit::new(most),
+            breaker: Breaker::new(),
+            crowd: Crowd::new(),
+        }
+    }
+}
+
+impl Environments {
+    pub(super) fn new(most: NonZeroU16) -> Self {
+        Self {
+            most,
+            known: HashMap::new(),
+            sweep_above: SWEEP_ABOVE,
+        }
+    }
+
+    /// Somebody wants to change a segment.
+    pub(super) fn wants(&mut self, environment: &ClientSideId, segment: &SegmentId, now: Instant) {
+        self.sweep(now);
+        self.environment(environment).crowd.wants(segment, now);
+    }
+
+    fn environment(&mut self, id: &ClientSideId) -> &mut Environment {
+        // Most are known: no copy of the ID for them.
+        if !self.known.contains_key(id) {
+            self.known.insert(id.clone(), Environment::new(self.most));
+        }
+        self.known.get_mut(id).expect("it is there, or was put")
+    }
+
+    /// Whether a call may start at `now`, as far as its environment is concerned.
+    pub(super) fn may_depart(
+        &mut self,
+        environment: &ClientSideId,
+        segment: &SegmentId,
+        now: Instant,
+        obstacles: &Obstacles,
+    ) -> Verdict {
+        let Environment {
+            limit,
+            breaker,
+            crowd,
+        } = self.environment(environment);
+        let passage = breaker.passage(now);
+        if !obstacles.pass(passage) {
+            return Verdict::NotThisLine;
+        }
+        // A probe goes whatever places stragglers have taken.
+        let free = passage == Passage::Free;
+        if free && !crowd.has_room(segment, limit.places(), now) {
+            limit.note_full(now);
+            return Verdict::NotThisSegment;
+        }
+        Verdict::Go
+    }
+
+    /// A call starts.
+    pub(super) fn depart(&mut self, origin: &Origin, now: Instant, unit: f64) -> Option<Probe> {
+        // It is not forgotten while a call is under way.
+        let environment = self.environment(&origin.environment);
+        environment.crowd.departs(&origin.segment, now);
+        let under_way = environment.crowd.under_way();
+        environment.limit.note_use(now, under_way);
+        environment.breaker.depart(now, unit)
+    }
+
+    /// A call has ended, or was never made.
+    pub(super) fn leave(&mut self, origin: &Origin, probe: Option<Probe>) {
+        let Some(environment) = self.known.get_mut(&origin.environment) else {
+            return;
+        };
+        environment.crowd.returns(&origin.segment);
+        if let Some(probe) = probe {
+            environment.breaker.ended(probe);
+        }
+    }
+
+    /// Learns from a call that ended at `now`; `unit` is drawn from `0.0..1.0`.
+    pub(super) fn observe(
+        &mut self,
+        origin: &Origin,
+        now: Instant,
+        feedback: &Feedback,
+        unit: f64,
+    ) {
+        let Environment {
+            limit,
+            breaker,
+            crowd,
+        } = self.environment(&origin.environment);
+        let started = feedback.started;
+        match feedback.trouble {
+            None => {
+                limit.succeeded(started, now, crowd.under_way());
+                breaker.succeeded(now);
+            }
+            Some(Trouble::Conflict | Trouble::RateLimited) => breaker.succeeded(now),
+            // The account's.
+            Some(Trouble::Connection) => {}
+            Some(trouble) => {
+                limit.failed(started, now);
+                breaker.failed(&origin.segment, started, now, trouble, unit);
+            }
+        }
+    }
+
+    /// What holds calls of an environment back at `now`.
+    pub(super) fn hold(&self, environment: &ClientSideId, now: Instant) -> Option<Hold> {
+        self.known.get(environment)?.breaker.hold(now)
+    }
+
+    /// Forgets those that have no call and no trouble, once there are many.
+    fn sweep(&mut self, now: Instant) {
+        if self.known.len() <= self.sweep_above {
+            return;
+        }
+        self.known.retain(|_, environment| {
+            environment.crowd.under_way() > 0 || environment.breaker.hold(now).is_some()
+        });
+        self.sweep_above = SWEEP_ABOVE.max(2 * self.known.len());
+    }
+}
+
+#[cfg(test)]
+impl Environments {
+    /// How many calls one may have under way.
+    pub(super) fn places(&self, environment: &ClientSideId) -> usize {
+        let known = self.known.get(environment);
+        known
+            .map_or_else(|| Limit::new(self.most), |it| it.limit.clone())
+            .places()
+    }
+}

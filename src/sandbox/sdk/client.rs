@@ -1,0 +1,213 @@
+//! For SDKs that are told each flag's value for one context: mobile ones, and those of browsers.
+
+use axum::{
+    Json, Router,
+    extract::{Request, State as Shared},
+    handler::Handler,
+    http::HeaderMap,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, any, get},
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    State,
+    credential::{ById, ByMobileKey},
+    etag,
+    feed::{Message, feed},
+    question::Question,
+};
+use crate::sandbox::{Sandbox, api};
+
+/// Users are the contexts of older SDKs.
+pub(super) fn routes() -> Router<Sandbox> {
+    Router::new()
+        .route("/msdk/evalx/contexts/{context}", get(poll))
+        .route("/msdk/evalx/users/{context}", get(poll))
+        .route("/msdk/evalx/context", report(poll))
+        .route("/msdk/evalx/user", report(poll))
+        .route("/meval/{context}", get(stream))
+        .route("/meval", report(stream))
+        .route("/mping", get(mobile_pings))
+        .route("/sdk/evalx/{environment}/contexts/{context}", get(poll))
+        .route("/sdk/evalx/{environment}/users/{context}", get(poll))
+        .route("/sdk/evalx/{environment}/context", report(poll))
+        .route("/sdk/evalx/{environment}/user", report(poll))
+        .route("/eval/{environment}/{context}", get(stream))
+        .route("/eval/{environment}", report(stream))
+        .route("/ping/{environment}", get(pings))
+        .route("/sdk/goals/{environment}", get(goals))
+}
+
+/// A route for `REPORT`: a GET with a body, so that no context stands in an address.
+fn report<H, T>(handler: H) -> MethodRouter<Sandbox>
+where
+    H: Handler<T, Sandbox>,
+    T: 'static,
+{
+    any(handler).layer(middleware::from_fn(only_report))
+}
+
+async fn only_report(request: Request, next: Next) -> Response {
+    if request.method().as_str() == "REPORT" {
+        next.run(request).await
+    } else {
+        api::method_not_allowed().await.into_response()
+    }
+}
+
+async fn poll(
+    Shared(sandbox): Shared<Sandbox>,
+    headers: HeaderMap,
+    question: Question,
+) -> Response {
+    let values = question.answer(&sandbox.lock());
+    etag::json(&headers, &Value::Object(values))
+}
+
+async fn stream(Shared(sandbox): Shared<Sandbox>, question: Question) -> impl IntoResponse {
+    let mut view = View::of(question);
+    feed(sandbox, move |state| view.news(state))
+}
+
+async fn mobile_pings(
+    Shared(sandbox): Shared<Sandbox>,
+    ByMobileKey(environment): ByMobileKey,
+) -> impl IntoResponse {
+    let mut bell = Bell::of(environment);
+    feed(sandbox, move |state| bell.news(state))
+}
+
+async fn pings(Shared(sandbox): Shared<Sandbox>, ById(environment): ById) -> impl IntoResponse {
+    let mut bell = Bell::of(environment);
+    feed(sandbox, move |state| bell.news(state))
+}
+
+/// Tells that a client-side ID exists, to anyone.
+async fn goals(_: ById) -> Json<Value> {
+    Json(json!([]))
+}
+
+/// What an SDK has been told.
+#[derive(Debug)]
+struct View {
+    question: Question,
+    epoch: Option<u64>,
+    values: Map<String, Value>,
+}
+
+impl View {
+    fn of(question: Question) -> Self {
+        Self {
+            question,
+            epoch: None,
+            values: Map::new(),
+        }
+    }
+
+    /// Everything at first and in a new epoch, then each flag whose value is another.
+    fn news(&mut self, state: &State) -> Vec<Message> {
+        let now = self.question.answer(state);
+        let before = std::mem::replace(&mut self.values, now.clone());
+        if self.epoch.replace(state.epoch) != Some(state.epoch) {
+            return vec![Message {
+                event: "put",
+                data: Value::Object(now),
+            }];
+        }
+        now.into_iter()
+            .filter(|(flag, new)| {
+                before
+                    .get(flag)
+                    .is_none_or(|old| old["value"] != new["value"])
+            })
+            .map(|(flag, mut data)| {
+                data["key"] = flag.into();
+                Message {
+                    event: "patch",
+                    data,
+                }
+            })
+            .collect()
+    }
+}
+
+/// What an SDK that polls whenever it is told to has heard of.
+#[derive(Debug)]
+struct Bell {
+    environment: String,
+    heard: Option<(u64, Option<u64>)>,
+}
+
+impl Bell {
+    fn of(environment: String) -> Self {
+        Self {
+            environment,
+            heard: None,
+        }
+    }
+
+    /// A ping at first, and when anything in the environment has changed.
+    fn news(&mut self, state: &State) -> Vec<Message> {
+        let segments = state.segments.within(&self.environment);
+        let now = (state.epoch, segments.map(|each| each.version).max());
+        if self.heard.replace(now) == Some(now) {
+            return vec![];
+        }
+        vec![Message {
+            event: "ping",
+            data: json!({}),
+        }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{add, events},
+        *,
+    };
+    use crate::sandbox::{
+        Settings,
+        fixtures::{CLIENT_SIDE_ID, FLAG, TEST_CLIENT_SIDE_ID},
+        flags::Reasons,
+    };
+
+    #[test]
+    fn an_sdk_hears_only_changes_of_its_own_value() {
+        let mut state = State::new(&Settings::default());
+        let mut view = View::of(Question {
+            environment: CLIENT_SIDE_ID.into(),
+            user: Some("ann".into()),
+            reasons: Reasons::Omitted,
+        });
+        let put = view.news(&state);
+        assert_eq!(
+            (put[0].event, &put[0].data[FLAG]["value"]),
+            ("put", &json!(false))
+        );
+        add(&mut state, CLIENT_SIDE_ID, "vip", "bob");
+        assert_eq!(view.news(&state), []);
+        add(&mut state, CLIENT_SIDE_ID, "vip", "ann");
+        let patch = view.news(&state);
+        assert_eq!(patch[0].data["key"], FLAG);
+        assert_eq!(patch[0].data["value"], true);
+        assert!(patch[0].data["version"].as_u64() > put[0].data[FLAG]["version"].as_u64());
+    }
+
+    #[test]
+    fn a_bell_rings_for_each_change_of_its_environment() {
+        let settings = Settings::default();
+        let mut state = State::new(&settings);
+        let mut bell = Bell::of(CLIENT_SIDE_ID.into());
+        assert_eq!(events(&bell.news(&state)), ["ping"]);
+        add(&mut state, TEST_CLIENT_SIDE_ID, "vip", "ann");
+        assert_eq!(bell.news(&state), []);
+        add(&mut state, CLIENT_SIDE_ID, "vip", "ann");
+        assert_eq!(events(&bell.news(&state)), ["ping"]);
+        state.reset(&settings);
+        assert_eq!(events(&bell.news(&state)), ["ping"]);
+        assert_eq!(bell.news(&state), []);
+    }
+}
