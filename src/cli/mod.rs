@@ -90,8 +90,14 @@ impl Command {
 
 /// Listens where `flag` says: of the addresses of a host name, on the first that this machine has.
 async fn bind(listen: &Listen, flag: &str) -> anyhow::Result<TcpListener> {
+    bind_first(listen.addresses()).await.with_context(|| {
+        format!("cannot listen on {listen}; end what holds it, or choose another with {flag}")
+    })
+}
+
+async fn bind_first(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
     let mut bound = Err(io::ErrorKind::AddrNotAvailable.into());
-    for address in listen.addresses() {
+    for address in addresses {
         bound = TcpListener::bind(address).await;
         // On the next address, clients that look for the name would meet whoever holds this one.
         let held = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
@@ -99,9 +105,7 @@ async fn bind(listen: &Listen, flag: &str) -> anyhow::Result<TcpListener> {
             break;
         }
     }
-    bound.with_context(|| {
-        format!("cannot listen on {listen}; end what holds it, or choose another with {flag}")
-    })
+    bound
 }
 
 /// Where this machine finds what listens on an address: every address also listens on loopback.
@@ -162,12 +166,22 @@ mod tests {
     async fn a_name_whose_address_is_held_is_not_served_on_another() {
         let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let held = holder.local_addr().unwrap();
-        let name: Listen = format!("localhost:{}", held.port()).parse().unwrap();
-        let refused = bind(&name, "--listen").await.unwrap_err().to_string();
-        assert!(refused.contains(&name.to_string()), "{refused}");
-        let free: Listen = "localhost:0".parse().unwrap();
-        let bound = bind(&free, "--listen").await.unwrap();
-        assert!(bound.local_addr().unwrap().ip().is_loopback());
+        // Free, and on this machine too.
+        let next = SocketAddr::new([127, 0, 0, 2].into(), held.port());
+        let refused = bind_first(&[held, next]).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        // Of documentation, and so nobody's.
+        let absent = SocketAddr::from(([192, 0, 2, 1], held.port()));
+        let bound = bind_first(&[absent, next]).await.unwrap();
+        assert_eq!(bound.local_addr().unwrap(), next);
+        let named = bind(&held.into(), "--listen")
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            named.contains(&held.to_string()) && named.contains("--listen"),
+            "{named}"
+        );
     }
 
     #[test]

@@ -114,6 +114,10 @@ fn each_flag_reaches_its_setting() {
         },
     };
     assert_eq!(settings, Ok(expected));
+}
+
+#[test]
+fn the_sandbox_listens_where_it_is_told() {
     let beside = with_keys(&["--sandbox", "--sandbox-listen=127.0.0.1:9"]).unwrap();
     assert_eq!(beside.sandbox.unwrap().listen.to_string(), "127.0.0.1:9");
 }

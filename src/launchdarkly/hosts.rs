@@ -155,6 +155,26 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_on_this_machine_is_known_by_its_host() {
+        let is_loopback = |address: &str| address.parse::<Endpoint>().unwrap().is_loopback();
+        for address in [
+            "http://127.0.0.1:4000",
+            "https://localhost",
+            "https://127.9.9.9:8443/base",
+            "https://[::1]",
+        ] {
+            assert!(is_loopback(address), "{address}");
+        }
+        for address in [
+            "https://ld.example.com",
+            "https://10.0.0.1",
+            "https://localhost.example",
+        ] {
+            assert!(!is_loopback(address), "{address}");
+        }
+    }
+
+    #[test]
     fn an_endpoint_that_could_leak_a_token_is_refused() {
         use EndpointError::*;
         for (address, why) in [
