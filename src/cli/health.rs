@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -61,7 +62,9 @@ async fn ask(args: &HealthArgs) -> anyhow::Result<ServingStatus> {
     };
     match answer.await {
         Ok(answer) => Ok(answer.into_inner().status()),
-        Err(status) => Err(anyhow::anyhow!(remote::describe(&status))),
+        // The protocol's own answer for a service that the server does not have.
+        Err(status) if status.code() == Code::NotFound => bail!(remote::quote(&status)),
+        Err(status) => bail!(remote::describe(&status)),
     }
 }
 

@@ -1,8 +1,13 @@
 //! The commands: what each flag means to a person, and what the exit code says.
 
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they would print control characters as they are; say and complain do not"
+)]
+
 use std::{
-    fmt::Display,
-    io::{self, Write},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
 };
@@ -20,10 +25,16 @@ mod remote;
 mod sandbox;
 mod send;
 mod serve;
+mod stop;
+mod terminal;
 mod validate;
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::oneshot};
 
+use self::{
+    stop::unless_stopped,
+    terminal::{complain, say},
+};
 use crate::config::{Listen, ServeArgs};
 
 /// Delivers journey members' identifiers from a customer data platform to LaunchDarkly segments
@@ -81,8 +92,8 @@ impl Command {
             Self::Demo(args) => demo::run(args).await,
             Self::Sandbox(args) => sandbox::run(args).await,
             Self::Send(args) => send::run(*args).await,
-            Self::Validate(args) => validate::run(args).await,
-            Self::Health(args) => health::run(args).await,
+            Self::Validate(args) => unless_stopped(Exit::Unable, validate::run(args)).await,
+            Self::Health(args) => unless_stopped(Exit::Negative, health::run(args)).await,
             Self::Keygen => keygen::run(),
         }
     }
@@ -118,6 +129,15 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
+/// Does what may block for long, such as opening a pipe that nobody writes, on a thread that nobody
+/// waits for when the process ends.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    let (done, result) = oneshot::channel();
+    // Who no longer waits has no use for the result.
+    std::thread::spawn(move || done.send(work()).ok());
+    result.await.context("a thread stopped")
+}
+
 /// What a command has to say to a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -132,30 +152,29 @@ pub enum Exit {
 impl Exit {
     /// Says why it could not be done.
     fn unable(error: &anyhow::Error) -> Self {
-        eprintln!("error: {error:#}");
+        complain(format_args!("error: {error:#}"));
         Self::Unable
     }
 
     /// Says what went wrong on the way.
     fn failed(error: &anyhow::Error) -> Self {
-        eprintln!("error: {error:#}");
+        complain(format_args!("error: {error:#}"));
         Self::Negative
+    }
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Negative => 1,
+            Self::Unable => 2,
+        }
     }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        match exit {
-            Exit::Done => Self::SUCCESS,
-            Exit::Negative => Self::from(1),
-            Exit::Unable => Self::from(2),
-        }
+        exit.code().into()
     }
-}
-
-/// Prints a line, and does not mind if nobody reads on, as in `… | head -1`.
-fn say(text: impl Display) {
-    writeln!(std::io::stdout(), "{text}").ok();
 }
 
 #[cfg(test)]

@@ -1,6 +1,12 @@
 //! The server that a command talks to, and how its errors read in a terminal.
 
-use std::{env, error::Error, fmt::Write, sync::LazyLock, time::Duration};
+use std::{
+    env,
+    error::Error,
+    fmt::Write,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use tonic::{
     Status,
@@ -8,8 +14,8 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
-use super::reachable;
-use crate::pb::destination_connector_client::DestinationConnectorClient;
+use super::{reachable, terminal::inline};
+use crate::{pb::destination_connector_client::DestinationConnectorClient, server::status::DOMAIN};
 
 /// Longest time to connect. Our choice: a reachable server takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,8 +73,9 @@ pub(super) fn endpoint(url: &str) -> Result<Endpoint, String> {
 /// Why not, as the status that a call would have got.
 pub(crate) async fn channel(endpoint: &Endpoint) -> Result<Channel, Status> {
     endpoint.connect().await.map_err(|error| {
-        let server = endpoint.uri();
-        Status::unavailable(format!("cannot connect to {server}: {}", chain(&error)))
+        let mut status = Status::unavailable(format!("cannot connect to {}", endpoint.uri()));
+        status.set_source(Arc::new(error));
+        status
     })
 }
 
@@ -82,21 +89,48 @@ pub(crate) async fn connect(
     channel(endpoint).await.map(DestinationConnectorClient::new)
 }
 
-/// A status as lines for people: code, message, reason, and each field that is wrong.
+/// Whether the service itself made a status. Each of its own has an `ErrorInfo` of its domain; any
+/// other comes from this side's library, or from what stands between, such as a proxy.
+#[must_use]
+pub(super) fn is_from_service(status: &Status) -> bool {
+    status
+        .get_details_error_info()
+        .is_some_and(|info| info.domain == DOMAIN)
+}
+
+/// A status as lines for people, who should know whose word it is.
 #[must_use]
 pub(super) fn describe(status: &Status) -> String {
-    let mut text = format!("{}: {}", code_name(status.code()), status.message());
+    let said = quote(status);
+    if is_from_service(status) {
+        said
+    } else if let Some(cause) = status.source() {
+        // Our own library puts the cause of its statuses beside them.
+        let causes = inline(chain(cause));
+        format!("the connection broke or was refused ({said}: {causes})")
+    } else {
+        format!("not the service's word, but that of a proxy or another server: {said}")
+    }
+}
+
+/// What a status says: code, message, reason, and each field that is wrong.
+#[must_use]
+pub(super) fn quote(status: &Status) -> String {
+    let mut text = code_name(status.code());
+    if !status.message().is_empty() {
+        text = format!("{text}: {}", inline(status.message()));
+    }
     let details = status.get_error_details();
     if let Some(info) = details.error_info() {
-        text = format!("{text} ({})", info.reason);
+        text = format!("{text} ({})", inline(&info.reason));
     }
     for violation in details
         .bad_request()
         .into_iter()
         .flat_map(|bad| &bad.field_violations)
     {
-        write!(text, "\n  {}: {}", violation.field, violation.description)
-            .expect("writing to a String cannot fail");
+        let (field, wrong) = (inline(&violation.field), inline(&violation.description));
+        write!(text, "\n  {field}: {wrong}").expect("writing to a String cannot fail");
     }
     text
 }
@@ -149,7 +183,37 @@ mod tests {
             "INVALID_ARGUMENT: 2 fields (INVALID_FIELD)\n  open.destination: must be set\n  \
              open.activation.segment_id: must match"
         );
-        assert_eq!(describe(&Status::cancelled("gone")), "CANCELLED: gone");
+    }
+
+    #[test]
+    fn a_status_of_another_speaker_is_not_passed_off_as_the_services() {
+        let proxy = "not the service's word, but that of a proxy or another server";
+        let forged = |domain: &str| {
+            let metadata = std::collections::HashMap::new();
+            let details = ErrorDetails::with_error_info("RBAC", domain, metadata);
+            Status::with_error_details(Code::PermissionDenied, "denied", details)
+        };
+        let text = describe(&forged("mesh.example"));
+        assert_eq!(text, format!("{proxy}: PERMISSION_DENIED: denied (RBAC)"));
+        assert_eq!(
+            describe(&forged(DOMAIN)),
+            "PERMISSION_DENIED: denied (RBAC)"
+        );
+        let bare = describe(&Status::unauthenticated(""));
+        assert_eq!(bare, format!("{proxy}: UNAUTHENTICATED"));
+        let mut broken = Status::cancelled("gone");
+        broken.set_source(Arc::new(std::io::Error::other("reset")));
+        let text = "the connection broke or was refused (CANCELLED: gone: reset)";
+        assert_eq!(describe(&broken), text);
+    }
+
+    #[test]
+    fn what_a_server_says_cannot_command_a_terminal() {
+        let text = describe(&Status::internal("\u{1b}[2J\nerror: all is well"));
+        assert!(
+            text.ends_with("INTERNAL: \\u{1b}[2J\\nerror: all is well"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use tonic_types::RpcStatusExt;
 
-use super::{Exit, remote, remote::ServerArgs, say};
+use super::{Exit, aside, remote, remote::ServerArgs, say, terminal::inline};
 use crate::pb::{
     CredentialCheck, CredentialFacts, LaunchDarklyConfig, ValidateCredentialsRequest,
     ValidateCredentialsResponse,
@@ -71,7 +71,8 @@ pub(super) async fn run(args: ValidateArgs) -> Exit {
 }
 
 async fn validate(args: &ValidateArgs) -> anyhow::Result<ValidateCredentialsResponse> {
-    let target = Some(args.target()?);
+    let wanted = args.clone();
+    let target = Some(aside(move || wanted.target()).await??);
     let ask = async {
         let mut client = remote::connect(&args.server.server).await?;
         client
@@ -160,13 +161,18 @@ pub(super) fn line(check: &CredentialCheck) -> String {
     };
     let reason = error
         .get_details_error_info()
-        .map(|info| format!(" ({})", info.reason));
-    format!("{head}: {}{}", error.message, reason.unwrap_or_default())
+        .map(|info| format!(" ({})", inline(info.reason)));
+    format!(
+        "{head}: {}{}",
+        inline(&error.message),
+        reason.unwrap_or_default()
+    )
 }
 
 fn facts(facts: &CredentialFacts) -> impl Iterator<Item = String> {
-    let known =
-        |what: &str, value: &str| (!value.is_empty()).then(|| format!("{what:<16}  {value}"));
+    let known = |what: &str, value: &str| {
+        (!value.is_empty()).then(|| format!("{what:<16}  {}", inline(value)))
+    };
     [
         known("account", &facts.account_id),
         known("token name", &facts.token_name),

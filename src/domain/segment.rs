@@ -25,7 +25,13 @@ pub static SEGMENT_ID_PATTERN: LazyLock<Pattern> =
 /// Invisible characters within are let through, since names in some scripts need the controls of
 /// direction, and nothing is looked up by a name.
 pub static NAME_PATTERN: LazyLock<Pattern> =
-    LazyLock::new(|| Pattern::new(r"^\P{Cc}*[^\p{Z}\p{Cc}\p{Cf}]\P{Cc}*$"));
+    LazyLock::new(|| Pattern::new(&format!("^{PRINTABLE}*{SEEN}{PRINTABLE}*$")));
+/// No control character (Unicode's Cc). Written so that the engines of all languages read it alike:
+/// many know no `\p`.
+const PRINTABLE: &str = r"[^\x00-\x1f\x7f-\x9f]";
+/// Neither that nor a blank or an invisible character (Z, and Cf but for the signs that are seen).
+const SEEN: &str = "[^\\x00-\\x20\\x7f-\\xa0\\xad\u{61c}\u{1680}\u{180e}\u{2000}-\u{200f}\
+                    \u{2028}-\u{202f}\u{205f}-\u{206f}\u{3000}\u{feff}\u{fff9}-\u{fffb}]";
 
 /// Stable ID of a segment, chosen by the user.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -14,14 +14,14 @@ use crate::support::binary::{Process, Server, address, ask, command, get, member
 
 mod input;
 
-const DESTINATION: &str = "organizations/acme/destinations/vips";
+pub(crate) const DESTINATION: &str = "organizations/acme/destinations/vips";
 
 fn home() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
 /// Makes a destination whose context key is the user ID, or else the e-mail address.
-fn create_destination(server: &Server) {
+pub(crate) fn create_destination(server: &Server) {
     let destination = pb::Destination {
         display_name: "VIPs".into(),
         action: "send-identifiers".into(),
@@ -43,16 +43,16 @@ fn create_destination(server: &Server) {
         destination: Some(destination),
         ..pb::CreateDestinationRequest::default()
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut client = DestinationConnectorClient::connect(server.url())
-            .await
-            .unwrap();
-        client.create_destination(request).await.unwrap();
-    });
+    let url = server.url();
+    let create = || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut client = DestinationConnectorClient::connect(url).await.unwrap();
+            client.create_destination(request).await.unwrap();
+        });
+    };
+    // On a thread of its own, since a test may have a runtime.
+    std::thread::scope(|scope| scope.spawn(create).join().unwrap());
 }
 
 fn send<'a>(server: &'a str, more: &[&'a str]) -> Vec<&'a str> {

@@ -20,6 +20,7 @@ mod proxy;
 mod refusals;
 mod sandbox_http;
 mod sandbox_sdk;
+mod sending;
 mod serving;
 mod sim;
 mod stream;

@@ -1,6 +1,6 @@
 //! The journey itself: each step does what it says, and confirms what came of it.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use anyhow::ensure;
 use indicatif::HumanCount;
@@ -236,14 +236,17 @@ impl Walk<'_> {
         drop(sender);
         let mut progress = Progress::new(bytes);
         let mut sent = Sent::default();
-        let ended = stream::run(&settings, receiver, |event| {
+        // A signal ends the walk as a whole.
+        let stop = std::future::pending();
+        let ended = stream::run(&settings, receiver, stop, |event| {
             sent.hear(&event);
             progress.show(&sent.tally);
             progress.tell(&event);
+            ControlFlow::Continue(())
         });
         let ended = ended.await;
         progress.end();
-        ended?;
+        ended.map_err(|unfinished| unfinished.error)?;
         Ok(sent)
     }
 

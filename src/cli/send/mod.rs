@@ -5,38 +5,42 @@ use std::{
     convert::Infallible,
     fs::File,
     io::{self, BufRead, BufReader},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use tokio::sync::{mpsc, oneshot};
-use tonic::Code;
 use uuid::Uuid;
 
 use self::{
+    failures::{Failure, FailureFile},
     input::{BadInput, Findings, Item, Reach},
     mapping::MapArg,
     reading::ReadingArgs,
-    report::{FailureFile, Progress, Tally},
-    stream::Event,
+    report::{Progress, Tally},
+    stream::{Event, Unfinished},
     window::Row,
 };
-use super::{Exit, remote, remote::ServerArgs, say};
+use super::{Exit, aside, remote::ServerArgs, say, stop::Stop, terminal::inline};
 use crate::{backoff::Backoff, config::duration, pb};
 
+mod failures;
 pub(super) mod input;
+mod lookup;
 mod mapping;
 mod patience;
 mod reading;
 pub(super) mod report;
 pub(super) mod stream;
+mod trouble;
 pub(super) mod window;
 
 /// Rows between the thread that reads and the task that sends: enough for neither to wait.
 const ROWS_AHEAD: usize = 1_000;
-/// Longest wait for the answer of a unary call.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Reason of rows that could not be read as records, beside those that servers give.
+const BAD_ROW: &str = "BAD_ROW";
 /// Pauses between streams: quick at first, since another server is often ready, and gentle to a
 /// server that starts with many senders waiting for it.
 pub(crate) const BACKOFF: Backoff = Backoff {
@@ -109,35 +113,37 @@ Exit code: 0 all records delivered, 1 some failed, 2 not finished.";
 
 /// Runs the command.
 pub(super) async fn run(args: SendArgs) -> Exit {
-    match send(&args).await {
-        Ok(exit) => exit,
-        Err(error) => Exit::unable(&error),
-    }
+    let sent = match Stop::on_signals(Exit::Unable) {
+        Ok(stop) => send(&args, &stop).await,
+        Err(error) => Err(error).context("cannot listen for signals"),
+    };
+    sent.unwrap_or_else(|error| Exit::unable(&error))
 }
 
-async fn send(args: &SendArgs) -> anyhow::Result<Exit> {
-    let source = Source::open(&args.input)?;
-    let mapping = args.mapping().await?;
-    let mapped = mapping.iter().flat_map(|map| map.sources.clone());
-    let input = args.reading.settings(&args.input, mapped.collect())?;
-    let watcher = RefCell::new(Watcher::new(source.bytes, args.failures.as_deref())?);
+async fn send(args: &SendArgs, stop: &Stop) -> anyhow::Result<Exit> {
+    let prepared = tokio::select! {
+        biased;
+        signal = stop.asked() => Err(anyhow!("stopped by {signal}")),
+        prepared = prepare(args) => prepared,
+    };
+    let Prepared {
+        source,
+        input,
+        settings,
+        watcher,
+    } = prepared.context("nothing was sent")?;
+    let watcher = RefCell::new(watcher);
     let mut reading = source.start(input);
-    let settings = args.stream(mapping);
+    let hear = |event: Event<'_>| watcher.borrow_mut().hear(&event);
     let sent = tokio::select! {
-        sent = stream::run(&settings, reading.rows, |event| watcher.borrow_mut().hear(&event)) => {
-            sent.map_err(anyhow::Error::from)
-        }
+        sent = stream::run(&settings, reading.rows, stop.asked(), hear) => sent,
         never = reading.asides.tell(&watcher) => match never {},
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     let mut watcher = watcher.into_inner();
     reading.asides.tell_rest(&mut watcher);
-    let tally = watcher.end()?;
+    let tally = watcher.end(sent)?;
     if args.validate_only {
         say("checked only: nothing was delivered");
-    }
-    if let Err(error) = sent {
-        return Err(error.context(not_finished(&tally)));
     }
     // It has ended, since the end of its rows was seen.
     let (findings, read) = reading.end.await.context("the reader stopped")?;
@@ -150,7 +156,7 @@ async fn send(args: &SendArgs) -> anyhow::Result<Exit> {
             Reach::Row => "; --bad-rows skip leaves such rows out",
             Reach::Rest => "",
         };
-        let input = args.input.display();
+        let (input, bad) = (inline(args.input.display()), inline(bad));
         let before = tally.records();
         anyhow!("{input} (the {before} records before it have results): {bad}{way_out}")
     })?;
@@ -161,11 +167,41 @@ async fn send(args: &SendArgs) -> anyhow::Result<Exit> {
     })
 }
 
+/// All that there is to know before a stream opens.
+struct Prepared {
+    source: Source,
+    input: input::Settings,
+    settings: stream::Settings,
+    watcher: Watcher,
+}
+
+async fn prepare(args: &SendArgs) -> anyhow::Result<Prepared> {
+    let plan = |path: &PathBuf| FailureFile::plan(path, &args.input);
+    let failures = args.failures.as_ref().map(plan).transpose()?;
+    let input = args.input.clone();
+    let source = aside(move || Source::open(&input)).await??;
+    let mut watcher = Watcher::new(source.bytes, failures);
+    let mapping = args.mapping(&mut watcher).await?;
+    let mapped = mapping.iter().flat_map(|map| map.sources.clone());
+    let input = args.reading.settings(&args.input, mapped.collect())?;
+    Ok(Prepared {
+        source,
+        input,
+        settings: args.stream(mapping),
+        watcher,
+    })
+}
+
 /// Says from where to send again.
-fn not_finished(tally: &Tally) -> String {
-    match tally.line {
-        0 => "not finished: no record has a result".into(),
-        line => format!("not finished: the records up to line {line} have results"),
+fn not_finished(tally: &Tally, next_line: Option<u64>) -> String {
+    match (tally.line, next_line) {
+        (0, _) => "not finished: no record has a result; send all of it again".into(),
+        (_, Some(next)) => format!(
+            "not finished: all records before line {next} have results; go on from line {next}"
+        ),
+        (line, None) => format!(
+            "not finished: the records up to line {line} have results; go on with what follows"
+        ),
     }
 }
 
@@ -193,27 +229,21 @@ impl SendArgs {
     }
 
     /// The mapping that will hold, to find a file with wrong names before every one of its records
-    /// fails. Nothing where the server does not tell: the stream will say why.
-    async fn mapping(&self) -> anyhow::Result<Vec<pb::FieldMapping>> {
+    /// fails.
+    async fn mapping(&self, watcher: &mut Watcher) -> anyhow::Result<Vec<pb::FieldMapping>> {
         if !self.map.is_empty() {
             return Ok(self.map.iter().map(|MapArg(map)| map.clone()).collect());
         }
-        match tokio::time::timeout(CALL_TIMEOUT, self.get_destination()).await {
-            Ok(Ok(destination)) => Ok(destination.field_mappings),
-            Ok(Err(status)) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
-                bail!(remote::describe(&status))
+        let settings = self.stream(Vec::new());
+        let asked = lookup::destination(&settings, |event| watcher.hear(&event)).await;
+        let destination = asked.map_err(|error| match error {
+            // Something in between may let streams pass and nothing else.
+            stream::Error::GaveUp { .. } => {
+                anyhow!("cannot ask what the destination maps; --map does without: {error}")
             }
-            Ok(Err(_)) | Err(_) => Ok(Vec::new()),
-        }
-    }
-
-    async fn get_destination(&self) -> Result<pb::Destination, tonic::Status> {
-        let name = self.destination.clone();
-        let mut client = remote::connect(&self.server.server).await?;
-        let got = client
-            .get_destination(pb::GetDestinationRequest { name })
-            .await?;
-        Ok(got.into_inner())
+            other => other.into(),
+        })?;
+        Ok(destination.field_mappings)
     }
 }
 
@@ -230,7 +260,8 @@ impl Source {
             let input = Box::new(BufReader::new(io::stdin()));
             return Ok(Self { input, bytes: None });
         }
-        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let file =
+            File::open(path).with_context(|| format!("cannot open {}", inline(path.display())))?;
         let metadata = file.metadata()?;
         Ok(Self {
             input: Box::new(BufReader::new(file)),
@@ -301,56 +332,102 @@ struct Watcher {
     tally: Tally,
     progress: Progress,
     failures: Option<FailureFile>,
-    /// Why the file of failures is not complete.
-    broken: Option<io::Error>,
+    /// Why failures can no longer be written down: nothing more is sent.
+    broken: Option<anyhow::Error>,
 }
 
 impl Watcher {
-    fn new(bytes: Option<u64>, failures: Option<&Path>) -> anyhow::Result<Self> {
-        let create = |path: &Path| {
-            FailureFile::create(path).with_context(|| format!("cannot create {}", path.display()))
-        };
-        Ok(Self {
+    fn new(bytes: Option<u64>, failures: Option<FailureFile>) -> Self {
+        Self {
             tally: Tally::default(),
             progress: Progress::new(bytes),
-            failures: failures.map(create).transpose()?,
+            failures,
             broken: None,
-        })
+        }
     }
 
-    fn hear(&mut self, event: &Event<'_>) {
-        if let Event::Settled(settled) = event {
-            for record in *settled {
-                self.tally.count(record);
-                let written = self
-                    .failures
-                    .as_mut()
-                    .map_or(Ok(()), |file| file.write(record));
-                self.broken = self.broken.take().or(written.err());
+    fn hear(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+        match event {
+            Event::Opened => self.open_failures(),
+            Event::Settled(settled) => {
+                for record in *settled {
+                    self.tally.count(record);
+                    if let Some(failure) = Failure::of(record) {
+                        self.write_down(&failure);
+                    }
+                }
+                self.progress.show(&self.tally);
             }
-            self.progress.show(&self.tally);
+            Event::Notice(_) | Event::Drain | Event::Lost { .. } => {}
         }
         self.progress.tell(event);
+        match self.broken {
+            None => ControlFlow::Continue(()),
+            Some(_) => ControlFlow::Break(()),
+        }
     }
 
     fn hear_aside(&mut self, aside: &Aside) {
         match aside {
             Aside::Note(note) => self.progress.say(note),
             Aside::Bad(bad) => {
-                self.tally.count_bad_row();
-                let file = self.failures.as_mut();
-                let written = file.map_or(Ok(()), |file| file.write_bad_row(bad));
-                self.broken = self.broken.take().or(written.err());
+                self.tally.fail(BAD_ROW);
+                let at = bad.column.map(|column| format!("column {column}: "));
+                self.write_down(&Failure {
+                    line: bad.line,
+                    sequence: None,
+                    code: "INVALID_ARGUMENT",
+                    reason: BAD_ROW,
+                    message: &format!("{}{}", at.unwrap_or_default(), bad.what),
+                });
             }
         }
     }
 
-    fn end(self) -> anyhow::Result<Tally> {
+    /// Writes a failure down; one that comes before the stream is open is kept until then.
+    fn write_down(&mut self, failure: &Failure<'_>) {
+        if self.broken.is_none()
+            && let Some(file) = &mut self.failures
+        {
+            self.broken = file.write(failure).err();
+        }
+    }
+
+    fn open_failures(&mut self) {
+        if let Some(file) = &mut self.failures {
+            self.broken = file.open().err();
+        }
+    }
+
+    /// Says how it went, and from where to go on.
+    fn end(mut self, sent: Result<(), Unfinished>) -> anyhow::Result<Tally> {
+        if sent.is_ok() {
+            // There may have been nothing to open a stream for.
+            self.open_failures();
+        }
         self.progress.end();
         say(&self.tally);
-        match self.broken {
-            None => Ok(self.tally),
-            Some(error) => Err(error).context("the file of failures is not complete"),
+        match (sent, self.broken) {
+            (Ok(()), None) => Ok(self.tally),
+            (Ok(()), Some(broken)) => Err(broken),
+            (Err(unfinished), broken) => {
+                let why = broken.unwrap_or_else(|| unfinished.error.into());
+                Err(why.context(not_finished(&self.tally, unfinished.next_line)))
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_to_go_on_is_told_as_exactly_as_it_is_known() {
+        let mut tally = Tally::default();
+        assert!(not_finished(&tally, Some(2)).ends_with("send all of it again"));
+        tally.line = 17;
+        assert!(not_finished(&tally, Some(20)).ends_with("go on from line 20"));
+        assert!(not_finished(&tally, None).contains("up to line 17 have results"));
     }
 }

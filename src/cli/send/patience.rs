@@ -1,4 +1,4 @@
-//! How long a sender goes on without progress.
+//! How long a sender goes on without progress, and when it tries again.
 
 use std::time::Duration;
 
@@ -6,21 +6,30 @@ use tokio::time::Instant;
 
 use super::{
     stream::{Error, Settings},
+    trouble::Passing,
     window::Window,
 };
+use crate::backoff::Backoff;
 
 /// What a record is tried for when nobody says (the contract's default).
 const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long before the end the last try is made, if the pauses leave none later. Ours: a server
+/// that is there answers within it.
+const LAST_TRY: Duration = Duration::from_millis(500);
+
 /// How long to go on.
 pub(super) struct Patience {
     give_up_after: Duration,
     delivery_timeout: Duration,
+    backoff: Backoff,
     /// Since when there is no stream.
     closed_since: Instant,
     /// The last commit, or when the oldest waiting row was read.
     last_progress: Instant,
+    /// Troubles in a row.
+    failures: u32,
     /// What stood in the way of a stream last; none while there is one.
-    pub(super) trouble: Option<String>,
+    trouble: Option<String>,
 }
 
 impl Patience {
@@ -31,8 +40,10 @@ impl Patience {
             delivery_timeout: delivery_timeout
                 .and_then(|timeout| timeout.try_into().ok())
                 .unwrap_or(DEFAULT_DELIVERY_TIMEOUT),
+            backoff: settings.backoff,
             closed_since: Instant::now(),
             last_progress: Instant::now(),
+            failures: 0,
             trouble: None,
         }
     }
@@ -41,8 +52,41 @@ impl Patience {
         self.last_progress = Instant::now();
     }
 
+    pub(super) fn opened(&mut self) {
+        self.trouble = None;
+    }
+
     pub(super) fn closed(&mut self) {
         self.closed_since = Instant::now();
+    }
+
+    /// A stream did what it is for: the next pause is short again.
+    pub(super) fn recovered(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Notes a trouble, and draws the pause after it.
+    pub(super) fn pause(&mut self, passing: &Passing) -> Duration {
+        let drawn = self.backoff.delay(self.failures, fastrand::f64());
+        self.failures += 1;
+        self.trouble = Some(passing.why.clone());
+        drawn.max(passing.not_before)
+    }
+
+    /// When to try again. Where the pause would outlast the deadline, once more shortly before it;
+    /// the deadline itself if the service wants to be left alone until then.
+    pub(super) fn next_try(&mut self, passing: &Passing, window: &Window) -> Instant {
+        let now = Instant::now();
+        let next = now + self.pause(passing);
+        let deadline = self.deadline_closed(window);
+        let last = deadline.checked_sub(LAST_TRY).unwrap_or(now);
+        if next < deadline {
+            next
+        } else if last > now + passing.not_before {
+            last
+        } else {
+            deadline
+        }
     }
 
     /// A server may try a record for its whole delivery time-out: waiting so long is no trouble.
@@ -60,11 +104,28 @@ impl Patience {
         }
     }
 
+    /// Why it ends, once a deadline is over.
     pub(super) fn exhausted(&self) -> Error {
+        let now = Instant::now();
+        let (since, without) = if now >= self.closed_since + self.give_up_after {
+            (self.closed_since, "a stream")
+        } else {
+            (self.last_progress, "a result")
+        };
         let silent = "the server does not answer";
         Error::GaveUp {
-            after: self.give_up_after,
+            waited: now - since,
+            without,
             last: self.trouble.clone().unwrap_or_else(|| silent.into()),
+        }
+    }
+
+    /// For a deadline of an open stream, which had no trouble but silence.
+    pub(super) fn exhausted_open(&self) -> Error {
+        Error::GaveUp {
+            waited: self.last_progress.elapsed(),
+            without: "a result",
+            last: "the server does not answer".into(),
         }
     }
 }

@@ -3,22 +3,21 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::File,
-    io::{self, IsTerminal, Write},
-    path::Path,
+    io::{self, IsTerminal},
     time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
-    input::BadInput,
     stream::Event,
     window::{Rejection, Settled},
 };
-use crate::pb;
+use crate::{
+    cli::terminal::{complain, inline, printable},
+    pb,
+};
 
 /// How often a line says how far it is, where there is no terminal. Our choice: often enough to
 /// see that it lives, and some hundred lines an hour.
@@ -44,13 +43,13 @@ impl Tally {
         self.bytes = settled.end;
         match &settled.verdict {
             Ok(()) => self.delivered += 1,
-            Err(rejection) => *self.failed.entry(label(rejection)).or_default() += 1,
+            Err(rejection) => self.fail(label(rejection)),
         }
     }
 
-    /// Counts a row that could not be read as a record.
-    pub(crate) fn count_bad_row(&mut self) {
-        *self.failed.entry(BAD_ROW.into()).or_default() += 1;
+    /// Counts one that has no result and gets none.
+    pub(crate) fn fail(&mut self, reason: &str) {
+        *self.failed.entry(reason.to_owned()).or_default() += 1;
     }
 
     /// Records that were not delivered.
@@ -66,14 +65,11 @@ impl Tally {
     }
 }
 
-/// Reason of rows that could not be read as records, beside those that servers give.
-const BAD_ROW: &str = "BAD_ROW";
-
-fn label(rejection: &Rejection) -> String {
+fn label(rejection: &Rejection) -> &str {
     if rejection.reason.is_empty() {
-        rejection.code.clone()
+        &rejection.code
     } else {
-        rejection.reason.clone()
+        &rejection.reason
     }
 }
 
@@ -92,84 +88,14 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Writes failed records as NDJSON. Holds line numbers and reasons, and no identifier.
-#[derive(Debug)]
-pub(crate) struct FailureFile {
-    file: File,
-}
-
-#[derive(Serialize)]
-struct Failure<'a> {
-    line: u64,
-    /// None for a row that could not be read, and so was not sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sequence: Option<i64>,
-    code: &'a str,
-    reason: &'a str,
-    message: &'a str,
-}
-
-impl FailureFile {
-    /// Creates the file, or empties it.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        let file = File::create(path)?;
-        Ok(Self { file })
-    }
-
-    /// Writes a record, if it failed.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub(crate) fn write(&mut self, settled: &Settled) -> io::Result<()> {
-        let Err(Rejection {
-            code,
-            reason,
-            message,
-        }) = &settled.verdict
-        else {
-            return Ok(());
-        };
-        let failure = Failure {
-            line: settled.line,
-            sequence: Some(settled.sequence),
-            code,
-            reason,
-            message,
-        };
-        self.append(&failure)
-    }
-
-    /// Writes a row that could not be read as a record.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub(crate) fn write_bad_row(&mut self, bad: &BadInput) -> io::Result<()> {
-        let at = bad.column.map(|column| format!("column {column}: "));
-        self.append(&Failure {
-            line: bad.line,
-            sequence: None,
-            code: "INVALID_ARGUMENT",
-            reason: BAD_ROW,
-            message: &format!("{}{}", at.unwrap_or_default(), bad.what),
-        })
-    }
-
-    fn append(&mut self, failure: &Failure<'_>) -> io::Result<()> {
-        // Failures are rare enough to be written at once, and so to be seen while it runs.
-        let mut line = serde_json::to_vec(failure)?;
-        line.push(b'\n');
-        self.file.write_all(&line)
-    }
-}
-
 /// A progress bar on a terminal, a line now and then elsewhere; on standard error.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     last_line: Instant,
+    /// Why there was no stream, since the last result: one trouble is told once, however often it
+    /// is met.
+    trouble: Option<String>,
 }
 
 impl Progress {
@@ -179,6 +105,7 @@ impl Progress {
         Self {
             bar: io::stderr().is_terminal().then(|| bar(bytes)),
             last_line: Instant::now(),
+            trouble: None,
         }
     }
 
@@ -191,28 +118,37 @@ impl Progress {
             bar.set_message(text);
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            eprintln!("{text}");
+            complain(text);
         }
     }
 
     /// Says what a person should know.
     pub(crate) fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.println(printable(text)),
+            None => complain(text),
         }
     }
 
     /// Says what happens to the stream; results are [`show`](Self::show)n by whoever counts them.
-    pub(crate) fn tell(&self, event: &Event<'_>) {
+    pub(crate) fn tell(&mut self, event: &Event<'_>) {
         match event {
-            Event::Settled(_) => {}
+            Event::Settled(_) => self.trouble = None,
+            Event::Opened => {}
             Event::Notice(notice) => self.say(&describe(notice)),
-            Event::Drain => self.say("the server asks to move; opening a new stream"),
-            Event::Lost { why, pause } => {
-                let seconds = pause.as_secs_f64();
-                self.say(&format!("{why}\n  trying again in {seconds:.1} s"));
+            Event::Drain => {
+                self.say(
+                    "the server asks to move; a new stream follows when there is more to send",
+                );
             }
+            Event::Lost { why, pause } => self.tell_trouble(why, *pause),
+        }
+    }
+
+    fn tell_trouble(&mut self, why: &str, pause: Option<Duration>) {
+        let known = self.trouble.replace(why.to_owned());
+        if known.as_deref() != Some(why) {
+            self.say(&format!("{why}\n  {}", next_try(pause)));
         }
     }
 
@@ -235,6 +171,16 @@ fn bar(bytes: Option<u64>) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).expect("the template is a constant"))
 }
 
+fn next_try(pause: Option<Duration>) -> String {
+    match pause {
+        Some(pause) => format!(
+            "trying again in {:.1} s, and on until --give-up-after",
+            pause.as_secs_f64()
+        ),
+        None => "connecting again when there is something to send".into(),
+    }
+}
+
 fn describe(notice: &pb::Notice) -> String {
     let state = match notice.state() {
         pb::notice::State::Throttled => "throttled",
@@ -243,7 +189,7 @@ fn describe(notice: &pb::Notice) -> String {
         pb::notice::State::Conflicting => "conflicting",
         pb::notice::State::Unspecified => "notice",
     };
-    format!("{state}: {}", notice.message)
+    format!("{state}: {}", inline(&notice.message))
 }
 
 #[cfg(test)]
@@ -278,16 +224,10 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_written_one_a_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("failures.ndjson");
-        let mut file = FailureFile::create(&path).unwrap();
-        file.write(&settled(2, None)).unwrap();
-        file.write(&settled(3, Some("IDENTIFIER_MISSING"))).unwrap();
-        assert_eq!(
-            std::fs::read_to_string(path).unwrap(),
-            "{\"line\":3,\"sequence\":7,\"code\":\"INVALID_ARGUMENT\",\
-             \"reason\":\"IDENTIFIER_MISSING\",\"message\":\"why\"}\n"
-        );
+    fn what_is_tried_next_is_told_as_it_is() {
+        let soon = next_try(Some(Duration::from_millis(140)));
+        assert_eq!(soon, "trying again in 0.1 s, and on until --give-up-after");
+        let later = next_try(None);
+        assert_eq!(later, "connecting again when there is something to send");
     }
 }

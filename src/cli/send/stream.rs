@@ -7,28 +7,28 @@
 //! |---|---|
 //! | OK, all rows read | done |
 //! | OK after `drain` | the next stream, at once |
-//! | UNAVAILABLE; RESOURCE_EXHAUSTED with a delay; a broken connection | the next stream, after a pause |
+//! | UNAVAILABLE; RESOURCE_EXHAUSTED with a delay | the next stream, after a pause |
+//! | a broken connection; a status that is not the service's | the same |
 //! | any other status | the end: trying again cannot help |
 //! | no result in time, or no stream in time | the end |
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, transport::Endpoint};
-use tonic_types::StatusExt;
+use tonic::{Status, Streaming, transport::Endpoint};
 
 use super::{
     patience::Patience,
+    trouble::{Passing, Trouble, judge},
     window::{Broken, Row, Settled, Window},
 };
 use crate::{
     backoff::Backoff,
     cli::remote,
-    config::duration,
     pb::{
         self, SendIdentifiersRequest, SendIdentifiersResponse,
         send_identifiers_request::Message as Request,
@@ -62,19 +62,30 @@ pub(crate) struct Settings {
 /// What happens on the way, for who watches.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
+    /// A stream is open.
+    Opened,
     /// These records have their final results; each record comes once.
     Settled(&'a [Settled]),
     /// The server says how delivery is going.
     Notice(&'a pb::Notice),
     /// The server asks to move; another stream follows.
     Drain,
-    /// There is no stream; another is tried after a pause.
+    /// There is no stream; another is tried.
     Lost {
         /// What happened.
         why: &'a str,
-        /// The pause.
-        pause: Duration,
+        /// After this pause; none if there is nothing to send, until there is.
+        pause: Option<Duration>,
     },
+}
+
+/// Not every record has a result.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    /// Why.
+    pub error: Error,
+    /// Where the first record without one begins in the input, if it was read.
+    pub next_line: Option<u64>,
 }
 
 /// Why not every record has a result.
@@ -84,28 +95,38 @@ pub(crate) enum Error {
     #[error("{}", remote::describe(.0))]
     Refused(Box<Status>),
     /// It took too long.
-    #[error("gave up after {} without progress: {last}", duration::format(*.after))]
+    #[error("gave up after {:.1} s without {without}: {last}", .waited.as_secs_f64())]
     GaveUp {
-        /// The setting of that name.
-        after: Duration,
+        /// How long it really took.
+        waited: Duration,
+        /// What did not come.
+        without: &'static str,
         /// What stood in the way last.
         last: String,
     },
     /// The server cannot be believed.
     #[error("the server broke the protocol: {0}")]
     Broken(#[from] Broken),
+    /// A signal asked to.
+    #[error("stopped by {0}")]
+    Stopped(&'static str),
+    /// Whoever watches cannot go on, and knows why.
+    #[error("nobody watches any more")]
+    Unwatched,
 }
 
-/// Sends every row that comes, and ends when each has a result and no more come.
+/// Sends every row that comes, and ends when each has a result and no more come; or when `stop`
+/// names what asks for it, or `watch` breaks off.
 ///
 /// # Errors
 /// Why some have none. Rows that were settled before stay settled.
 pub(crate) async fn run(
     settings: &Settings,
     rows: mpsc::Receiver<Row>,
-    watch: impl FnMut(Event<'_>),
-) -> Result<(), Error> {
-    let sender = Sender {
+    stop: impl Future<Output = &'static str>,
+    watch: impl FnMut(Event<'_>) -> ControlFlow<()>,
+) -> Result<(), Unfinished> {
+    let mut sender = Sender {
         settings,
         window: Window::default(),
         rows: Some(rows),
@@ -113,7 +134,16 @@ pub(crate) async fn run(
         patience: Patience::new(settings),
         watch,
     };
-    sender.run().await
+    let ended = tokio::select! {
+        // What is asked for holds, even if there is always something to do.
+        biased;
+        name = stop => Err(Error::Stopped(name)),
+        ended = sender.run() => ended,
+    };
+    ended.map_err(|error| Unfinished {
+        error,
+        next_line: sender.next_line(),
+    })
 }
 
 struct Sender<'a, F> {
@@ -142,33 +172,22 @@ enum Next {
     TooLate,
 }
 
-/// Why a stream ended before its time.
-enum Trouble {
-    Passing { why: String, not_before: Duration },
-    Final(Error),
-}
-
-impl<F: FnMut(Event<'_>)> Sender<'_, F> {
-    async fn run(mut self) -> Result<(), Error> {
-        let mut failures = 0;
+impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Sender<'_, F> {
+    async fn run(&mut self) -> Result<(), Error> {
         loop {
             let committed = self.window.committed();
             let ended = self.one_stream().await;
             if ended.is_ok() || self.window.committed() > committed {
-                failures = 0;
+                self.patience.recovered();
             }
             if !self.has_more() {
                 return ended.or_else(Trouble::unless_passing);
             }
             match ended {
-                Ok(()) => {}
+                Ok(()) => self.wait_for_a_row().await,
                 Err(Trouble::Final(error)) => return Err(error),
-                Err(Trouble::Passing { why, not_before }) => {
-                    self.pause(&why, not_before, failures).await?;
-                    failures += 1;
-                }
+                Err(Trouble::Passing(passing)) => self.pause(&passing).await?,
             }
-            self.wait_for_a_row().await;
             if !self.has_more() {
                 return Ok(());
             }
@@ -177,6 +196,14 @@ impl<F: FnMut(Event<'_>)> Sender<'_, F> {
 
     fn has_more(&self) -> bool {
         self.rows.is_some() || !self.window.is_empty()
+    }
+
+    /// Where the first record without a result begins, if it was read.
+    fn next_line(&mut self) -> Option<u64> {
+        self.window.first_line().or_else(|| {
+            let row = self.rows.as_mut()?.try_recv().ok()?;
+            Some(row.line)
+        })
     }
 
     /// Keeps no stream open for a source that is silent: the server would only ask to move it.
@@ -190,25 +217,59 @@ impl<F: FnMut(Event<'_>)> Sender<'_, F> {
         }
     }
 
-    async fn pause(&mut self, why: &str, not_before: Duration, failures: u32) -> Result<(), Error> {
-        let drawn = self.settings.backoff.delay(failures, fastrand::f64());
-        let pause = drawn.max(not_before);
-        let next = Instant::now() + pause;
-        self.patience.trouble = Some(why.to_owned());
+    /// Takes a row that has come already.
+    fn read_what_is_there(&mut self) {
+        if self.window.is_empty()
+            && let Some(rows) = &mut self.rows
+            && let Ok(row) = rows.try_recv()
+        {
+            self.read(Some(row));
+        }
+    }
+
+    async fn pause(&mut self, passing: &Passing) -> Result<(), Error> {
+        self.read_what_is_there();
+        if self.window.is_empty() {
+            return self.pause_idle(passing).await;
+        }
+        let next = self.patience.next_try(passing, &self.window);
         if next >= self.patience.deadline_closed(&self.window) {
+            sleep_until(next).await;
             return Err(self.patience.exhausted());
         }
-        (self.watch)(Event::Lost { why, pause });
+        let pause = Some(next.saturating_duration_since(Instant::now()));
+        let why = &passing.why;
+        self.tell(Event::Lost { why, pause })?;
         sleep_until(next).await;
         Ok(())
+    }
+
+    /// Without anything to send nothing is tried, and no time runs out.
+    async fn pause_idle(&mut self, passing: &Passing) -> Result<(), Error> {
+        let next = Instant::now() + self.patience.pause(passing);
+        let why = &passing.why;
+        self.tell(Event::Lost { why, pause: None })?;
+        self.wait_for_a_row().await;
+        if !self.window.is_empty() {
+            sleep_until(next).await;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, event: Event<'_>) -> Result<(), Error> {
+        match (self.watch)(event) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Unwatched),
+        }
     }
 
     /// Runs one stream until the server ends it.
     async fn one_stream(&mut self) -> Result<(), Trouble> {
         let deadline = self.patience.deadline_closed(&self.window);
         let opened = timeout_at(deadline, open(self.settings)).await;
-        let (line, opened) = opened.map_err(|_| Trouble::Final(self.patience.exhausted()))??;
-        self.patience.trouble = None;
+        let (line, opened) = opened.map_err(|_| self.patience.exhausted())??;
+        self.tell(Event::Opened)?;
+        self.patience.opened();
         self.window.reopen(&opened);
         let ended = self.exchange(line).await;
         self.patience.closed();
@@ -230,7 +291,7 @@ impl<F: FnMut(Event<'_>)> Sender<'_, F> {
                         permit.send(request(Request::Batch(batch)));
                     }
                 }
-                Next::TooLate => return Err(Trouble::Final(self.patience.exhausted())),
+                Next::TooLate => return Err(self.patience.exhausted_open().into()),
             }
         }
     }
@@ -263,10 +324,10 @@ impl<F: FnMut(Event<'_>)> Sender<'_, F> {
     fn take(&mut self, message: SendIdentifiersResponse, line: &mut Line) -> Result<(), Trouble> {
         match message.message {
             Some(Response::Ack(ack)) => self.settle(&ack)?,
-            Some(Response::Notice(notice)) => (self.watch)(Event::Notice(&notice)),
+            Some(Response::Notice(notice)) => self.tell(Event::Notice(&notice))?,
             Some(Response::Drain(_)) => {
                 line.outbound = None;
-                (self.watch)(Event::Drain);
+                self.tell(Event::Drain)?;
             }
             // A message of a later contract, or a second `opened`, which changes nothing.
             Some(Response::Opened(_)) | None => {}
@@ -274,11 +335,11 @@ impl<F: FnMut(Event<'_>)> Sender<'_, F> {
         Ok(())
     }
 
-    fn settle(&mut self, ack: &pb::Ack) -> Result<(), Broken> {
+    fn settle(&mut self, ack: &pb::Ack) -> Result<(), Trouble> {
         let settled = self.window.settle(ack)?;
         if !settled.is_empty() {
             self.patience.progress();
-            (self.watch)(Event::Settled(&settled));
+            self.tell(Event::Settled(&settled))?;
         }
         Ok(())
     }
@@ -317,12 +378,11 @@ async fn open(settings: &Settings) -> Result<(Line, pb::StreamOpened), Trouble> 
         .await
         .map_err(judge)?;
     let mut inbound = response.into_inner();
-    let message = inbound
-        .message()
-        .await
-        .map_err(judge)?
-        .and_then(|first| first.message);
-    let Some(Response::Opened(opened)) = message else {
+    let Some(first) = inbound.message().await.map_err(judge)? else {
+        // The service does not end a stream well that it has not opened.
+        return Err(Trouble::passing("the stream ended before it was open"));
+    };
+    let Some(Response::Opened(opened)) = first.message else {
         return Err(Broken::NotOpened.into());
     };
     let outbound = Some(outbound);
@@ -352,56 +412,4 @@ async fn reserve(
     let outbound = outbound?;
     sleep_until(at).await;
     outbound.reserve_owned().await.ok()
-}
-
-/// Tells what passes by itself from what must be mended.
-fn judge(status: Status) -> Trouble {
-    let delay = status
-        .get_details_retry_info()
-        .and_then(|info| info.retry_delay);
-    let from_server = status.get_details_error_info().is_some();
-    let passing = match status.code() {
-        Code::Unavailable => true,
-        Code::ResourceExhausted => delay.is_some(),
-        // Without an ErrorInfo it is not the server that speaks, but a proxy, or our own HTTP
-        // library, which has no better code for a connection that breaks.
-        Code::Unknown | Code::Internal | Code::Cancelled => !from_server,
-        _ => false,
-    };
-    if passing {
-        let said = remote::describe(&status);
-        Trouble::Passing {
-            why: if from_server {
-                said
-            } else {
-                format!("the connection broke or was refused ({said})")
-            },
-            not_before: delay.unwrap_or_default(),
-        }
-    } else {
-        Trouble::Final(Error::Refused(Box::new(status)))
-    }
-}
-
-impl Trouble {
-    fn passing(why: &str) -> Self {
-        Self::Passing {
-            why: why.into(),
-            not_before: Duration::ZERO,
-        }
-    }
-
-    /// When every record has its result, a connection that broke afterwards is no failure.
-    fn unless_passing(self) -> Result<(), Error> {
-        match self {
-            Self::Passing { .. } => Ok(()),
-            Self::Final(error) => Err(error),
-        }
-    }
-}
-
-impl From<Broken> for Trouble {
-    fn from(broken: Broken) -> Self {
-        Self::Final(broken.into())
-    }
 }

@@ -156,6 +156,12 @@ impl Window {
         self.base - 1
     }
 
+    /// Where the first record that is not committed begins.
+    #[must_use]
+    pub(crate) fn first_line(&self) -> Option<u64> {
+        self.waiting.front().map(|waiting| waiting.row.line)
+    }
+
     /// Takes in the next row of the input.
     pub(crate) fn push(&mut self, row: Row) {
         self.waiting.push_back(Waiting {

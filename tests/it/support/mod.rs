@@ -1,5 +1,6 @@
 //! What several tests need.
 
+pub(crate) mod between;
 pub(crate) mod binary;
 pub(crate) mod executor;
 pub(crate) mod history;

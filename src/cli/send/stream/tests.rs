@@ -1,12 +1,13 @@
 use std::{
+    collections::HashMap,
     pin::Pin,
     sync::{Arc, Mutex},
 };
 
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
-use tonic::{Request as Call, Response as Answer, transport::Server};
-use tonic_types::ErrorDetails;
+use tonic::{Code, Request as Call, Response as Answer, transport::Server};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use super::*;
 use crate::pb::destination_connector_server::{DestinationConnector, DestinationConnectorServer};
@@ -38,6 +39,12 @@ type Batches = Vec<(i64, usize)>;
 struct Scripted {
     acts: Arc<Mutex<std::collections::VecDeque<Act>>>,
     batches: Arc<Mutex<Vec<Batches>>>,
+}
+
+/// A status as the service makes it.
+fn refusal(code: Code) -> Status {
+    let details = ErrorDetails::with_error_info("REASON", "destinations.cdp", HashMap::new());
+    Status::with_error_details(code, "must be mended", details)
 }
 
 type Replies = mpsc::Sender<Result<SendIdentifiersResponse, Status>>;
@@ -238,13 +245,19 @@ async fn play(acts: &[Act], rows: u64) -> Run {
     }
     drop(sender);
     let (mut lines, mut happened) = (vec![], vec![]);
-    let ended = run(&settings, receiver, |event| match event {
-        Event::Settled(settled) => lines.extend(settled.iter().map(|settled| settled.line)),
-        Event::Notice(_) => happened.push("notice"),
-        Event::Drain => happened.push("drain"),
-        Event::Lost { .. } => happened.push("lost"),
+    let stop = std::future::pending();
+    let ended = run(&settings, receiver, stop, |event| {
+        match event {
+            Event::Opened => {}
+            Event::Settled(settled) => lines.extend(settled.iter().map(|settled| settled.line)),
+            Event::Notice(_) => happened.push("notice"),
+            Event::Drain => happened.push("drain"),
+            Event::Lost { .. } => happened.push("lost"),
+        }
+        ControlFlow::Continue(())
     })
-    .await;
+    .await
+    .map_err(|unfinished| unfinished.error);
     Run {
         ended,
         lines,
@@ -270,7 +283,7 @@ async fn every_record_is_sent_in_full_batches_within_the_window() {
 
 #[tokio::test]
 async fn an_empty_input_opens_a_stream_so_that_a_wrong_destination_is_found() {
-    let run = play(&[Act::Refuse(Status::not_found("no such destination"))], 0).await;
+    let run = play(&[Act::Refuse(refusal(Code::NotFound))], 0).await;
     assert!(matches!(run.ended, Err(Error::Refused(status)) if status.code() == Code::NotFound));
     assert!(play(&[Act::Serve], 0).await.ended.is_ok());
 }
@@ -299,7 +312,7 @@ async fn a_stream_that_must_move_is_half_closed_and_followed_by_another() {
 
 #[tokio::test]
 async fn what_must_be_mended_ends_the_run_and_keeps_what_was_settled() {
-    let refused = Status::failed_precondition("token refused");
+    let refused = refusal(Code::FailedPrecondition);
     let run = play(&[Act::Lose(3, refused)], 10).await;
     assert!(matches!(run.ended, Err(Error::Refused(_))));
     assert_eq!(run.lines, all(3));
@@ -327,8 +340,7 @@ async fn nothing_is_waited_for_without_end() {
     let Err(Error::GaveUp { last, .. }) = run.ended else {
         panic!("{:?}", run.ended)
     };
-    let broke = "the connection broke or was refused (UNAVAILABLE: starting)";
-    assert_eq!(last, broke);
+    assert!(last.ends_with("UNAVAILABLE: starting"), "{last}");
 }
 
 #[tokio::test]
@@ -338,38 +350,4 @@ async fn a_server_that_invents_results_is_not_believed() {
         run.ended,
         Err(Error::Broken(Broken::Unasked { .. }))
     ));
-}
-
-#[test]
-fn only_what_passes_by_itself_is_tried_again() {
-    let spoken = |code, delay| {
-        let mut details = ErrorDetails::new();
-        details.set_error_info(
-            "REASON",
-            "destinations.cdp",
-            std::collections::HashMap::new(),
-        );
-        if delay {
-            details.set_retry_info(Some(Duration::from_secs(7)));
-        }
-        Status::with_error_details(code, "", details)
-    };
-    let pause = |status| match judge(status) {
-        Trouble::Passing { not_before, .. } => Some(not_before.as_secs()),
-        Trouble::Final(_) => None,
-    };
-    assert_eq!(pause(spoken(Code::Unavailable, true)), Some(7));
-    assert_eq!(pause(spoken(Code::ResourceExhausted, true)), Some(7));
-    assert_eq!(pause(spoken(Code::ResourceExhausted, false)), None);
-    assert_eq!(pause(spoken(Code::Internal, false)), None);
-    assert_eq!(pause(Status::internal("h2 protocol error")), Some(0));
-    assert_eq!(pause(Status::unknown("transport error")), Some(0));
-    for code in [
-        Code::Aborted,
-        Code::FailedPrecondition,
-        Code::InvalidArgument,
-        Code::NotFound,
-    ] {
-        assert_eq!(pause(Status::new(code, "")), None, "{code:?}");
-    }
 }

@@ -1,0 +1,299 @@
+//! The file of failed records. It is checked before anything happens, and made only once there is a
+//! stream.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, Write},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use rustix::fs::{Access, access};
+use serde::Serialize;
+
+use super::window::{Rejection, Settled};
+use crate::cli::terminal::inline;
+
+/// Most bytes that are kept until there is a stream: a file of nothing but bad rows opens none.
+const MOST_HELD: usize = 1024 * 1024;
+
+/// Writes failed records as NDJSON. Holds line numbers and reasons, and no identifier.
+#[derive(Debug)]
+pub(crate) struct FailureFile {
+    path: PathBuf,
+    /// What must not be written to.
+    input: Option<Identity>,
+    /// None until there is a stream.
+    file: Option<File>,
+    /// Lines that came before it.
+    held: Vec<u8>,
+}
+
+/// A failed record, as it is written.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Failure<'a> {
+    /// Its first line in the input.
+    pub line: u64,
+    /// Its number in the stream, if it was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<i64>,
+    /// Name of the gRPC status code.
+    pub code: &'a str,
+    /// Stable reason to branch on.
+    pub reason: &'a str,
+    /// A sentence for people.
+    pub message: &'a str,
+}
+
+impl<'a> Failure<'a> {
+    /// A record's, if it failed.
+    #[must_use]
+    pub(crate) fn of(settled: &'a Settled) -> Option<Self> {
+        let Rejection {
+            code,
+            reason,
+            message,
+        } = settled.verdict.as_ref().err()?;
+        Some(Self {
+            line: settled.line,
+            sequence: Some(settled.sequence),
+            code,
+            reason,
+            message,
+        })
+    }
+}
+
+impl FailureFile {
+    /// Confirms that a file can be made at `path`, or emptied, and that it is not the input (`-` is
+    /// standard input). Touches nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the path.
+    pub(crate) fn plan(path: &Path, input: &Path) -> anyhow::Result<Self> {
+        let planned = Self {
+            path: path.to_owned(),
+            input: identity_of_input(input),
+            file: None,
+            held: Vec::new(),
+        };
+        match fs::metadata(path) {
+            Ok(there) if there.is_dir() => bail!("{} is a directory", planned.name()),
+            Ok(there) => {
+                planned.unless_input(&there)?;
+                access(path, Access::WRITE_OK)
+                    .with_context(|| format!("cannot write to {}", planned.name()))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                access(folder(path), Access::WRITE_OK | Access::EXEC_OK)
+                    .with_context(|| format!("cannot create {}", planned.name()))?;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot use {}", planned.name()));
+            }
+        }
+        Ok(planned)
+    }
+
+    /// Makes or empties the file, and writes what came before; nothing if it is open already.
+    ///
+    /// # Errors
+    /// Those of the file system, and if the path has become the input's.
+    pub(crate) fn open(&mut self) -> anyhow::Result<()> {
+        if self.file.is_some() {
+            return Ok(());
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&self.path)
+            .with_context(|| format!("cannot create {}", self.name()))?;
+        let there = file.metadata()?;
+        self.unless_input(&there)?;
+        if there.is_file() {
+            file.set_len(0)?;
+        }
+        file.write_all(&self.held)
+            .with_context(|| self.incomplete())?;
+        self.held = Vec::new();
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Writes a failure down; before the file is open, it is kept until then.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn write(&mut self, failure: &Failure<'_>) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(failure)?;
+        line.push(b'\n');
+        match &mut self.file {
+            // Failures are rare enough to be written at once, and so to be seen while it runs.
+            Some(file) => file.write_all(&line).with_context(|| self.incomplete()),
+            None => {
+                self.held.append(&mut line);
+                // The destination is known to be there by the time that rows are read.
+                if self.held.len() > MOST_HELD {
+                    self.open()?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn unless_input(&self, there: &Metadata) -> anyhow::Result<()> {
+        // A terminal may be both: what is read from it is not what is written to it.
+        let is_input = self.input == Some(Identity::of(there));
+        if is_input && !there.file_type().is_char_device() {
+            bail!(
+                "--failures {} is the input itself, which it would destroy; name another file",
+                self.name()
+            );
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        inline(self.path.display())
+    }
+
+    fn incomplete(&self) -> String {
+        format!("the file of failures {} is not complete", self.name())
+    }
+}
+
+/// What a file is, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// Nothing where it cannot be told: whoever opens the input says why.
+fn identity_of_input(path: &Path) -> Option<Identity> {
+    let metadata = if path.as_os_str() == "-" {
+        let copy = io::stdin().as_fd().try_clone_to_owned();
+        copy.and_then(|input| File::from(input).metadata())
+    } else {
+        fs::metadata(path)
+    };
+    Some(Identity::of(&metadata.ok()?))
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(line: u64, reason: Option<&str>) -> Settled {
+        let rejection = |reason: &str| Rejection {
+            code: "INVALID_ARGUMENT".into(),
+            reason: reason.into(),
+            message: "why".into(),
+        };
+        Settled {
+            sequence: 7,
+            line,
+            end: line * 10,
+            verdict: reason.map_or(Ok(()), |reason| Err(rejection(reason))),
+        }
+    }
+
+    fn write(file: &mut FailureFile, settled: &Settled) {
+        if let Some(failure) = Failure::of(settled) {
+            file.write(&failure).unwrap();
+        }
+    }
+
+    #[test]
+    fn failures_are_written_one_a_line_also_those_from_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("failures.ndjson");
+        fs::write(&path, "of an earlier run").unwrap();
+        let mut file = FailureFile::plan(&path, Path::new("-")).unwrap();
+        let skipped = Failure {
+            line: 2,
+            sequence: None,
+            code: "",
+            reason: "ROW",
+            message: "why",
+        };
+        file.write(&skipped).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "of an earlier run");
+        file.open().unwrap();
+        write(&mut file, &settled(3, None));
+        write(&mut file, &settled(4, Some("IDENTIFIER_MISSING")));
+        file.open().unwrap();
+        assert_eq!(
+            fs::read_to_string(path).unwrap(),
+            "{\"line\":2,\"code\":\"\",\"reason\":\"ROW\",\"message\":\"why\"}\n\
+             {\"line\":4,\"sequence\":7,\"code\":\"INVALID_ARGUMENT\",\
+             \"reason\":\"IDENTIFIER_MISSING\",\"message\":\"why\"}\n"
+        );
+    }
+
+    #[test]
+    fn the_input_is_known_by_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let input = folder.path().join("f.csv");
+        fs::write(&input, "user_id\n").unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&input, &link).unwrap();
+        let twin = folder.path().join("twin");
+        fs::hard_link(&input, &twin).unwrap();
+        for path in [
+            &input,
+            &folder.path().join("../").join(&input),
+            &link,
+            &twin,
+        ] {
+            let error = FailureFile::plan(path, &input).unwrap_err().to_string();
+            assert!(error.contains("is the input itself"), "{error}");
+        }
+        // One that becomes the input after it was looked at.
+        let later = folder.path().join("later");
+        let mut file = FailureFile::plan(&later, &input).unwrap();
+        fs::hard_link(&input, &later).unwrap();
+        assert!(file.open().is_err());
+        assert_eq!(fs::read_to_string(&input).unwrap(), "user_id\n");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_told_and_nothing_is_made() {
+        let home = tempfile::tempdir().unwrap();
+        let missing = home.path().join("no-such-folder");
+        for (path, part) in [
+            (home.path(), "is a directory"),
+            (&missing.join("f"), "cannot create"),
+            (Path::new("/proc/sys/kernel/ostype"), "cannot write to"),
+        ] {
+            let error = FailureFile::plan(path, Path::new("-")).unwrap_err();
+            assert!(error.to_string().contains(part), "{error:#}");
+        }
+        let path = home.path().join("f");
+        FailureFile::plan(&path, Path::new("-")).unwrap();
+        assert!(!path.exists() && !missing.exists());
+        let terminal = Path::new("/dev/null");
+        FailureFile::plan(terminal, terminal).unwrap();
+    }
+}

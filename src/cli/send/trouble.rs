@@ -1,0 +1,134 @@
+//! What passes by itself, and what must be mended.
+//!
+//! The service says which of its own statuses pass. A status that is not the service's comes from
+//! something in between: a proxy that starts, sheds load, or has lost its upstream. It says nothing
+//! of the records or the destination, whatever its code, so it passes too.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::{stream::Error, window::Broken};
+use crate::cli::remote;
+
+/// Why a stream, or a call before it, ended before its time.
+pub(super) enum Trouble {
+    /// Trying again may help.
+    Passing(Passing),
+    /// It cannot.
+    Final(Error),
+}
+
+/// A trouble that may pass.
+pub(super) struct Passing {
+    /// What happened, for people.
+    pub(super) why: String,
+    /// How long the service wants to be left alone.
+    pub(super) not_before: Duration,
+}
+
+/// Tells one from the other.
+pub(super) fn judge(status: Status) -> Trouble {
+    let delay = status
+        .get_details_retry_info()
+        .and_then(|info| info.retry_delay);
+    let passing = match status.code() {
+        _ if !remote::is_from_service(&status) => true,
+        Code::Unavailable => true,
+        Code::ResourceExhausted => delay.is_some(),
+        _ => false,
+    };
+    if !passing {
+        return Trouble::Final(Error::Refused(Box::new(status)));
+    }
+    Trouble::Passing(Passing {
+        why: remote::describe(&status),
+        not_before: delay.unwrap_or_default(),
+    })
+}
+
+impl Trouble {
+    pub(super) fn passing(why: &str) -> Self {
+        Self::Passing(Passing {
+            why: why.into(),
+            not_before: Duration::ZERO,
+        })
+    }
+
+    /// When every record has its result, a connection that broke afterwards is no failure.
+    pub(super) fn unless_passing(self) -> Result<(), Error> {
+        match self {
+            Self::Passing(_) => Ok(()),
+            Self::Final(error) => Err(error),
+        }
+    }
+}
+
+impl From<Broken> for Trouble {
+    fn from(broken: Broken) -> Self {
+        Self::Final(broken.into())
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    fn from_service(code: Code, delay: Option<Duration>) -> Status {
+        let mut details = ErrorDetails::new();
+        details.set_error_info("REASON", "destinations.cdp", HashMap::new());
+        if delay.is_some() {
+            details.set_retry_info(delay);
+        }
+        Status::with_error_details(code, "", details)
+    }
+
+    /// The pause in seconds, if it passes.
+    fn pause(status: Status) -> Option<u64> {
+        match judge(status) {
+            Trouble::Passing(passing) => Some(passing.not_before.as_secs()),
+            Trouble::Final(_) => None,
+        }
+    }
+
+    #[test]
+    fn the_service_says_what_passes() {
+        let delay = Some(Duration::from_secs(7));
+        for (code, delay, expected) in [
+            (Code::Unavailable, delay, Some(7)),
+            (Code::Unavailable, None, Some(0)),
+            (Code::ResourceExhausted, delay, Some(7)),
+            (Code::ResourceExhausted, None, None),
+            (Code::Internal, None, None),
+            (Code::Unknown, None, None),
+            (Code::Cancelled, None, None),
+            (Code::Aborted, None, None),
+            (Code::NotFound, None, None),
+        ] {
+            assert_eq!(pause(from_service(code, delay)), expected, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn no_status_of_another_speaker_is_final() {
+        for code in 1..=16 {
+            let code = Code::from_i32(code);
+            assert_eq!(pause(Status::new(code, "")), Some(0), "{code:?}");
+            let mut details = ErrorDetails::new();
+            details.set_error_info("RBAC", "mesh.example", HashMap::new());
+            let foreign = Status::with_error_details(code, "", details);
+            assert_eq!(pause(foreign), Some(0), "{code:?}");
+        }
+    }
+}
