@@ -179,8 +179,10 @@ async fn a_call_that_is_slow_on_a_connection_that_works_does_not_cost_the_connec
     let slow = delivery(connection("api-acme", "5a02"), &["u-1"]);
     assert_eq!(deliver(&client, &to_acme()).await, Outcome::Applied);
     let quick = async {
-        // Some time after the slow one has begun.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let is_slow = |call: &Call| String::from_utf8_lossy(&call.body).contains("5a02");
+        while !server.calls().iter().any(is_slow) {
+            tokio::task::yield_now().await;
+        }
         deliver(&client, &to_acme()).await
     };
     let (slow, quick) = tokio::join!(deliver(&client, &slow), quick);

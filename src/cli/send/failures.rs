@@ -205,20 +205,6 @@ fn folder(path: &Path) -> &Path {
 mod tests {
     use super::*;
 
-    fn settled(line: u64, reason: Option<&str>) -> Settled {
-        let rejection = |reason: &str| Rejection {
-            code: "INVALID_ARGUMENT".into(),
-            reason: reason.into(),
-            message: "why".into(),
-        };
-        Settled {
-            sequence: 7,
-            line,
-            end: line * 10,
-            verdict: reason.map_or(Ok(()), |reason| Err(rejection(reason))),
-        }
-    }
-
     fn write(file: &mut FailureFile, settled: &Settled) {
         if let Some(failure) = Failure::of(settled) {
             file.write(&failure).unwrap();
@@ -241,8 +227,8 @@ mod tests {
         file.write(&skipped).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "of an earlier run");
         file.open().unwrap();
-        write(&mut file, &settled(3, None));
-        write(&mut file, &settled(4, Some("IDENTIFIER_MISSING")));
+        write(&mut file, &Settled::example(3, None));
+        write(&mut file, &Settled::example(4, Some("IDENTIFIER_MISSING")));
         file.open().unwrap();
         assert_eq!(
             fs::read_to_string(path).unwrap(),

@@ -196,25 +196,11 @@ fn describe(notice: &pb::Notice) -> String {
 mod tests {
     use super::*;
 
-    fn settled(line: u64, reason: Option<&str>) -> Settled {
-        let rejection = |reason: &str| Rejection {
-            code: "INVALID_ARGUMENT".into(),
-            reason: reason.into(),
-            message: "why".into(),
-        };
-        Settled {
-            sequence: 7,
-            line,
-            end: line * 10,
-            verdict: reason.map_or(Ok(()), |reason| Err(rejection(reason))),
-        }
-    }
-
     #[test]
     fn a_tally_counts_by_reason_and_says_so() {
         let mut tally = Tally::default();
         for (line, reason) in [(2, None), (3, Some("A")), (4, Some("")), (5, Some("A"))] {
-            tally.count(&settled(line, reason));
+            tally.count(&Settled::example(line, reason));
         }
         assert_eq!((tally.records(), tally.line, tally.bytes), (4, 5, 50));
         assert_eq!(

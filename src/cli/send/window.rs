@@ -44,6 +44,24 @@ pub(crate) struct Settled {
     pub verdict: Verdict,
 }
 
+#[cfg(test)]
+impl Settled {
+    /// A record that was delivered, or failed for a reason.
+    pub(super) fn example(line: u64, reason: Option<&str>) -> Self {
+        let rejection = |reason: &str| Rejection {
+            code: "INVALID_ARGUMENT".into(),
+            reason: reason.into(),
+            message: "why".into(),
+        };
+        Self {
+            sequence: 7,
+            line,
+            end: line * 10,
+            verdict: reason.map_or(Ok(()), |reason| Err(rejection(reason))),
+        }
+    }
+}
+
 /// What became of a record.
 pub(crate) type Verdict = Result<(), Rejection>;
 
