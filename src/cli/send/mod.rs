@@ -88,11 +88,13 @@ pub struct SendArgs {
     #[command(flatten)]
     reading: ReadingArgs,
 
-    /// Write failed records here: line, sequence, code, reason and message as NDJSON
+    /// Write failed records here: line, sequence, code, reason and message as NDJSON. The file is
+    /// made, or emptied, once a stream is open
     #[arg(long, value_name = "FILE")]
     failures: Option<PathBuf>,
 
-    /// Stop after so long without a stream, or without a result that was due
+    /// Give up after so long without a stream; or, once records had their whole delivery time-out,
+    /// so much longer without a result
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration::parse)]
     give_up_after: Duration,
 

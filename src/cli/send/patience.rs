@@ -129,3 +129,75 @@ impl Patience {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep_until;
+
+    use super::*;
+    use crate::{
+        cli::{remote, send::BACKOFF},
+        pb,
+    };
+
+    const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
+
+    fn patience() -> Patience {
+        Patience::new(&Settings {
+            endpoint: remote::endpoint("http://127.0.0.1:1").unwrap(),
+            open: pb::OpenStream::default(),
+            give_up_after: GIVE_UP_AFTER,
+            backoff: BACKOFF,
+        })
+    }
+
+    /// Fails at every try until it gives up; how long that took, when the last try was, and why
+    /// it ended.
+    async fn fail(not_before: Duration) -> (Duration, Duration, Error) {
+        let passing = Passing {
+            why: "starting".into(),
+            not_before,
+        };
+        let (mut patience, nothing) = (patience(), Window::default());
+        let started = Instant::now();
+        let mut last_try = Duration::ZERO;
+        loop {
+            let next = patience.next_try(&passing, &nothing);
+            sleep_until(next).await;
+            if next >= patience.deadline_closed(&nothing) {
+                return (started.elapsed(), last_try, patience.exhausted());
+            }
+            last_try = started.elapsed();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_gives_up_when_it_says_and_tries_until_then() {
+        for _ in 0..100 {
+            let (elapsed, last_try, error) = fail(Duration::ZERO).await;
+            assert_eq!(elapsed, GIVE_UP_AFTER);
+            assert!(last_try >= GIVE_UP_AFTER - 2 * LAST_TRY, "{last_try:?}");
+            let said = "gave up after 5.0 s without a stream: starting";
+            assert_eq!(error.to_string(), said);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_wants_to_be_left_alone_is() {
+        for (not_before, last_try) in [(60, 0), (3, 3)] {
+            let not_before = Duration::from_secs(not_before);
+            let (elapsed, last, _) = fail(not_before).await;
+            assert_eq!(elapsed, GIVE_UP_AFTER);
+            assert_eq!(last, Duration::from_secs(last_try));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_without_results_is_told_with_the_time_it_took() {
+        let mut patience = patience();
+        patience.opened();
+        sleep_until(patience.deadline_open()).await;
+        let said = "gave up after 305.0 s without a result: the server does not answer";
+        assert_eq!(patience.exhausted_open().to_string(), said);
+    }
+}

@@ -10,9 +10,9 @@ use http::{Request, Response};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
+    runtime::Runtime,
     task::JoinSet,
 };
-use tokio_util::task::AbortOnDropHandle;
 
 /// What a connection gets.
 #[derive(Debug, Clone, Copy)]
@@ -33,19 +33,21 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Between {
     pub(crate) address: SocketAddr,
-    _accepts: AbortOnDropHandle<()>,
+    _runtime: Runtime,
 }
 
 impl Between {
-    pub(crate) async fn start(upstream: SocketAddr, answers: &[Answer]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub(crate) fn start(upstream: &str, answers: &[Answer]) -> Self {
+        // Its own: tests that run the binary block.
+        let runtime = Runtime::new().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let answers = answers.iter().copied().collect();
-        // Ends with the handle that is held.
-        let accepts = tokio::spawn(accept(listener, upstream, answers));
+        // Ends with the runtime.
+        runtime.spawn(accept(listener, upstream.parse().unwrap(), answers));
         Self {
             address,
-            _accepts: AbortOnDropHandle::new(accepts),
+            _runtime: runtime,
         }
     }
 

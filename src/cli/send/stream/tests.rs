@@ -351,3 +351,100 @@ async fn a_server_that_invents_results_is_not_believed() {
         Err(Error::Broken(Broken::Unasked { .. }))
     ));
 }
+
+#[tokio::test]
+async fn what_comes_from_between_ends_no_run_whenever_it_comes() {
+    for code in (1..=16).map(Code::from_i32) {
+        let foreign = Status::new(code, "from a proxy");
+        let acts = [
+            Act::Refuse(foreign.clone()),
+            Act::Lose(6, foreign.clone()),
+            Act::Refuse(foreign),
+            Act::Serve,
+        ];
+        let run = play(&acts, 20).await;
+        assert!(run.ended.is_ok(), "{code:?}: {:?}", run.ended);
+        assert_eq!(run.lines, all(20), "{code:?}");
+    }
+}
+
+/// Settings for a scripted server, and a row.
+fn settings(endpoint: Endpoint) -> Settings {
+    Settings {
+        endpoint,
+        open: pb::OpenStream::default(),
+        give_up_after: Duration::from_secs(60),
+        backoff: Backoff {
+            first: Duration::from_millis(1),
+            longest: Duration::from_millis(10),
+        },
+    }
+}
+
+fn row(line: u64) -> Row {
+    Row {
+        line,
+        end: line,
+        record: pb::IdentifierRecord::default(),
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_tried_before_there_is_something_to_send_and_that_is_said() {
+    // A second try without a row would be an act more than the script has.
+    let gone = Act::Refuse(Status::unavailable("gone"));
+    let (_scripted, endpoint) = Scripted::start(&[gone.clone(), gone, Act::Serve]).await;
+    let (sender, receiver) = mpsc::channel(1);
+    let (mut pauses, mut source) = (vec![], Some(sender));
+    let settings = settings(endpoint);
+    let ended = run(&settings, receiver, std::future::pending(), |event| {
+        if let Event::Lost { pause, .. } = event {
+            pauses.push(pause.is_some());
+            // The source ends its silence when it hears that it is waited for.
+            if let Some(sender) = source.take() {
+                sender.try_send(row(1)).unwrap();
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    ended.await.unwrap();
+    assert_eq!(pauses, [false, true]);
+}
+
+#[tokio::test]
+async fn a_run_that_is_stopped_says_where_the_first_record_without_a_result_begins() {
+    let gone = Status::unavailable("gone");
+    let (_scripted, endpoint) = Scripted::start(&[Act::Lose(6, gone)]).await;
+    let (sender, receiver) = mpsc::channel(20);
+    // Records of several lines each.
+    for record in 0..20 {
+        sender.try_send(row(2 + 3 * record)).unwrap();
+    }
+    let (lost, stop) = tokio::sync::oneshot::channel();
+    let (mut lost, mut settled) = (Some(lost), 0);
+    let settings = settings(endpoint);
+    let stop = async { stop.await.unwrap() };
+    let ended = run(&settings, receiver, stop, |event| {
+        match event {
+            Event::Settled(records) => settled += u64::try_from(records.len()).unwrap(),
+            Event::Lost { .. } => lost.take().unwrap().send("SIGTERM").unwrap(),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    let unfinished = ended.await.unwrap_err();
+    assert!(matches!(unfinished.error, Error::Stopped("SIGTERM")));
+    assert_eq!(unfinished.next_line, Some(2 + 3 * settled));
+}
+
+#[tokio::test]
+async fn nothing_is_sent_that_nobody_can_watch() {
+    let (scripted, endpoint) = Scripted::start(&[Act::Serve]).await;
+    let (sender, receiver) = mpsc::channel(1);
+    sender.try_send(row(1)).unwrap();
+    let settings = settings(endpoint);
+    let stop = std::future::pending();
+    let ended = run(&settings, receiver, stop, |_| ControlFlow::Break(())).await;
+    assert!(matches!(ended.unwrap_err().error, Error::Unwatched));
+    assert!(scripted.batches().concat().is_empty());
+}
