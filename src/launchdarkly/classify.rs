@@ -132,17 +132,6 @@ pub(super) fn outcome(status: StatusCode, hints: &Hints, body: Result<Form, Trou
     }
 }
 
-/// Why a delivery should be tried again; none if it was answered for good.
-pub(super) fn trouble_of_delivery(
-    status: StatusCode,
-    body: Result<Form, Trouble>,
-) -> Option<Trouble> {
-    match verdict(status, body) {
-        Err(Fault::Trouble(trouble)) => Some(trouble),
-        Ok(()) | Err(Fault::Refusal(_)) => None,
-    }
-}
-
 enum Fault {
     Trouble(Trouble),
     Refusal(Refusal),

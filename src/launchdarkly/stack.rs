@@ -143,13 +143,18 @@ async fn judged(answer: Answer, none: Feedback) -> (Outcome, Feedback) {
     } else {
         body::form_of_refusal(body, deadline).await
     };
+    let outcome = classify::outcome(status, &hints, form);
+    let trouble = match outcome {
+        Outcome::Retry { trouble, .. } => Some(trouble),
+        _ => None,
+    };
     let feedback = Feedback {
-        trouble: classify::trouble_of_delivery(status, form),
+        trouble,
         wait: hints.wait(status),
         remaining: hints.remaining(),
         ..none
     };
-    (classify::outcome(status, &hints, form), feedback)
+    (outcome, feedback)
 }
 
 fn feedback_of_question(answer: &Result<Answer, Trouble>, started: Instant) -> Feedback {
