@@ -15,14 +15,14 @@ use tracing::{info, warn};
 
 use crate::{
     config::{self, Settings},
-    delivery::{self, Dispatcher, Targets},
+    delivery::{self, Dispatcher, LiveDestinations},
     launchdarkly,
     metrics::Metrics,
     server::{
-        control::Control,
-        health::{Reporter, Serving},
+        edge::health::{Reporter, Serving},
         service::Service,
-        streams::{Door, House, Limits},
+        stream::acceptor::{StreamAcceptor, StreamContext, StreamLimits},
+        unary::Control,
     },
     shutdown::Shutdown,
     store::{self, KeyRing, SqliteStore, Store},
@@ -45,8 +45,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct App {
     store: Arc<dyn Store>,
     vendor: Arc<launchdarkly::Client>,
-    delivery: delivery::Settings,
-    limits: Limits,
+    delivery: delivery::LaneSettings,
+    limits: StreamLimits,
     max_buffered_bytes: usize,
     metrics: Metrics,
 }
@@ -62,7 +62,7 @@ pub enum BuildError {
     Store(#[from] store::OpenError),
     /// The way to LaunchDarkly.
     #[error(transparent)]
-    LaunchDarkly(#[from] launchdarkly::Error),
+    LaunchDarkly(#[from] launchdarkly::ClientError),
     /// The gRPC descriptors.
     #[error("the descriptors for reflection are broken: {0}")]
     Reflection(#[from] prost_reflect::DescriptorError),
@@ -104,7 +104,7 @@ impl App {
         Self {
             store,
             vendor: Arc::new(vendor),
-            delivery: delivery::Settings {
+            delivery: delivery::LaneSettings {
                 linger: settings.delivery.linger,
                 max_members_per_call: settings.delivery.max_members_per_call.into(),
             },
@@ -143,26 +143,29 @@ impl App {
         I: Stream<Item = io::Result<C>> + Send + 'static,
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        let (targets, condemned) = Targets::new();
+        let (live, condemned) = LiveDestinations::new();
         let dispatcher = Dispatcher::new(self.delivery, Arc::clone(&self.vendor) as _);
         let (drain, drained) = watch::channel(None);
-        let work = Work {
+        let work = InFlight {
             sessions: TaskTracker::new(),
             dispatcher: dispatcher.clone(),
             metrics: self.metrics.clone(),
             drain,
         };
         let limits = self.limits;
-        let house = House::new(
+        let context = StreamContext::new(
             Arc::clone(&self.store),
-            Arc::clone(&targets),
+            Arc::clone(&live),
             dispatcher,
             limits,
             drained,
             self.metrics.clone(),
         );
-        let control = Control::new(Arc::clone(&self.store), self.vendor, targets, self.metrics);
-        let service = Service::new(control.clone(), Door::new(house, work.sessions.clone()));
+        let control = Control::new(Arc::clone(&self.store), self.vendor, live, self.metrics);
+        let service = Service::new(
+            control.clone(),
+            StreamAcceptor::new(context, work.sessions.clone()),
+        );
 
         let (reporter, health) = Reporter::new(Serving::No);
         let mut watchers =
@@ -198,7 +201,7 @@ impl App {
 }
 
 /// What is under way: streams, and the calls of their records.
-struct Work {
+struct InFlight {
     sessions: TaskTracker,
     dispatcher: Dispatcher,
     /// Counts the open ones; the tracker also counts answers that nobody has read yet.
@@ -207,7 +210,7 @@ struct Work {
     drain: watch::Sender<Option<Instant>>,
 }
 
-impl Work {
+impl InFlight {
     /// Waits until the streams and their calls have ended, at the longest until `latest`.
     async fn end(self, latest: Instant) {
         self.sessions.close();
@@ -225,8 +228,8 @@ impl Work {
     }
 }
 
-fn vendor_settings(settings: &config::LaunchDarkly) -> launchdarkly::Settings {
-    launchdarkly::Settings {
+fn vendor_settings(settings: &config::LaunchDarkly) -> launchdarkly::ClientSettings {
+    launchdarkly::ClientSettings {
         integration_key: settings.integration_key.clone(),
         endpoint: settings.url.clone(),
         egress: settings.egress.clone(),
@@ -235,8 +238,8 @@ fn vendor_settings(settings: &config::LaunchDarkly) -> launchdarkly::Settings {
     }
 }
 
-fn stream_limits(limits: &config::Limits) -> Limits {
-    Limits {
+fn stream_limits(limits: &config::Limits) -> StreamLimits {
+    StreamLimits {
         streams: limits.max_streams as usize,
         batch_records: limits.max_batch_records.into(),
         in_flight_records: limits.max_in_flight_records as usize,

@@ -3,23 +3,28 @@
 //! # The route of a record
 //!
 //! ```text
-//!  client ── IdentifierBatch ──▶ server::intake    room in the process-wide budget?
-//!                                server::session   room in the stream's window?
-//!                                server::protocol  numbered
-//!                                domain::mapping   identifiers → context key
-//!                                     │ Change + Ack
-//!                                delivery::lanes   which lane?
-//!                                delivery::batch   newest change of the key wins
-//!                                delivery::lane    due? not in flight? the vendor ready?
-//!                                delivery::call    one action, isolating refused members
-//!                                     │ SegmentClient
-//!                                launchdarkly      throttle → time-out → authorize → transport
-//!                                     │ Outcome
-//!                                delivery::ack     exactly one verdict
-//!  client ◀──────── Ack ──────── server::protocol  runs of results, committed_sequence
+//!  client ── IdentifierBatch ──▶ server::stream::session   room in the stream's window? (if not, the body is not read)
+//!                                server::edge::inbound_body the next message's bytes
+//!                                server::edge::memory       room in the process-wide budget?
+//!                                server::stream::ledger     numbered
+//!                                domain::mapping            identifiers → context key
+//!                                     │ change + Ack
+//!                                delivery::lanes            which lane?
+//!                                delivery::batch            newest change of the key wins
+//!                                delivery::lane             due? not in flight?
+//!                                launchdarkly::throttle     a slot: concurrency limit, rate window, circuit breaker, retry budget
+//!                                delivery::batch            sealed: due changes leave together
+//!                                delivery::batch_delivery   one segment call, or more to isolate refused members
+//!                                     │ SegmentCall
+//!                                launchdarkly::client       hold check → authorization
+//!                                launchdarkly::stack        time-out → transport → what the answer means
+//!                                     │ CallOutcome
+//!                                delivery::ack              exactly one Verdict
+//!                                server::stream::ledger     RecordOutcome, runs of equal results
+//!  client ◀──────── Ack ──────── server::stream::session    committed_sequence
 //! ```
 //!
-//! # The house
+//! # Floors
 //!
 //! Modules use those on floors below their own, and those of their own folder. A test reads the
 //! `use` lines and holds them to it.
@@ -27,46 +32,48 @@
 //! | floor | modules |
 //! |---|---|
 //! | 5 commands | [`cli`] |
-//! | 4 the house is assembled, the world comes in | [`app`], [`config`], [`server`] |
-//! | 3 the heart | [`delivery`] |
-//! | 2 outside worlds, which do not know each other | [`launchdarkly`], [`store`], [`sandbox`] |
-//! | 1 words | [`domain`] |
-//! | 0 ground | [`backoff`], [`clock`], [`metrics`], [`pb`], [`secret`], [`shutdown`], [`telemetry`] |
+//! | 4 assembly, and what faces callers | [`app`], [`config`], [`server`] |
+//! | 3 the core | [`delivery`] |
+//! | 2 external systems, which do not know each other | [`launchdarkly`], [`store`], [`sandbox`] |
+//! | 1 vocabulary, and the ports to the floors above it | [`domain`] |
+//! | 0 foundations | [`backoff`], [`clock`], [`metrics`], [`pb`], [`secret`], [`shutdown`], [`telemetry`] |
 //!
-//! Only [`app`] knows everyone; only `server::status` makes a `tonic::Status`; only
-//! `launchdarkly::transport` knows reqwest; [`pb`] is seen by [`server`], [`app`] and [`cli`]
+//! Only [`app`] knows every module; only `server::status` makes a `tonic::Status`; only
+//! `launchdarkly::transport` knows reqwest; [`pb`] is used by [`server`], [`app`] and [`cli`]
 //! alone; [`sandbox`] shares no type with [`launchdarkly`], so that neither can hide the
 //! other's mistakes.
 //!
 //! # Glossary
+//!
+//! Terms of the field mean here what they mean elsewhere: backpressure, circuit breaker, retry
+//! budget, AIMD concurrency limit, idempotency key, lease, fence. These are the project's own:
 //!
 //! | word | meaning |
 //! |---|---|
 //! | record | what a client sends: identifiers and an operation, numbered by its sequence |
 //! | change | what a record asks for, mapped: a context key, in or out of a segment |
 //! | destination | a stored connection to one LaunchDarkly environment |
+//! | live destination | what is known right now about a destination that is in use |
 //! | activation | a journey's use of a destination: its segment, perhaps its own mapping |
 //! | segment | the LaunchDarkly segment that records go to, known by its stable ID |
 //! | context key | the value LaunchDarkly knows a member by |
 //! | lane | the one task that delivers to one segment of one destination |
 //! | batch | the changes a lane has collected and not yet sent; also a client's message of records |
-//! | seal | to take a batch's due changes out, as the members of one call |
-//! | call | one request to LaunchDarkly: one operation for up to 1,000 members |
+//! | seal | to take a batch's due changes out, to be delivered together |
+//! | segment call | one request to LaunchDarkly: one operation for up to 1,000 members |
+//! | batch delivery | the segment calls that deliver one sealed batch, more than one if members are refused |
 //! | isolate | to find the members a refused call was refused for, by halving it |
-//! | ack | a record's claim to one verdict, which moves with it |
+//! | ack | inside: a record's claim to one verdict, which moves with it; on the wire: results |
 //! | verdict | what became of a record: delivered, rejected, timed out, or deferred to its sender |
 //! | settle | to give an ack its verdict |
-//! | target | what is known right now about a destination in use |
-//! | throttle | what holds calls of one LaunchDarkly account to a pace |
-//! | slot | a place among the calls an account may have under way |
-//! | pace | what is known of when an account may be called, and how often |
-//! | limit | how many calls of an account may be under way, found by trying |
-//! | hold | a moment before when no call of an account starts |
-//! | allowance | the calls that remain to an account until its next window |
-//! | breaker | what stops an account's calls, but for probes, after failures in a row |
-//! | budget | the share of attempts that may repeat others |
+//! | outcome | of a segment call: applied, refused, to be retried; of a record: its result |
+//! | throttle | holds the calls of one LaunchDarkly account to its pace |
+//! | pace | when an account may be called, and how often: concurrency, rate window, breaker, budget |
+//! | slot | permission for one call, from the throttle; given back when dropped |
+//! | hold | a moment before which no call of an account starts |
+//! | query | a call that asks LaunchDarkly something instead of changing a segment |
 //! | fence | of the streams with one `stream_id`, only the newest may write |
-//! | drain | to ask streams to move, and settle what they have sent |
+//! | drain | to ask streams to move, and to settle what they have sent |
 //! | sandbox | a stand-in for LaunchDarkly, for trying and testing |
 
 #![allow(

@@ -16,8 +16,11 @@ use super::BuildError;
 use crate::{
     pb::{self, destination_connector_server::DestinationConnectorServer},
     server::{
-        budget::Budget, health::Health, intake, prompt, reflection::Reflection, service::Service,
-        streams::Door,
+        edge::{
+            first_byte, health::Health, inbound_body, memory::MemoryBudget, reflection::Reflection,
+        },
+        service::Service,
+        stream::acceptor::StreamAcceptor,
     },
 };
 
@@ -38,7 +41,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves the connections that come in until `stop`; then each ends once its streams have.
 pub(super) fn serve<I, C>(
-    service: Service<Door>,
+    service: Service<StreamAcceptor>,
     health: HealthServer<Health>,
     max_buffered_bytes: usize,
     incoming: I,
@@ -48,7 +51,7 @@ where
     I: Stream<Item = io::Result<C>> + Send,
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
-    let budget = Budget::new(max_buffered_bytes, MAX_MESSAGE_BYTES);
+    let budget = MemoryBudget::new(max_buffered_bytes, MAX_MESSAGE_BYTES);
     let reflection = Reflection::new(&[pb::DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET])?;
     let serving = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -57,7 +60,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .layer(MapRequestLayer::new(move |request| {
-            intake::gate(&budget, request)
+            inbound_body::gate(&budget, request)
         }))
         .add_service(health)
         .add_service(reflection.v1())
@@ -67,6 +70,6 @@ where
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .accept_compressed(CompressionEncoding::Gzip),
         )
-        .serve_with_incoming_shutdown(prompt::connections(incoming), stop.cancelled_owned());
+        .serve_with_incoming_shutdown(first_byte::connections(incoming), stop.cancelled_owned());
     Ok(serving)
 }

@@ -19,9 +19,9 @@ use tracing::{error, info};
 
 use crate::{
     backoff::Backoff,
-    delivery::Condemned,
+    delivery::RefusedCredentials,
     domain::{DestinationUid, Revision},
-    server::control::{Again, Control},
+    server::unary::{Again, Control},
     store::Store,
 };
 
@@ -58,7 +58,7 @@ impl Ask for Control {
 pub(super) async fn run(
     control: impl Ask,
     store: Arc<dyn Store>,
-    mut refused: mpsc::UnboundedReceiver<Condemned>,
+    mut refused: mpsc::UnboundedReceiver<RefusedCredentials>,
 ) {
     let mut revival = Revival {
         control,
@@ -105,7 +105,7 @@ enum Stage {
 }
 
 enum Event {
-    Refused(Condemned),
+    Refused(RefusedCredentials),
     Answered(DestinationUid, Again),
     Due(DestinationUid),
 }
@@ -140,7 +140,7 @@ impl<A: Ask> Revival<A> {
     /// None once nobody can report any more.
     async fn next_event(
         &mut self,
-        refused: &mut mpsc::UnboundedReceiver<Condemned>,
+        refused: &mut mpsc::UnboundedReceiver<RefusedCredentials>,
     ) -> Option<Event> {
         let due = self.next_due();
         let may_ask = self.questions.len() < AT_ONCE;
@@ -167,7 +167,7 @@ impl<A: Ask> Revival<A> {
         waiting.min()
     }
 
-    fn refused(&mut self, Condemned { uid, revision }: Condemned, now: Instant) {
+    fn refused(&mut self, RefusedCredentials { uid, revision }: RefusedCredentials, now: Instant) {
         self.forget_watched(now);
         match self.cases.get(&uid).copied() {
             None => self.wait(uid, 0, Duration::ZERO),

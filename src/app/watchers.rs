@@ -11,11 +11,11 @@ use super::revival;
 use crate::{
     backoff::Backoff,
     clock,
-    delivery::Condemned,
+    delivery::RefusedCredentials,
     domain::DestinationState,
     server::{
-        control::Control,
-        health::{Reporter, Serving},
+        edge::health::{Reporter, Serving},
+        unary::Control,
     },
     shutdown::Shutdown,
     store::Store,
@@ -43,7 +43,7 @@ impl Watchers {
     pub(super) async fn start(
         store: &Arc<dyn Store>,
         reporter: Reporter,
-        condemned: mpsc::UnboundedReceiver<Condemned>,
+        condemned: mpsc::UnboundedReceiver<RefusedCredentials>,
         control: Control,
         shutdown: Shutdown,
     ) -> Self {
@@ -77,13 +77,13 @@ impl Watchers {
 /// Writes down which destinations' credentials were refused, each until it is written: no stream
 /// would find it out again. Those that come meanwhile wait; they need the same store.
 async fn record(
-    mut condemned: mpsc::UnboundedReceiver<Condemned>,
+    mut condemned: mpsc::UnboundedReceiver<RefusedCredentials>,
     store: Arc<dyn Store>,
-    recorded: mpsc::UnboundedSender<Condemned>,
+    recorded: mpsc::UnboundedSender<RefusedCredentials>,
 ) {
     let state = DestinationState::CredentialsRejected;
     while let Some(refusal) = condemned.recv().await {
-        let Condemned { uid, revision } = refusal;
+        let RefusedCredentials { uid, revision } = refusal;
         let mut attempt = 0;
         while let Err(failure) = store.set_state(uid, revision, state, clock::now()).await {
             error!(destination.uid = %uid, error = %failure, "refusal could not be recorded yet");
@@ -99,7 +99,7 @@ async fn record(
 async fn revive(
     control: Control,
     store: Arc<dyn Store>,
-    refused: mpsc::UnboundedReceiver<Condemned>,
+    refused: mpsc::UnboundedReceiver<RefusedCredentials>,
     shutdown: Shutdown,
 ) {
     tokio::select! {
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::{DestinationUid, Revision},
-        server::control::tests::fakes::TroubledStore,
+        server::unary::tests::fakes::TroubledStore,
     };
 
     #[tokio::test]
@@ -155,7 +155,7 @@ mod tests {
         let (recorded, mut refused) = mpsc::unbounded_channel();
         let record = tokio::spawn(record(reports, store.clone(), recorded));
         store.is_down.store(true, Ordering::Relaxed);
-        let refusal = Condemned {
+        let refusal = RefusedCredentials {
             uid: DestinationUid::generate(),
             revision: Revision(1),
         };

@@ -11,7 +11,7 @@ use crate::{
     app::{App, BuildError},
     config::{Listen, ServeArgs, Settings},
     sandbox::Settings as World,
-    server::scrape,
+    server::edge::scrape,
     shutdown::Shutdown,
     telemetry,
 };

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::domain::Trouble;
+use crate::domain::TransientError;
 
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,23 +25,23 @@ pub enum Verdict {
         proven: bool,
     },
     /// Its delivery time-out passed.
-    TimedOut(Tried),
+    TimedOut(DeliveryAttempts),
     /// It has no result, and stays with the sender.
-    Deferred(Cause),
+    Deferred(DeferralCause),
 }
 
 /// What was tried for a record that could not be delivered in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tried {
+pub struct DeliveryAttempts {
     /// Calls that carried it.
     pub calls: u32,
     /// What went wrong last; nothing, if no call could even be started.
-    pub trouble: Option<Trouble>,
+    pub error: Option<TransientError>,
 }
 
 /// Why a record has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum DeferralCause {
     /// The vendor refuses the destination's credentials.
     Credentials,
     /// The vendor refuses the segment, or the route to it.
@@ -56,7 +56,7 @@ pub enum Cause {
 
 /// A verdict on its way back to the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settled {
+pub struct SettledRecord {
     /// Which record.
     pub sequence: i64,
     /// What became of it.
@@ -68,13 +68,13 @@ pub struct Settled {
 pub struct Ack {
     sequence: i64,
     deadline: Instant,
-    stream: Arc<Stream>,
+    stream: Arc<AckStream>,
     settled: bool,
 }
 
-struct Stream {
+struct AckStream {
     /// Bounded by the stream's window: one message per record in flight.
-    verdicts: mpsc::UnboundedSender<Settled>,
+    verdicts: mpsc::UnboundedSender<SettledRecord>,
     abandoned: AtomicBool,
 }
 
@@ -101,7 +101,7 @@ impl Ack {
         // A receiver that is gone has no one left to tell.
         self.stream
             .verdicts
-            .send(Settled {
+            .send(SettledRecord {
                 sequence: self.sequence,
                 verdict,
             })
@@ -112,7 +112,7 @@ impl Ack {
 impl Drop for Ack {
     fn drop(&mut self) {
         if !self.settled {
-            self.send(Verdict::Deferred(Cause::Abandoned));
+            self.send(Verdict::Deferred(DeferralCause::Abandoned));
         }
     }
 }
@@ -129,17 +129,17 @@ impl fmt::Debug for Ack {
 ///
 /// The receiver that comes with it ends (`None`) once this and every ack are gone: that is how
 /// a stream knows that nothing of it is under way any more.
-pub struct Tickets {
-    stream: Arc<Stream>,
+pub struct AckIssuer {
+    stream: Arc<AckStream>,
     timeout: Duration,
 }
 
-impl Tickets {
+impl AckIssuer {
     /// Starts a stream whose records may each be tried for `timeout`.
     #[must_use]
-    pub fn new(timeout: Duration) -> (Self, mpsc::UnboundedReceiver<Settled>) {
+    pub fn new(timeout: Duration) -> (Self, mpsc::UnboundedReceiver<SettledRecord>) {
         let (verdicts, settled) = mpsc::unbounded_channel();
-        let stream = Arc::new(Stream {
+        let stream = Arc::new(AckStream {
             verdicts,
             abandoned: AtomicBool::new(false),
         });
@@ -163,9 +163,9 @@ impl Tickets {
     }
 }
 
-impl fmt::Debug for Tickets {
+impl fmt::Debug for AckIssuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tickets")
+        f.debug_struct("AckIssuer")
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
@@ -177,20 +177,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_ack_reports_deferred_and_a_settled_one_reports_once() {
-        let (tickets, mut settled) = Tickets::new(Duration::from_secs(1));
-        tickets.issue(1).settle(Verdict::Delivered);
-        drop(tickets.issue(2));
-        drop(tickets);
+        let (acks, mut settled) = AckIssuer::new(Duration::from_secs(1));
+        acks.issue(1).settle(Verdict::Delivered);
+        drop(acks.issue(2));
+        drop(acks);
         let first = settled.recv().await.unwrap();
         assert_eq!(
             first,
-            Settled {
+            SettledRecord {
                 sequence: 1,
                 verdict: Verdict::Delivered
             }
         );
         let second = settled.recv().await.unwrap();
-        assert_eq!(second.verdict, Verdict::Deferred(Cause::Abandoned));
+        assert_eq!(second.verdict, Verdict::Deferred(DeferralCause::Abandoned));
         assert_eq!(settled.recv().await, None);
     }
 }

@@ -13,13 +13,13 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::ack::{Ack, Cause, Tried, Verdict};
-use crate::domain::{ContextKey, Operation, Trouble};
+use super::ack::{Ack, DeferralCause, DeliveryAttempts, Verdict};
+use crate::domain::{ContextKey, Operation, TransientError};
 
 /// A key's pending changes. Older ones are kept: should the newest belong to a stream that
 /// goes away, the one before it counts again.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct PendingKey {
     pub(super) key: ContextKey,
     /// In order of arrival; the last decides.
     changes: Vec<(Operation, Ack)>,
@@ -28,10 +28,10 @@ pub(super) struct Entry {
     ordinal: u64,
     since: Instant,
     queued: Option<Operation>,
-    tried: Tried,
+    tried: DeliveryAttempts,
 }
 
-impl Entry {
+impl PendingKey {
     /// What to do with the key; nothing once all its streams are gone.
     pub(super) fn operation(&self) -> Option<Operation> {
         self.changes.last().map(|(operation, _)| *operation)
@@ -59,10 +59,10 @@ impl Entry {
     }
 
     /// Notes a call that carried it in vain.
-    pub(super) fn failed(&mut self, trouble: Trouble) {
-        self.tried = Tried {
+    pub(super) fn failed(&mut self, error: TransientError) {
+        self.tried = DeliveryAttempts {
             calls: self.tried.calls.saturating_add(1),
-            trouble: Some(trouble),
+            error: Some(error),
         };
     }
 
@@ -78,10 +78,10 @@ impl Entry {
     }
 
     /// Times out the acks whose deadline has passed.
-    fn expire(&mut self, now: Instant, waiting_for: Option<Trouble>) {
-        let trouble = self.tried.trouble.or(waiting_for);
-        let tried = Tried {
-            trouble,
+    fn expire(&mut self, now: Instant, waiting_for: Option<TransientError>) {
+        let error = self.tried.error.or(waiting_for);
+        let tried = DeliveryAttempts {
+            error,
             ..self.tried
         };
         self.changes
@@ -92,17 +92,17 @@ impl Entry {
 
 /// The changes that leave together in one call.
 #[derive(Debug)]
-pub(super) struct Sealed {
+pub(super) struct SealedBatch {
     pub(super) operation: Operation,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<PendingKey>,
 }
 
 /// Keys by the places of their entries in the order of arrival.
-type Queue = BTreeMap<u64, ContextKey>;
+type ArrivalQueue = BTreeMap<u64, ContextKey>;
 
 /// When changes are due, and how many leave together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(super) struct BatchPolicy {
     /// How long a change that does not fill a call waits for company.
     pub(super) linger: Duration,
     /// Most members of one call.
@@ -112,9 +112,9 @@ pub(super) struct Rule {
 /// The open batch.
 #[derive(Debug)]
 pub(super) struct Batch {
-    open: HashMap<ContextKey, Entry>,
-    adds: Queue,
-    removes: Queue,
+    open: HashMap<ContextKey, PendingKey>,
+    adds: ArrivalQueue,
+    removes: ArrivalQueue,
     in_flight: HashSet<ContextKey>,
     next_ordinal: u64,
     /// Entries below this ordinal are due at once.
@@ -125,8 +125,8 @@ impl Batch {
     pub(super) fn new() -> Self {
         Self {
             open: HashMap::new(),
-            adds: Queue::default(),
-            removes: Queue::default(),
+            adds: ArrivalQueue::default(),
+            removes: ArrivalQueue::default(),
             in_flight: HashSet::new(),
             next_ordinal: 0,
             flushed: 0,
@@ -141,15 +141,15 @@ impl Batch {
     pub(super) fn push(&mut self, key: ContextKey, operation: Operation, ack: Ack, now: Instant) {
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
-        let entry = self.open.entry(key.clone()).or_insert_with(|| Entry {
+        let entry = self.open.entry(key.clone()).or_insert_with(|| PendingKey {
             key: key.clone(),
             changes: Vec::with_capacity(1),
             ordinal,
             since: now,
             queued: None,
-            tried: Tried {
+            tried: DeliveryAttempts {
                 calls: 0,
-                trouble: None,
+                error: None,
             },
         });
         entry.changes.push((operation, ack));
@@ -162,14 +162,14 @@ impl Batch {
     }
 
     /// When the batch is due at the latest: at once if one kind of operation fills a call.
-    pub(super) fn due(&self, rule: Rule, now: Instant) -> Option<Instant> {
+    pub(super) fn due(&self, rule: BatchPolicy, now: Instant) -> Option<Instant> {
         [Operation::Add, Operation::Remove]
             .into_iter()
             .filter_map(|operation| self.queue_due(operation, rule, now))
             .min()
     }
 
-    fn queue_due(&self, operation: Operation, rule: Rule, now: Instant) -> Option<Instant> {
+    fn queue_due(&self, operation: Operation, rule: BatchPolicy, now: Instant) -> Option<Instant> {
         let queue = self.queue(operation);
         let (ordinal, key) = queue.first_key_value()?;
         let at_once = queue.len() >= rule.limit || *ordinal < self.flushed;
@@ -181,28 +181,30 @@ impl Batch {
     }
 
     /// Seals one call from whichever kind has waited longest among those that are due.
-    pub(super) fn seal(&mut self, rule: Rule, now: Instant) -> Option<Sealed> {
+    pub(super) fn seal(&mut self, rule: BatchPolicy, now: Instant) -> Option<SealedBatch> {
         loop {
             let operation = self.longest_due(rule, now)?;
             let entries = self.take(operation, rule.limit);
             if !entries.is_empty() {
                 self.in_flight
                     .extend(entries.iter().map(|entry| entry.key.clone()));
-                return Some(Sealed { operation, entries });
+                return Some(SealedBatch { operation, entries });
             }
         }
     }
 
     /// Whether the call that [`seal`](Self::seal) would make now holds anything that has been
     /// in a call in vain.
-    pub(super) fn repeats(&self, rule: Rule, now: Instant) -> bool {
+    pub(super) fn repeats(&self, rule: BatchPolicy, now: Instant) -> bool {
         self.longest_due(rule, now).is_some_and(|operation| {
             let leaving = self.queue(operation).values().take(rule.limit);
-            leaving.map(|key| self.queued(key)).any(Entry::has_failed)
+            leaving
+                .map(|key| self.queued(key))
+                .any(PendingKey::has_failed)
         })
     }
 
-    fn longest_due(&self, rule: Rule, now: Instant) -> Option<Operation> {
+    fn longest_due(&self, rule: BatchPolicy, now: Instant) -> Option<Operation> {
         let oldest = |operation| {
             let due = self.queue_due(operation, rule, now)? <= now;
             let (ordinal, _) = self.queue(operation).first_key_value()?;
@@ -215,7 +217,7 @@ impl Batch {
         oldest.map(|(_, operation)| operation)
     }
 
-    fn take(&mut self, operation: Operation, limit: usize) -> Vec<Entry> {
+    fn take(&mut self, operation: Operation, limit: usize) -> Vec<PendingKey> {
         let mut entries = Vec::with_capacity(limit.min(self.queue(operation).len()));
         while entries.len() < limit {
             let Some((_, key)) = self.queue_mut(operation).pop_first() else {
@@ -247,7 +249,7 @@ impl Batch {
     }
 
     /// Takes back entries of a call that settled nothing for them, under their newer changes.
-    pub(super) fn restore(&mut self, entries: Vec<Entry>) {
+    pub(super) fn restore(&mut self, entries: Vec<PendingKey>) {
         for mut old in entries {
             let key = old.key.clone();
             if let Some(mut newer) = self.open.remove(&key) {
@@ -266,11 +268,11 @@ impl Batch {
 
     /// Forgets changes whose streams are gone.
     pub(super) fn sweep(&mut self) {
-        self.revise(Entry::has_abandoned, Entry::prune);
+        self.revise(PendingKey::has_abandoned, PendingKey::prune);
     }
 
     /// Times out what is overdue; `waiting_for` is what holds back entries never tried.
-    pub(super) fn expire(&mut self, now: Instant, waiting_for: Option<Trouble>) {
+    pub(super) fn expire(&mut self, now: Instant, waiting_for: Option<TransientError>) {
         self.revise(
             |entry| entry.is_overdue(now),
             |entry| entry.expire(now, waiting_for),
@@ -278,7 +280,7 @@ impl Batch {
     }
 
     /// Defers everything, in order of arrival.
-    pub(super) fn defer(&mut self, cause: Cause) {
+    pub(super) fn defer(&mut self, cause: DeferralCause) {
         let mut entries: Vec<_> = self.open.drain().map(|(_, entry)| entry).collect();
         entries.sort_unstable_by_key(|entry| entry.ordinal);
         for entry in entries {
@@ -293,8 +295,8 @@ impl Batch {
     /// the outside sees must not hang on the hash of a key.
     fn revise(
         &mut self,
-        is_concerned: impl Fn(&Entry) -> bool,
-        mut change: impl FnMut(&mut Entry),
+        is_concerned: impl Fn(&PendingKey) -> bool,
+        mut change: impl FnMut(&mut PendingKey),
     ) {
         let mut concerned: Vec<_> = self
             .open
@@ -335,25 +337,25 @@ impl Batch {
         self.queue_mut(operation).insert(ordinal, key.clone());
     }
 
-    fn unqueue(&mut self, entry: &mut Entry) {
+    fn unqueue(&mut self, entry: &mut PendingKey) {
         if let Some(operation) = entry.queued.take() {
             self.queue_mut(operation).remove(&entry.ordinal);
         }
     }
 
     /// The entry that a key in a queue stands for.
-    fn queued(&self, key: &ContextKey) -> &Entry {
+    fn queued(&self, key: &ContextKey) -> &PendingKey {
         &self.open[key]
     }
 
-    fn queue(&self, operation: Operation) -> &Queue {
+    fn queue(&self, operation: Operation) -> &ArrivalQueue {
         match operation {
             Operation::Add => &self.adds,
             Operation::Remove => &self.removes,
         }
     }
 
-    fn queue_mut(&mut self, operation: Operation) -> &mut Queue {
+    fn queue_mut(&mut self, operation: Operation) -> &mut ArrivalQueue {
         match operation {
             Operation::Add => &mut self.adds,
             Operation::Remove => &mut self.removes,

@@ -14,7 +14,7 @@ const SYSTEMIC_REFUSALS: u32 = 63;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum BisectStep {
     /// Call with these members.
     Probe(Range<usize>),
     /// Every member has been judged.
@@ -27,7 +27,7 @@ pub(super) enum Step {
 
 /// What a probe's refusal means for its members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum RefusedProbe {
     /// One of several is at fault; they are probed again in halves.
     Split,
     /// This one member is at fault.
@@ -39,32 +39,32 @@ pub(super) enum Refused {
 pub(super) struct Bisect {
     parts: VecDeque<Range<usize>>,
     calls: u32,
-    record: Record,
+    history: RefusalHistory,
 }
 
 /// What a lane's calls have met so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct RefusalHistory {
     /// Whether the vendor ever accepted one.
     pub(super) proven: bool,
     /// How often it refused one for its payload.
     pub(super) refusals: u32,
     /// How often the lane has begun anew; calls from before then have no say any more.
-    era: u32,
+    generation: u32,
 }
 
-impl Record {
+impl RefusalHistory {
     /// Forgets what calls have met.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn reset(&mut self) {
         *self = Self {
-            era: self.era + 1,
+            generation: self.generation + 1,
             ..Self::default()
         };
     }
 
     /// Takes in what a call has met that began with an earlier state of this record.
-    pub(super) fn learn(&mut self, call: Self) {
-        if call.era == self.era {
+    pub(super) fn merge(&mut self, call: Self) {
+        if call.generation == self.generation {
             self.proven |= call.proven;
             self.refusals = self.refusals.max(call.refusals);
         }
@@ -73,16 +73,16 @@ impl Record {
 
 impl Bisect {
     /// Starts with all members in one call, after what calls like it have met before.
-    pub(super) fn new(len: usize, before: Record) -> Self {
+    pub(super) fn new(len: usize, before: RefusalHistory) -> Self {
         Self {
             parts: (len > 0).then_some(0..len).into_iter().collect(),
             calls: 0,
-            record: before,
+            history: before,
         }
     }
 
-    pub(super) fn record(&self) -> Record {
-        self.record
+    pub(super) fn history(&self) -> RefusalHistory {
+        self.history
     }
 
     /// The probe has no members left that anybody waits for.
@@ -91,35 +91,35 @@ impl Bisect {
     }
 
     /// The next step. A probe stays at the head until it is judged.
-    pub(super) fn step(&self) -> Step {
+    pub(super) fn step(&self) -> BisectStep {
         match self.parts.front() {
-            None => Step::Done,
-            Some(_) if self.calls >= MOST_CALLS => Step::Capped,
-            Some(_) if !self.record.proven && self.record.refusals >= SYSTEMIC_REFUSALS => {
-                Step::Systemic
+            None => BisectStep::Done,
+            Some(_) if self.calls >= MOST_CALLS => BisectStep::Capped,
+            Some(_) if !self.history.proven && self.history.refusals >= SYSTEMIC_REFUSALS => {
+                BisectStep::Systemic
             }
-            Some(part) => Step::Probe(part.clone()),
+            Some(part) => BisectStep::Probe(part.clone()),
         }
     }
 
     /// The probe was applied.
     pub(super) fn applied(&mut self) {
         self.calls += 1;
-        self.record.proven = true;
+        self.history.proven = true;
         self.parts.pop_front();
     }
 
     /// The probe was refused; `members` are those of its part that were in the call, at least one.
-    pub(super) fn refused(&mut self, members: &[usize]) -> Refused {
+    pub(super) fn refused(&mut self, members: &[usize]) -> RefusedProbe {
         self.calls += 1;
-        self.record.refusals += 1;
+        self.history.refusals += 1;
         let part = self.parts.pop_front().expect("only a probe can be refused");
         if members.len() == 1 {
-            return Refused::Isolated;
+            return RefusedProbe::Isolated;
         }
         let middle = members[members.len().div_ceil(2)];
         let (left, right) = (part.start..middle, middle..part.end);
-        if self.record.proven {
+        if self.history.proven {
             // Depth first: the cap must not be reached before anything is isolated.
             self.parts.push_front(right);
             self.parts.push_front(left);
@@ -128,7 +128,7 @@ impl Bisect {
             self.parts.push_back(left);
             self.parts.push_back(right);
         }
-        Refused::Split
+        RefusedProbe::Split
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
     struct Found {
         applied: BTreeSet<usize>,
         isolated: BTreeSet<usize>,
-        end: Step,
+        end: BisectStep,
         calls: u32,
     }
 
@@ -160,15 +160,15 @@ mod tests {
     ) -> Found {
         let mut bisect = Bisect::new(
             len,
-            Record {
+            RefusalHistory {
                 proven,
-                ..Record::default()
+                ..RefusalHistory::default()
             },
         );
         let (mut applied, mut isolated) = (BTreeSet::new(), BTreeSet::new());
         loop {
             let members: Vec<_> = match bisect.step() {
-                Step::Probe(part) => part.filter(|i| !gone.contains(i)).collect(),
+                BisectStep::Probe(part) => part.filter(|i| !gone.contains(i)).collect(),
                 end => {
                     return Found {
                         applied,
@@ -181,7 +181,7 @@ mod tests {
             if members.is_empty() {
                 bisect.skipped();
             } else if members.iter().any(|i| poison.contains(i)) {
-                if bisect.refused(&members) == Refused::Isolated {
+                if bisect.refused(&members) == RefusedProbe::Isolated {
                     isolated.extend(members);
                 }
             } else {
@@ -202,7 +202,7 @@ mod tests {
             prop_assert_eq!(&found.isolated, &poison);
             prop_assert_eq!(found.applied.len() + poison.len(), len);
             prop_assert!(found.applied.is_disjoint(&poison));
-            prop_assert_eq!(found.end, Step::Done);
+            prop_assert_eq!(found.end, BisectStep::Done);
         }
 
         #[test]
@@ -235,28 +235,28 @@ mod tests {
     fn a_lane_on_which_nothing_ever_succeeded_convicts_the_request() {
         let all = (0..1000).collect();
         let found = run(1000, &all, false);
-        assert!(found.end == Step::Systemic);
+        assert!(found.end == BisectStep::Systemic);
         assert_eq!(found.calls, SYSTEMIC_REFUSALS);
         assert!(found.isolated.is_empty() && found.applied.is_empty());
     }
 
     #[test]
     fn calls_from_before_a_new_beginning_have_no_say() {
-        let mut record = Record::default();
-        let mut call = record;
+        let mut history = RefusalHistory::default();
+        let mut call = history;
         call.refusals = SYSTEMIC_REFUSALS;
-        record.learn(call);
-        assert_eq!(record.refusals, SYSTEMIC_REFUSALS);
-        record.begin_anew();
-        record.learn(call);
-        assert_eq!((record.refusals, record.proven), (0, false));
+        history.merge(call);
+        assert_eq!(history.refusals, SYSTEMIC_REFUSALS);
+        history.reset();
+        history.merge(call);
+        assert_eq!((history.refusals, history.proven), (0, false));
     }
 
     #[test]
     fn the_cap_leaves_the_rest_unjudged_but_some_are_isolated_each_time() {
         let all = (0..1000).collect();
         let found = run(1000, &all, true);
-        assert!(found.end == Step::Capped);
+        assert!(found.end == BisectStep::Capped);
         assert_eq!(found.calls, MOST_CALLS);
         assert!(!found.isolated.is_empty() && found.isolated.len() < 1000);
     }

@@ -18,20 +18,20 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    ack::{Ack, Cause},
-    batch::{Batch, Rule},
-    bisect::Record,
-    call::{Call, End, Report},
-    lanes::{Directory, LaneKey},
+    ack::{Ack, DeferralCause},
+    batch::{Batch, BatchPolicy},
+    batch_delivery::{BatchDelivery, DeliveryEnd, DeliveryReport},
+    bisect::RefusalHistory,
+    concurrency::CallConcurrency,
+    lanes::{LaneDirectory, LaneKey},
+    live::{LiveDestination, LiveState},
     streak::Streak,
-    target::{Target, TargetState},
-    window::Window,
 };
 use crate::{
     backoff::Backoff,
     domain::{
         Attempt, Connection, ContextKey, Operation, Refusal, Revision, SegmentClient, SegmentRef,
-        Slot, Trouble,
+        Slot, TransientError,
     },
 };
 
@@ -47,18 +47,18 @@ const EXPIRY_TICK: Duration = Duration::from_secs(1);
 /// How long a change waits to fill a call while another call is under way: as long as that takes,
 /// since its end lets the batch leave anyway, but not behind one that hangs. Ours: an ordinary
 /// call takes a tenth of it.
-const COMPANY: Duration = Duration::from_millis(500);
+const LINGER_BESIDE_CALL: Duration = Duration::from_millis(500);
 /// How long a segment that was accepted before may be refused until that is believed. Ours: what
 /// stands between may say once what LaunchDarkly does not mean, while it is being changed.
-const DOUBT: Duration = Duration::from_secs(5);
+const UNCONFIRMED_REFUSAL_PERIOD: Duration = Duration::from_secs(5);
 /// How long nothing but conflicts may come before people are told. One by itself is ordinary.
-const TOLD_AFTER: Duration = Duration::from_secs(3);
+const CONFLICT_NOTICE_DELAY: Duration = Duration::from_secs(3);
 /// Commands taken from the inbox at once.
 const INBOX_CHUNK: usize = 1024;
 
 /// How lanes batch.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub struct LaneSettings {
     /// How long a change may wait for company in a lane with no call under way.
     pub linger: Duration,
     /// Most members of one call.
@@ -67,7 +67,7 @@ pub struct Settings {
 
 /// How delivery to the vendor goes, for people who watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
+pub enum DeliveryHealth {
     /// Calls succeed, or none were needed yet.
     Delivering,
     /// The vendor limits the rate.
@@ -85,11 +85,11 @@ pub enum Health {
         /// When the next attempt is due.
         until: Instant,
         /// What went wrong last.
-        trouble: Trouble,
+        error: TransientError,
     },
 }
 
-impl fmt::Display for Health {
+impl fmt::Display for DeliveryHealth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wait = |until: &Instant| {
             until
@@ -102,19 +102,19 @@ impl fmt::Display for Health {
             Self::Conflicting { until } => {
                 write!(f, "held up for {:.1} s by conflicts", wait(until))
             }
-            Self::Unreachable { until, trouble } => {
-                write!(f, "held up for {:.1} s, since {trouble}", wait(until))
+            Self::Unreachable { until, error } => {
+                write!(f, "held up for {:.1} s, since {error}", wait(until))
             }
         }
     }
 }
 
-impl Health {
-    fn of(trouble: Trouble, until: Instant) -> Self {
-        match trouble {
-            Trouble::RateLimited => Self::Throttled { until },
-            Trouble::Conflict => Self::Conflicting { until },
-            _ => Self::Unreachable { until, trouble },
+impl DeliveryHealth {
+    fn of(error: TransientError, until: Instant) -> Self {
+        match error {
+            TransientError::RateLimited => Self::Throttled { until },
+            TransientError::Conflict => Self::Conflicting { until },
+            _ => Self::Unreachable { until, error },
         }
     }
 
@@ -125,7 +125,7 @@ impl Health {
 
 /// What streams tell a lane.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum LaneCommand {
     /// Deliver this change.
     Submit {
         key: ContextKey,
@@ -146,16 +146,16 @@ pub(super) enum Command {
 pub(super) struct Lane {
     key: LaneKey,
     client: Arc<dyn SegmentClient>,
-    target: Target,
+    live: LiveDestination,
     segment: SegmentRef,
-    directory: Arc<Directory>,
+    directory: Arc<LaneDirectory>,
     /// Bounded by the windows of the streams that submit.
-    inbox: mpsc::UnboundedReceiver<Command>,
-    health: watch::Sender<Health>,
+    inbox: mpsc::UnboundedReceiver<LaneCommand>,
+    health: watch::Sender<DeliveryHealth>,
     batch: Batch,
-    window: Window,
+    concurrency: CallConcurrency,
     /// Awaited by the lane itself, before it retires.
-    calls: JoinSet<Report>,
+    calls: JoinSet<DeliveryReport>,
     /// Resolves when the client lets the next call start.
     ready: Option<BoxFuture<'static, Slot>>,
     linger: Duration,
@@ -164,12 +164,12 @@ pub(super) struct Lane {
     /// Most members of the next call: what the vendor is known to take, and no more than `most`.
     limit: usize,
     /// What its calls have met so far in the environment that it delivers to.
-    record: Record,
+    history: RefusalHistory,
     /// What the target was when it was last followed.
     followed: Option<(Revision, Arc<Connection>)>,
     failures: u32,
     not_before: Instant,
-    last_trouble: Option<Trouble>,
+    last_error: Option<TransientError>,
     /// Nothing but conflicts.
     conflicts: Streak,
     /// Refusals of a segment that was accepted before.
@@ -178,11 +178,11 @@ pub(super) struct Lane {
     closing: bool,
 }
 
-enum Event {
-    Reported(Report),
-    TargetChanged,
+enum LaneEvent {
+    Reported(DeliveryReport),
+    DestinationChanged,
     Ready(Slot),
-    Commands(Vec<Command>),
+    Commands(Vec<LaneCommand>),
     Woken,
 }
 
@@ -190,34 +190,34 @@ impl Lane {
     #[expect(clippy::too_many_arguments, reason = "called once, by the directory")]
     pub(super) fn new(
         key: LaneKey,
-        settings: Settings,
+        settings: LaneSettings,
         client: Arc<dyn SegmentClient>,
-        target: Target,
+        live: LiveDestination,
         segment: SegmentRef,
-        directory: Arc<Directory>,
-        inbox: mpsc::UnboundedReceiver<Command>,
-        health: watch::Sender<Health>,
+        directory: Arc<LaneDirectory>,
+        inbox: mpsc::UnboundedReceiver<LaneCommand>,
+        health: watch::Sender<DeliveryHealth>,
     ) -> Self {
         Self {
             key,
             client,
-            target,
+            live,
             segment,
             directory,
             inbox,
             health,
             batch: Batch::new(),
-            window: Window::new(),
+            concurrency: CallConcurrency::new(),
             calls: JoinSet::new(),
             ready: None,
             linger: settings.linger,
             most: settings.max_members_per_call,
             limit: settings.max_members_per_call,
-            record: Record::default(),
+            history: RefusalHistory::default(),
             followed: None,
             failures: 0,
             not_before: Instant::now(),
-            last_trouble: None,
+            last_error: None,
             conflicts: Streak::default(),
             refusals: Streak::default(),
             next_expiry: Instant::now() + EXPIRY_TICK,
@@ -229,22 +229,24 @@ impl Lane {
     pub(super) async fn run(mut self) {
         debug!("lane starts");
         while !self.retires() {
-            if let Some(connection) = self.follow_target() {
-                self.ask_for_slot(connection);
+            if let Some(connection) = self.follow_destination() {
+                self.request_slot(connection);
             }
             match self.next_event().await {
-                Event::Reported(report) => self.conclude(report),
+                LaneEvent::Reported(report) => self.handle_report(report),
                 // It is followed before whatever comes next.
-                Event::TargetChanged => {}
-                Event::Ready(slot) => self.depart(slot),
-                Event::Commands(commands) => commands.into_iter().for_each(|c| self.obey(c)),
-                Event::Woken => self.expire(),
+                LaneEvent::DestinationChanged => {}
+                LaneEvent::Ready(slot) => self.start_call(slot),
+                LaneEvent::Commands(commands) => {
+                    commands.into_iter().for_each(|c| self.handle_command(c))
+                }
+                LaneEvent::Woken => self.expire(),
             }
         }
         debug!("lane retires");
     }
 
-    async fn next_event(&mut self) -> Event {
+    async fn next_event(&mut self) -> LaneEvent {
         let wake = self.wake_time();
         let mut commands = Vec::new();
         tokio::select! {
@@ -252,40 +254,40 @@ impl Lane {
             // must not leave with a token known to be refused.
             biased;
             Some(ended) = self.calls.join_next() => match ended {
-                Ok(report) => Event::Reported(report),
-                Err(error) => broken_off(error).await,
+                Ok(report) => LaneEvent::Reported(report),
+                Err(error) => unreported(error).await,
             },
-            () = self.target.changed() => Event::TargetChanged,
-            slot = resolve(&mut self.ready) => Event::Ready(slot),
-            _ = self.inbox.recv_many(&mut commands, INBOX_CHUNK) => Event::Commands(commands),
-            () = tokio::time::sleep_until(wake) => Event::Woken,
+            () = self.live.changed() => LaneEvent::DestinationChanged,
+            slot = resolve(&mut self.ready) => LaneEvent::Ready(slot),
+            _ = self.inbox.recv_many(&mut commands, INBOX_CHUNK) => LaneEvent::Commands(commands),
+            () = tokio::time::sleep_until(wake) => LaneEvent::Woken,
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: LaneCommand) {
         match command {
-            Command::Submit {
+            LaneCommand::Submit {
                 key,
                 operation,
                 ack,
             } => {
                 self.batch.push(key, operation, ack, Instant::now());
             }
-            Command::Rename(segment) => self.segment = segment,
-            Command::Flush => self.batch.flush(),
-            Command::Sweep => self.batch.sweep(),
-            Command::Close => self.closing = true,
+            LaneCommand::Rename(segment) => self.segment = segment,
+            LaneCommand::Flush => self.batch.flush(),
+            LaneCommand::Sweep => self.batch.sweep(),
+            LaneCommand::Close => self.closing = true,
         }
     }
 
     /// While a call is under way, half-full calls beside it would only cost more of them.
-    fn rule(&self) -> Rule {
+    fn rule(&self) -> BatchPolicy {
         let linger = if self.calls.is_empty() {
             self.linger
         } else {
-            self.linger.max(COMPANY)
+            self.linger.max(LINGER_BESIDE_CALL)
         };
-        Rule {
+        BatchPolicy {
             linger,
             limit: self.limit,
         }
@@ -298,11 +300,12 @@ impl Lane {
             return Instant::now() + Duration::from_secs(3600);
         }
         let now = Instant::now();
-        let departs = (self.ready.is_none() && self.calls.len() < self.window.size()).then(|| {
-            self.batch
-                .due(self.rule(), now)
-                .map(|due| due.max(self.not_before))
-        });
+        let departs =
+            (self.ready.is_none() && self.calls.len() < self.concurrency.size()).then(|| {
+                self.batch
+                    .due(self.rule(), now)
+                    .map(|due| due.max(self.not_before))
+            });
         departs
             .flatten()
             .unwrap_or(self.next_expiry)
@@ -312,39 +315,40 @@ impl Lane {
     fn expire(&mut self) {
         let now = Instant::now();
         if now >= self.next_expiry {
-            self.note_hold();
-            self.batch.expire(now, self.last_trouble);
+            self.report_hold();
+            self.batch.expire(now, self.last_error);
             self.next_expiry = now + EXPIRY_TICK;
         }
     }
 
     /// A lane in line has no answer of its own to learn from that the client began to hold calls
     /// back: its streams hear of it all the same.
-    fn note_hold(&mut self) {
+    fn report_hold(&mut self) {
         let (Some(_), Some((_, connection))) = (&self.ready, &self.followed) else {
             return;
         };
-        if let Some((until, trouble)) = self.client.held_until(connection) {
-            self.troubled(trouble, until);
+        if let Some((until, error)) = self.client.held_until(connection) {
+            self.report_transient_error(error, until);
         }
     }
 
     /// Queues for a slot as soon as there is something to send.
-    fn ask_for_slot(&mut self, connection: Arc<Connection>) {
+    fn request_slot(&mut self, connection: Arc<Connection>) {
         let now = Instant::now();
         let due = self
             .batch
             .due(self.rule(), now)
             .is_some_and(|due| due <= now);
-        let may =
-            self.ready.is_none() && self.calls.len() < self.window.size() && now >= self.not_before;
+        let may = self.ready.is_none()
+            && self.calls.len() < self.concurrency.size()
+            && now >= self.not_before;
         if due && may {
-            if let Some((until, trouble)) = self.client.held_until(&connection) {
-                self.troubled(trouble, until);
+            if let Some((until, error)) = self.client.held_until(&connection) {
+                self.report_transient_error(error, until);
             }
             let (client, segment) = (Arc::clone(&self.client), self.key.1.clone());
             let attempt = if self.batch.repeats(self.rule(), now) {
-                Attempt::Again
+                Attempt::Retry
             } else {
                 Attempt::First
             };
@@ -355,133 +359,130 @@ impl Lane {
     }
 
     /// Seals a batch and sends it off.
-    fn depart(&mut self, slot: Slot) {
+    fn start_call(&mut self, slot: Slot) {
         let now = Instant::now();
         // A target that has changed in this very moment is followed first.
         let followed = self.followed.clone();
-        let Some((revision, connection)) = followed.filter(|(r, _)| self.target.is_in_force(*r))
+        let Some((revision, connection)) = followed.filter(|(r, _)| self.live.is_in_force(*r))
         else {
             return;
         };
-        self.batch.expire(now, self.last_trouble);
-        self.heed_limit(&connection);
+        self.batch.expire(now, self.last_error);
+        self.update_member_limit(&connection);
         let Some(sealed) = self.batch.seal(self.rule(), now) else {
             return;
         };
-        let call = Call {
+        let call = BatchDelivery {
             client: Arc::clone(&self.client),
-            target: self.target.clone(),
+            live: self.live.clone(),
             connection,
             revision,
             segment: self.segment.clone(),
-            record: self.record,
+            history: self.history,
         };
         self.calls.spawn(call.run(slot, sealed));
     }
 
     /// Takes over what any call of the account has met.
-    fn heed_limit(&mut self, connection: &Connection) {
+    fn update_member_limit(&mut self, connection: &Connection) {
         let known = self.client.most_members(connection);
         self.limit = known.map_or(self.most, |known| known.min(self.most));
     }
 
     /// Takes in what a call left behind.
-    fn conclude(&mut self, report: Report) {
-        let Report {
+    fn handle_report(&mut self, report: DeliveryReport) {
+        let DeliveryReport {
             keys,
             left,
             end,
             applied,
-            record,
+            history,
             revision,
         } = report;
         self.batch.release(&keys);
         self.batch.restore(left);
-        self.record.learn(record);
+        self.history.merge(history);
         if applied {
             self.succeeded(revision);
         }
         match end {
-            End::Judged | End::Outdated => {}
-            End::Later {
-                trouble,
-                retry_after,
-            } => self.retry_later(trouble, retry_after),
-            End::Held { until, trouble } => self.hold_back(trouble, until),
-            End::Condemned => self.condemn(revision),
+            DeliveryEnd::Judged | DeliveryEnd::Outdated => {}
+            DeliveryEnd::Later { error, retry_after } => self.retry_later(error, retry_after),
+            DeliveryEnd::Held { until, error } => self.back_off_until(error, until),
+            DeliveryEnd::CredentialsRefused => self.refuse_credentials(revision),
             // If the destination has changed meanwhile, the rest goes out by what it says now.
-            End::Refused(refusal) if self.target.is_in_force(revision) => {
+            DeliveryEnd::Refused(refusal) if self.live.is_in_force(revision) => {
                 self.refused(refusal, revision);
             }
-            End::Refused(_) => {}
+            DeliveryEnd::Refused(_) => {}
         }
     }
 
     fn succeeded(&mut self, revision: Revision) {
         self.failures = 0;
-        self.window.succeeded();
-        self.last_trouble = None;
+        self.concurrency.succeeded();
+        self.last_error = None;
         self.conflicts.end();
         self.refusals.end();
-        self.target.permit(revision, &self.key.1);
-        self.report_health(Health::Delivering);
+        self.live.permit(revision, &self.key.1);
+        self.report_health(DeliveryHealth::Delivering);
     }
 
-    fn condemn(&self, revision: Revision) {
+    fn refuse_credentials(&self, revision: Revision) {
         // If they have been rotated meanwhile, the rest goes out with the new ones.
-        if self.target.condemn(revision) {
+        if self.live.refuse_credentials(revision) {
             warn!("credentials were refused");
         }
     }
 
     /// The segment is refused. If it was accepted before, that is not believed at once.
     fn refused(&mut self, refusal: Refusal, revision: Revision) {
-        if self.record.proven && self.refusals.go_on(Instant::now()) < DOUBT {
-            return self.retry_later(Trouble::Unconfirmed(refusal), None);
+        if self.history.proven && self.refusals.go_on(Instant::now()) < UNCONFIRMED_REFUSAL_PERIOD {
+            return self.retry_later(TransientError::Unconfirmed(refusal), None);
         }
         warn!(?refusal, "segment was refused");
         self.refusals.end();
         // Whoever comes back may have had it mended.
-        self.record.begin_anew();
+        self.history.reset();
         if refusal != Refusal::Forbidden {
-            self.batch.defer(Cause::Segment);
-        } else if self.target.forbid(revision, &self.key.1) {
-            self.condemn(revision);
+            self.batch.defer(DeferralCause::Segment);
+        } else if self.live.forbid(revision, &self.key.1) {
+            self.refuse_credentials(revision);
         } else {
-            self.batch.defer(Cause::Permission);
+            self.batch.defer(DeferralCause::Permission);
         }
     }
 
-    fn retry_later(&mut self, trouble: Trouble, retry_after: Option<Duration>) {
-        if trouble == Trouble::Conflict {
-            self.window.conflicted();
+    fn retry_later(&mut self, error: TransientError, retry_after: Option<Duration>) {
+        if error == TransientError::Conflict {
+            self.concurrency.conflicted();
         }
         let delay = BACKOFF.delay(self.failures, fastrand::f64());
         self.failures = self.failures.saturating_add(1);
         let wait = delay.max(retry_after.unwrap_or_default());
-        self.hold_back(trouble, Instant::now() + wait);
+        self.back_off_until(error, Instant::now() + wait);
     }
 
-    fn hold_back(&mut self, trouble: Trouble, until: Instant) {
+    fn back_off_until(&mut self, error: TransientError, until: Instant) {
         self.not_before = self.not_before.max(until);
         // A call that was about to leave waits too, and may be a repeated one by then.
         self.ready = None;
-        self.troubled(trouble, self.not_before);
+        self.report_transient_error(error, self.not_before);
     }
 
-    fn troubled(&mut self, trouble: Trouble, until: Instant) {
-        self.last_trouble = Some(trouble);
-        if trouble == Trouble::Conflict {
-            if self.conflicts.go_on(Instant::now()) < TOLD_AFTER {
+    fn report_transient_error(&mut self, error: TransientError, until: Instant) {
+        self.last_error = Some(error);
+        if error == TransientError::Conflict {
+            if self.conflicts.go_on(Instant::now()) < CONFLICT_NOTICE_DELAY {
                 return;
             }
         } else {
             self.conflicts.end();
         }
-        self.report_health(Health::of(trouble, until));
+        self.report_health(DeliveryHealth::of(error, until));
     }
 
-    fn report_health(&self, health: Health) {
+    fn report_health(&self, health: DeliveryHealth) {
         self.health.send_if_modified(|known| {
             let changed = !known.is_same_state(&health);
             if changed {
@@ -494,34 +495,34 @@ impl Lane {
 
     /// Takes note of what the target is now, and returns how it can be called. One that cannot be
     /// defers all that waits.
-    fn follow_target(&mut self) -> Option<Arc<Connection>> {
-        let cause = match self.target.current() {
-            (revision, TargetState::Active(connection)) => {
+    fn follow_destination(&mut self) -> Option<Arc<Connection>> {
+        let cause = match self.live.current() {
+            (revision, LiveState::Active(connection)) => {
                 let now = (revision, Arc::clone(&connection));
                 match self.followed.replace(now) {
                     Some((known, _)) if known == revision => {}
-                    Some((_, before)) => self.turn_from(&before, &connection),
+                    Some((_, before)) => self.switch_connection(&before, &connection),
                     None => {}
                 }
                 return Some(connection);
             }
-            (_, TargetState::Rejected) => Cause::Credentials,
-            (_, TargetState::Deleted) => Cause::Deleted,
+            (_, LiveState::Rejected) => DeferralCause::Credentials,
+            (_, LiveState::Deleted) => DeferralCause::Deleted,
         };
         self.ready = None;
         self.batch.defer(cause);
         None
     }
 
-    fn turn_from(&mut self, before: &Connection, now: &Connection) {
+    fn switch_connection(&mut self, before: &Connection, now: &Connection) {
         // What waits for a slot waits with the credentials of before.
         self.ready = None;
         self.refusals.end();
         if !before.is_same_environment(now) {
-            self.record.begin_anew();
-        } else if let Some((until, trouble)) = self.client.held_until(before) {
+            self.history.reset();
+        } else if let Some((until, error)) = self.client.held_until(before) {
             // The client cannot know yet that the new token is of the same account.
-            self.hold_back(trouble, until);
+            self.back_off_until(error, until);
         }
     }
 
@@ -543,7 +544,7 @@ impl Drop for Lane {
 
 /// What a call means that brought no report. Nobody aborts calls but the runtime, when the process
 /// ends with some under way; then this task is about to end as well.
-async fn broken_off(error: JoinError) -> Event {
+async fn unreported(error: JoinError) -> LaneEvent {
     match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
         Err(_) => std::future::pending().await,

@@ -12,8 +12,8 @@ use tracing::Instrument;
 
 use super::{
     ack::Ack,
-    lane::{Command, Health, Lane, Settings},
-    target::Target,
+    lane::{DeliveryHealth, Lane, LaneCommand, LaneSettings},
+    live::LiveDestination,
 };
 use crate::domain::{ContextKey, DestinationUid, Operation, SegmentClient, SegmentId, SegmentRef};
 
@@ -23,16 +23,16 @@ pub(super) type LaneKey = (DestinationUid, SegmentId);
 /// Opens lanes.
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
-    settings: Settings,
+    settings: LaneSettings,
     client: Arc<dyn SegmentClient>,
-    directory: Arc<Directory>,
+    directory: Arc<LaneDirectory>,
     /// Awaited by [`Dispatcher::ended`].
     tasks: TaskTracker,
 }
 
 impl Dispatcher {
     /// Without any lane yet.
-    pub fn new(settings: Settings, client: Arc<dyn SegmentClient>) -> Self {
+    pub fn new(settings: LaneSettings, client: Arc<dyn SegmentClient>) -> Self {
         Self {
             settings,
             client,
@@ -44,12 +44,12 @@ impl Dispatcher {
     /// Joins the lane of this destination and segment, and starts it if there is none.
     ///
     /// The target must have been published.
-    pub fn open(&self, target: Target, segment: &SegmentRef) -> LaneHandle {
-        let key = (target.uid, segment.id.clone());
+    pub fn open(&self, live: LiveDestination, segment: &SegmentRef) -> LaneHandle {
+        let key = (live.uid, segment.id.clone());
         let mut lanes = self.directory.lock();
         let entry = lanes
             .entry(key.clone())
-            .or_insert_with(|| self.start(&key, target, segment));
+            .or_insert_with(|| self.start(&key, live, segment));
         entry.handles += 1;
         LaneHandle {
             commands: entry.commands.clone(),
@@ -65,14 +65,14 @@ impl Dispatcher {
         self.tasks.wait().await;
     }
 
-    fn start(&self, key: &LaneKey, target: Target, segment: &SegmentRef) -> Entry {
+    fn start(&self, key: &LaneKey, live: LiveDestination, segment: &SegmentRef) -> LaneEntry {
         let (commands, inbox) = mpsc::unbounded_channel();
-        let health = watch::Sender::new(Health::Delivering);
+        let health = watch::Sender::new(DeliveryHealth::Delivering);
         let lane = Lane::new(
             key.clone(),
             self.settings,
             Arc::clone(&self.client),
-            target,
+            live,
             segment.clone(),
             Arc::clone(&self.directory),
             inbox,
@@ -82,7 +82,7 @@ impl Dispatcher {
             parent: None, "lane", destination.uid = %key.0, segment.id = %key.1
         );
         self.tasks.spawn(lane.run().instrument(span));
-        Entry {
+        LaneEntry {
             commands,
             health,
             handles: 0,
@@ -93,16 +93,16 @@ impl Dispatcher {
 /// A stream's side of a lane.
 pub struct LaneHandle {
     /// Bounded by the window of the stream.
-    commands: mpsc::UnboundedSender<Command>,
-    health: watch::Receiver<Health>,
-    directory: Arc<Directory>,
+    commands: mpsc::UnboundedSender<LaneCommand>,
+    health: watch::Receiver<DeliveryHealth>,
+    directory: Arc<LaneDirectory>,
     key: LaneKey,
 }
 
 impl LaneHandle {
     /// Hands over a change. Its ack tells what becomes of it, also if the lane is no more.
     pub fn submit(&self, key: ContextKey, operation: Operation, ack: Ack) {
-        self.send(Command::Submit {
+        self.send(LaneCommand::Submit {
             key,
             operation,
             ack,
@@ -111,26 +111,26 @@ impl LaneHandle {
 
     /// Makes calls from now on use this name for the segment.
     pub fn rename(&self, segment: SegmentRef) {
-        self.send(Command::Rename(segment));
+        self.send(LaneCommand::Rename(segment));
     }
 
     /// Makes what was submitted leave without lingering.
     pub fn flush(&self) {
-        self.send(Command::Flush);
+        self.send(LaneCommand::Flush);
     }
 
     /// Makes the lane forget changes of abandoned streams.
     pub fn sweep(&self) {
-        self.send(Command::Sweep);
+        self.send(LaneCommand::Sweep);
     }
 
     /// How delivery goes; changes are worth telling.
     #[must_use]
-    pub fn health(&self) -> watch::Receiver<Health> {
+    pub fn health(&self) -> watch::Receiver<DeliveryHealth> {
         self.health.clone()
     }
 
-    fn send(&self, command: Command) {
+    fn send(&self, command: LaneCommand) {
         // A lane that panicked is gone; dropping the command defers its ack.
         self.commands.send(command).ok();
     }
@@ -143,7 +143,7 @@ impl Drop for LaneHandle {
         {
             entry.handles -= 1;
         }
-        self.send(Command::Close);
+        self.send(LaneCommand::Close);
     }
 }
 
@@ -157,19 +157,19 @@ impl fmt::Debug for LaneHandle {
 
 /// All lanes of the process.
 #[derive(Debug, Default)]
-pub(super) struct Directory {
-    lanes: Mutex<HashMap<LaneKey, Entry>>,
+pub(super) struct LaneDirectory {
+    lanes: Mutex<HashMap<LaneKey, LaneEntry>>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    commands: mpsc::UnboundedSender<Command>,
-    health: watch::Sender<Health>,
+struct LaneEntry {
+    commands: mpsc::UnboundedSender<LaneCommand>,
+    health: watch::Sender<DeliveryHealth>,
     handles: usize,
 }
 
-impl Directory {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<LaneKey, Entry>> {
+impl LaneDirectory {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<LaneKey, LaneEntry>> {
         // Every critical section leaves the map whole.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,7 +185,7 @@ impl Directory {
     }
 
     /// Takes out the lane that reports to `health`, and no other that has its key by now.
-    pub(super) fn forget(&self, key: &LaneKey, health: &watch::Sender<Health>) {
+    pub(super) fn forget(&self, key: &LaneKey, health: &watch::Sender<DeliveryHealth>) {
         let mut lanes = self.lock();
         if lanes
             .get(key)

@@ -1,4 +1,4 @@
-//! Delivery: how changes become calls, and calls become verdicts.
+//! SegmentCall: how changes become calls, and calls become verdicts.
 //!
 //! Knows nothing of gRPC, HTTP or a vendor's JSON. A stream opens a [`LaneHandle`] at the
 //! [`Dispatcher`] and submits changes, each with its [`Ack`]; the lane of that destination and
@@ -12,16 +12,16 @@
 
 mod ack;
 mod batch;
+mod batch_delivery;
 mod bisect;
-mod call;
+mod concurrency;
 mod lane;
 mod lanes;
+mod live;
 mod permissions;
 mod streak;
-mod target;
-mod window;
 
-pub use ack::{Ack, Cause, Settled, Tickets, Tried, Verdict};
-pub use lane::{Health, Settings};
+pub use ack::{Ack, AckIssuer, DeferralCause, DeliveryAttempts, SettledRecord, Verdict};
+pub use lane::{DeliveryHealth, LaneSettings};
 pub use lanes::{Dispatcher, LaneHandle};
-pub use target::{Condemned, Target, TargetState, Targets};
+pub use live::{LiveDestination, LiveDestinations, LiveState, RefusedCredentials};

@@ -15,12 +15,12 @@ const RECENT: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(super) struct Permissions {
     revision: Revision,
-    answers: HashMap<SegmentId, Answer>,
+    answers: HashMap<SegmentId, PermissionAnswer>,
     latest: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Answer {
+struct PermissionAnswer {
     permitted: bool,
     at: Instant,
 }
@@ -54,7 +54,7 @@ impl Permissions {
             *self = Self::new(revision, now);
         }
         self.latest = now;
-        let answer = Answer { permitted, at: now };
+        let answer = PermissionAnswer { permitted, at: now };
         if let Some(known) = self.answers.get_mut(segment) {
             *known = answer;
             return;

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::sight::{self, Unseen};
+use super::visibility::{self, InvisibleCharacter};
 
 /// Longest context key, in characters. LaunchDarkly publishes no limit; this one is ours: long
 /// enough for any identifier or hash, short enough that 1,000 of them stay near 1 MiB in ASCII,
@@ -33,7 +33,7 @@ pub enum KeyError {
     TooLong,
     /// Holds a character that nobody can see.
     #[error(transparent)]
-    Unseen(#[from] Unseen),
+    InvisibleCharacter(#[from] InvisibleCharacter),
 }
 
 impl KeyError {
@@ -42,10 +42,10 @@ impl KeyError {
     /// # Errors
     /// What cannot be seen.
     pub(super) fn unless_seen(value: &str) -> Result<(), Self> {
-        if sight::is_blank(value) {
+        if visibility::is_blank(value) {
             return Err(Self::Blank);
         }
-        sight::first_unseen(value).map_or(Ok(()), |unseen| Err(unseen.into()))
+        visibility::first_unseen(value).map_or(Ok(()), |unseen| Err(unseen.into()))
     }
 }
 

@@ -24,7 +24,7 @@ impl CredentialReport {
     }
 }
 
-/// Outcome of one check.
+/// CallOutcome of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// What was checked.
@@ -91,17 +91,17 @@ pub struct CredentialFacts {
 
 /// The vendor could not be asked: its fault or the network's, and no verdict on the credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("LaunchDarkly could not be asked: {trouble}")]
+#[error("LaunchDarkly could not be asked: {error}")]
 pub struct CredentialsUnavailable {
     /// What stood in the way, in words without secrets.
-    pub trouble: super::Trouble,
+    pub error: super::TransientError,
     /// How long the vendor asked to wait.
     pub retry_after: Option<std::time::Duration>,
 }
 
 /// What the control plane needs of a vendor.
 #[async_trait]
-pub trait Vendor: Send + Sync + fmt::Debug + 'static {
+pub trait CredentialChecker: Send + Sync + fmt::Debug + 'static {
     /// What its destinations can do, in a stable order.
     fn actions(&self) -> &[Action];
 

@@ -6,7 +6,7 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use super::{
     ContextKey, KeyError,
-    sight::{self, Unseen},
+    visibility::{self, InvisibleCharacter},
 };
 
 /// The one field that the action's mapping fills.
@@ -43,8 +43,8 @@ impl Transform {
 
 fn trimmed(value: Cow<'_, str>) -> Cow<'_, str> {
     match value {
-        Cow::Borrowed(value) => Cow::Borrowed(sight::trim(value)),
-        Cow::Owned(value) => sight::trim(&value).to_owned().into(),
+        Cow::Borrowed(value) => Cow::Borrowed(visibility::trim(value)),
+        Cow::Owned(value) => visibility::trim(&value).to_owned().into(),
     }
 }
 
@@ -130,7 +130,7 @@ pub enum MappingError {
         /// Which of its sources.
         source_index: usize,
         /// What is in the name.
-        unseen: Unseen,
+        unseen: InvisibleCharacter,
     },
     /// A required field is not mapped.
     #[error("the required field {CONTEXT_KEY_FIELD} is not mapped")]
@@ -220,7 +220,7 @@ impl Mapping {
         // back would silently target another identity.
         let found = sources.iter().find_map(|name| {
             let value = identifiers.get(name)?;
-            (!sight::is_blank(value)).then_some((name, value))
+            (!visibility::is_blank(value)).then_some((name, value))
         });
         let (name, value) = found.ok_or_else(|| missing(sources, identifiers))?;
         let mapped = transforms
@@ -252,7 +252,7 @@ fn missing(sources: &Arc<[String]>, identifiers: &HashMap<String, String>) -> Re
 /// Whether a name would be one of these without what nobody can see at its ends, such as the
 /// byte-order mark of the file that it comes from.
 fn looks_like_any(name: &str, sources: &[String]) -> bool {
-    let seen = sight::trim(name);
+    let seen = visibility::trim(name);
     seen.len() < name.len() && sources.iter().any(|source| source == seen)
 }
 
@@ -277,13 +277,13 @@ impl FieldMapping {
             return vec![MappingError::NoSources { index }];
         }
         let fault = |(source_index, source): (usize, &String)| {
-            if sight::is_blank(source) {
+            if visibility::is_blank(source) {
                 return Some(MappingError::BlankSource {
                     index,
                     source_index,
                 });
             }
-            let unseen = sight::first_unseen(source)?;
+            let unseen = visibility::first_unseen(source)?;
             Some(MappingError::UnseenInSource {
                 index,
                 source_index,

@@ -1,6 +1,5 @@
-//! The words of the house: what the floors say to each other.
-//!
-//! Plain data and the rules that make it valid; no IO.
+//! The vocabulary: plain data with the rules that make it valid, and the ports through which the
+//! core calls LaunchDarkly ([`SegmentClient`], [`CredentialChecker`]). No IO happens here.
 
 mod action;
 mod change;
@@ -10,13 +9,13 @@ mod mapping;
 mod name;
 mod pattern;
 mod segment;
-mod sight;
+mod visibility;
 
 pub use action::{Action, ActionField, Choice, FieldType};
 pub use change::{ContextKey, KeyError, MAX_CONTEXT_KEY_CHARS, Operation};
 pub use credentials::{
-    Check, CheckKind, CheckOutcome, CredentialFacts, CredentialReport, CredentialsUnavailable,
-    Finding, Vendor,
+    Check, CheckKind, CheckOutcome, CredentialChecker, CredentialFacts, CredentialReport,
+    CredentialsUnavailable, Finding,
 };
 pub use destination::{
     ClientSideId, Connection, Destination, DestinationState, DisplayName, Etag, Instance, Revision,
@@ -27,8 +26,8 @@ pub use mapping::{
 pub use name::{DestinationId, DestinationName, DestinationUid, NameError, OrganizationId};
 pub use pattern::Pattern;
 pub use segment::{
-    Attempt, Delivery, MAX_SEGMENT_ID_CHARS, MAX_SEGMENT_NAME_CHARS, NAME_PATTERN, Outcome,
-    Refusal, SEGMENT_ID_PATTERN, SegmentClient, SegmentError, SegmentId, SegmentRef, Slot,
-    Standing, Trouble,
+    Attempt, CallOutcome, CredentialStanding, MAX_SEGMENT_ID_CHARS, MAX_SEGMENT_NAME_CHARS,
+    NAME_PATTERN, Refusal, SEGMENT_ID_PATTERN, SegmentCall, SegmentClient, SegmentError, SegmentId,
+    SegmentRef, Slot, TransientError,
 };
-pub use sight::Unseen;
+pub use visibility::InvisibleCharacter;

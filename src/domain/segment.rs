@@ -1,6 +1,6 @@
 //! The segment that records go to, and the port through which it is changed.
 //!
-//! Delivery speaks to a vendor through [`SegmentClient`] alone; a vendor's folder implements it.
+//! SegmentCall speaks to a vendor through [`SegmentClient`] alone; a vendor's folder implements it.
 
 use std::{
     fmt,
@@ -106,7 +106,7 @@ impl SegmentRef {
 
 /// One call: the same operation for some keys of one segment.
 #[derive(Debug, Clone)]
-pub struct Delivery {
+pub struct SegmentCall {
     /// Where and as whom.
     pub connection: Arc<Connection>,
     /// Which segment.
@@ -119,7 +119,7 @@ pub struct Delivery {
 
 /// What became of one call. Whether to try again is decided here, where it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CallOutcome {
     /// Every key is in (or out of) the segment now.
     Applied,
     /// Trying the same again cannot help.
@@ -127,7 +127,7 @@ pub enum Outcome {
     /// Nothing is wrong with the call: try again, not before `retry_after` if it is set.
     Retry {
         /// Why it did not work this time.
-        trouble: Trouble,
+        error: TransientError,
         /// How long the vendor asked to wait.
         retry_after: Option<Duration>,
     },
@@ -136,7 +136,7 @@ pub enum Outcome {
         /// When to ask for a slot again.
         until: Instant,
         /// Why the vendor asked.
-        trouble: Trouble,
+        error: TransientError,
     },
 }
 
@@ -157,7 +157,7 @@ pub enum Refusal {
 
 /// Why a call should be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum TransientError {
     /// The vendor limits the rate.
     RateLimited,
     /// Another change of the same segment was under way.
@@ -176,7 +176,7 @@ pub enum Trouble {
     Unconfirmed(Refusal),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for TransientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RateLimited => f.write_str("LaunchDarkly limits the rate of calls"),
@@ -207,7 +207,7 @@ impl fmt::Display for Trouble {
 
 /// What the vendor says of a connection, asked after it has refused a call with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum CredentialStanding {
     /// Nothing that it tells speaks against the connection.
     Good,
     /// It refuses the connection: no call with it can succeed.
@@ -252,7 +252,7 @@ pub enum Attempt {
     First,
     /// Some member has. Such calls are kept to a share of the others, so that they cannot
     /// multiply the load of a vendor in trouble.
-    Again,
+    Retry,
 }
 
 /// Changes segments at a vendor; one attempt a call. The lane owns repetition, since it alone
@@ -271,7 +271,7 @@ pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
     ) -> Slot;
 
     /// Until when [`ready`](Self::ready) is known to hold calls back, and why.
-    fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)>;
+    fn held_until(&self, connection: &Connection) -> Option<(Instant, TransientError)>;
 
     /// Most members that a call with this connection should have, as far as calls that were too
     /// large have told.
@@ -281,14 +281,14 @@ pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
     fn learn_most_members(&self, connection: &Connection, members: usize);
 
     /// Makes one call; ends within the client's attempt time-out.
-    async fn apply(&self, slot: Slot, delivery: &Delivery) -> Outcome;
+    async fn apply(&self, slot: Slot, delivery: &SegmentCall) -> CallOutcome;
 
     /// Asks what stands behind a refusal that a call with this connection has met: whether the
     /// token is accepted, or whether it may write in its environment. Those who ask at the same
     /// time share one answer, which also serves those who ask a moment later.
     ///
     /// Cancel safe: whoever waits for the same answer asks in place of a caller that gives up.
-    async fn confirm(&self, connection: &Arc<Connection>, refusal: Refusal) -> Standing;
+    async fn confirm(&self, connection: &Arc<Connection>, refusal: Refusal) -> CredentialStanding;
 }
 
 #[cfg(test)]

@@ -14,33 +14,33 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::pace::{Admission, Departure, Feedback, Hold, Origin, Pace, Ticket, Wish};
+use super::pace::{Admission, AdmittedCall, CallRequest, Feedback, Hold, Origin, Pace, Ticket};
 use crate::domain::{Attempt, ClientSideId};
 
 /// One account of LaunchDarkly.
 #[derive(Debug)]
 pub(super) struct Account {
-    state: Mutex<State>,
+    state: Mutex<AccountState>,
     watch: Watch<()>,
     /// Tells whoever has the watch that the moment to ask again may be another.
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct AccountState {
     pace: Pace,
     /// How those in line hear that they may go.
-    waiting: HashMap<Ticket, oneshot::Sender<Place>>,
+    waiting: HashMap<Ticket, oneshot::Sender<CallPermit>>,
 }
 
 /// A place among the calls under way; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct CallPermit {
     account: Arc<Account>,
-    departure: Departure,
+    departure: AdmittedCall,
 }
 
-impl Drop for Place {
+impl Drop for CallPermit {
     fn drop(&mut self) {
         self.account.state().pace.leave(&self.departure);
         self.account.go_on();
@@ -48,13 +48,13 @@ impl Drop for Place {
 }
 
 /// Somebody in line, who leaves it when dropped.
-struct Waiter<'a> {
+struct WaitingCall<'a> {
     account: &'a Arc<Account>,
     ticket: Ticket,
-    granted: oneshot::Receiver<Place>,
+    granted: oneshot::Receiver<CallPermit>,
 }
 
-impl Drop for Waiter<'_> {
+impl Drop for WaitingCall<'_> {
     fn drop(&mut self) {
         let mut state = self.account.state();
         if state.waiting.remove(&self.ticket).is_some() {
@@ -66,7 +66,7 @@ impl Drop for Waiter<'_> {
 impl Account {
     pub(super) fn new(pace: Pace) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(AccountState {
                 pace,
                 waiting: HashMap::new(),
             }),
@@ -77,16 +77,16 @@ impl Account {
 
     /// Waits until a call may start. Cancel safe: the place in the queue is lost, and whatever
     /// was taken is given back.
-    pub(super) async fn ready(self: &Arc<Self>, origin: Origin, attempt: Attempt) -> Place {
-        self.wait(Wish::Delivery(origin, attempt)).await
+    pub(super) async fn ready(self: &Arc<Self>, origin: Origin, attempt: Attempt) -> CallPermit {
+        self.wait(CallRequest::Delivery(origin, attempt)).await
     }
 
-    /// Waits until a question may be asked. Cancel safe, as [`ready`](Self::ready) is.
-    pub(super) async fn ready_to_ask(self: &Arc<Self>) -> Place {
-        self.wait(Wish::Question).await
+    /// Waits until a query may be asked. Cancel safe, as [`ready`](Self::ready) is.
+    pub(super) async fn ready_for_query(self: &Arc<Self>) -> CallPermit {
+        self.wait(CallRequest::Query).await
     }
 
-    async fn wait(self: &Arc<Self>, wish: Wish) -> Place {
+    async fn wait(self: &Arc<Self>, wish: CallRequest) -> CallPermit {
         let mut waiter = self.enter(wish);
         tokio::select! {
             // A place that was granted is taken.
@@ -96,14 +96,14 @@ impl Account {
         }
     }
 
-    fn enter(self: &Arc<Self>, wish: Wish) -> Waiter<'_> {
+    fn enter(self: &Arc<Self>, wish: CallRequest) -> WaitingCall<'_> {
         let (grant, granted) = oneshot::channel();
         let mut state = self.state();
         let ticket = state.pace.enter(wish, Instant::now());
         state.waiting.insert(ticket, grant);
         drop(state);
         self.go_on();
-        Waiter {
+        WaitingCall {
             account: self,
             ticket,
             granted,
@@ -118,7 +118,10 @@ impl Account {
     }
 
     /// Hands out places until one is one's own.
-    async fn keep_watch(self: &Arc<Self>, granted: &mut oneshot::Receiver<Place>) -> Place {
+    async fn keep_watch(
+        self: &Arc<Self>,
+        granted: &mut oneshot::Receiver<CallPermit>,
+    ) -> CallPermit {
         loop {
             let next = self.admit();
             tokio::select! {
@@ -143,7 +146,7 @@ impl Account {
                     Admission::Full => return None,
                 }
             };
-            let place = Place {
+            let place = CallPermit {
                 account: Arc::clone(self),
                 departure,
             };
@@ -202,7 +205,7 @@ impl Account {
     }
 
     /// What the lock guards is whole between any two statements, so poison means nothing.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, AccountState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited, combinators::UnsyncBoxB
 use serde::de::IgnoredAny;
 use tokio::time::{Instant, timeout_at};
 
-use crate::domain::Trouble;
+use crate::domain::TransientError;
 
 /// A body on its way.
 pub type Body = UnsyncBoxBody<Bytes, BrokenOff>;
@@ -15,7 +15,7 @@ pub type Body = UnsyncBoxBody<Bytes, BrokenOff>;
 /// A body that did not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer broke off: {0}")]
-pub struct BrokenOff(pub Trouble);
+pub struct BrokenOff(pub TransientError);
 
 /// Most that is read of a body nobody needs. Errors of LaunchDarkly are a few hundred bytes; a
 /// connection that has much more to say is cheaper to replace.
@@ -44,7 +44,7 @@ pub(super) enum Unread {
     /// It is larger than any that is expected.
     TooLarge,
     /// It did not come.
-    Trouble(Trouble),
+    TransientError(TransientError),
 }
 
 /// Reads the rest of a body and forgets it, so that the connection can carry another call.
@@ -58,7 +58,7 @@ pub(super) async fn drain(body: Body, deadline: Instant) {
 ///
 /// # Errors
 /// It did not come to its end in time, or broke off.
-pub(super) async fn form_of_refusal(body: Body, deadline: Instant) -> Result<Form, Trouble> {
+pub(super) async fn form_of_refusal(body: Body, deadline: Instant) -> Result<Form, TransientError> {
     form(body, deadline.min(Instant::now() + DRAIN_TIME)).await
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn form_of_refusal(body: Body, deadline: Instant) -> Result<For
 ///
 /// # Errors
 /// It did not come to its end in time, or broke off.
-pub(super) async fn form(body: Body, deadline: Instant) -> Result<Form, Trouble> {
+pub(super) async fn form(body: Body, deadline: Instant) -> Result<Form, TransientError> {
     let mut body = Limited::new(body, DRAIN_BYTES);
     let mut text = BytesMut::new();
     let rest = async {
@@ -83,8 +83,8 @@ pub(super) async fn form(body: Body, deadline: Instant) -> Result<Form, Trouble>
         Ok(Ok(())) => Ok(form_of(&text)),
         Ok(Err(Unread::TooLarge)) if begins_as_json(&text) => Ok(Form::TooLong),
         Ok(Err(Unread::TooLarge)) => Ok(Form::Other),
-        Ok(Err(Unread::Trouble(trouble))) => Err(trouble),
-        Err(_) => Err(Trouble::TimedOut),
+        Ok(Err(Unread::TransientError(error))) => Err(error),
+        Err(_) => Err(TransientError::TimedOut),
     }
 }
 
@@ -108,7 +108,7 @@ fn unread(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Unread {
         return Unread::TooLarge;
     }
     let broken_off = error.downcast_ref();
-    Unread::Trouble(broken_off.map_or(Trouble::Broken, |BrokenOff(trouble)| *trouble))
+    Unread::TransientError(broken_off.map_or(TransientError::Broken, |BrokenOff(error)| *error))
 }
 
 /// Reads a reply into memory.
@@ -117,7 +117,7 @@ pub(super) async fn read(body: Body, deadline: Instant) -> Result<Bytes, Unread>
     match timeout_at(deadline, whole).await {
         Ok(Ok(reply)) => Ok(reply.to_bytes()),
         Ok(Err(error)) => Err(unread(&*error)),
-        Err(_) => Err(Unread::Trouble(Trouble::TimedOut)),
+        Err(_) => Err(Unread::TransientError(TransientError::TimedOut)),
     }
 }
 

@@ -10,7 +10,7 @@ use http::{
 use super::{body::Form, pace::Remaining};
 use crate::{
     clock,
-    domain::{Outcome, Refusal, Trouble},
+    domain::{CallOutcome, Refusal, TransientError},
 };
 
 /// Longest wait that a header may impose. LaunchDarkly's windows last ten seconds; a header
@@ -120,53 +120,57 @@ fn until(reset: u64, now: SystemTime) -> Duration {
 
 /// What became of a call that changes a segment. Only the status counts, and whether the body is of
 /// LaunchDarkly's form: the texts of live answers differ from what is documented.
-pub(super) fn outcome(status: StatusCode, hints: &Hints, body: Result<Form, Trouble>) -> Outcome {
+pub(super) fn outcome(
+    status: StatusCode,
+    hints: &Hints,
+    body: Result<Form, TransientError>,
+) -> CallOutcome {
     match verdict(status, body) {
-        Ok(()) => Outcome::Applied,
-        Err(Fault::Trouble(trouble)) => Outcome::Retry {
-            trouble,
+        Ok(()) => CallOutcome::Applied,
+        Err(Unaccepted::TransientError(error)) => CallOutcome::Retry {
+            error,
             // A wait of zero is no wish, and would talk the lane out of its own backoff.
             retry_after: hints.wait(status).filter(|wait| !wait.is_zero()),
         },
-        Err(Fault::Refusal(refusal)) => Outcome::Refused(refusal),
+        Err(Unaccepted::Refusal(refusal)) => CallOutcome::Refused(refusal),
     }
 }
 
-enum Fault {
-    Trouble(Trouble),
+enum Unaccepted {
+    TransientError(TransientError),
     Refusal(Refusal),
 }
 
-fn verdict(status: StatusCode, body: Result<Form, Trouble>) -> Result<(), Fault> {
-    if let Some(trouble) = trouble(status) {
-        return Err(Fault::Trouble(trouble));
+fn verdict(status: StatusCode, body: Result<Form, TransientError>) -> Result<(), Unaccepted> {
+    if let Some(error) = transient_error(status) {
+        return Err(Unaccepted::TransientError(error));
     }
-    let intercepted = Fault::Trouble(Trouble::Intercepted(status.as_u16()));
+    let intercepted = Unaccepted::TransientError(TransientError::Intercepted(status.as_u16()));
     if status.is_success() {
         return match body {
             // LaunchDarkly says nothing, or JSON where an integration is registered so.
             Ok(Form::Empty | Form::Json) => Ok(()),
             Ok(Form::Other | Form::TooLong) => Err(intercepted),
-            Err(trouble) => Err(Fault::Trouble(trouble)),
+            Err(error) => Err(Unaccepted::TransientError(error)),
         };
     }
     match body {
         // The size of a call is refused by whatever is in between as well.
         Ok(Form::Other) if status != StatusCode::PAYLOAD_TOO_LARGE => Err(intercepted),
-        _ => Err(Fault::Refusal(refusal(status))),
+        _ => Err(Unaccepted::Refusal(refusal(status))),
     }
 }
 
 /// Why a status is worth another try, whatever the body; none if it is not.
-pub(super) fn trouble(status: StatusCode) -> Option<Trouble> {
+pub(super) fn transient_error(status: StatusCode) -> Option<TransientError> {
     match status.as_u16() {
-        429 => Some(Trouble::RateLimited),
-        409 => Some(Trouble::Conflict),
+        429 => Some(TransientError::RateLimited),
+        409 => Some(TransientError::Conflict),
         // 421: on another connection, which the transport sees to.
-        code @ (408 | 421 | 425) => Some(Trouble::Status(code)),
+        code @ (408 | 421 | 425) => Some(TransientError::Status(code)),
         // Never LaunchDarkly's: its API redirects nobody and is no proxy.
-        code @ (300..=399 | 407 | 511) => Some(Trouble::Intercepted(code)),
-        code @ 500..=599 => Some(Trouble::Status(code)),
+        code @ (300..=399 | 407 | 511) => Some(TransientError::Intercepted(code)),
+        code @ 500..=599 => Some(TransientError::Status(code)),
         _ => None,
     }
 }
@@ -203,36 +207,42 @@ mod tests {
 
     #[test]
     fn every_status_has_its_outcome() {
-        let retry = |trouble| Outcome::Retry {
-            trouble,
+        let retry = |error| CallOutcome::Retry {
+            error,
             retry_after: None,
         };
-        let intercepted = |code| retry(Trouble::Intercepted(code));
+        let intercepted = |code| retry(TransientError::Intercepted(code));
         for code in 200..600 {
             let judged = |body| outcome(status(code), &Hints::default(), body);
             let (refusal, page) = match code {
-                200..=299 => (Outcome::Applied, intercepted(code)),
+                200..=299 => (CallOutcome::Applied, intercepted(code)),
                 300..=399 | 407 | 511 => (intercepted(code), intercepted(code)),
-                409 => (retry(Trouble::Conflict), retry(Trouble::Conflict)),
+                409 => (
+                    retry(TransientError::Conflict),
+                    retry(TransientError::Conflict),
+                ),
                 429 => {
-                    let limited = Outcome::Retry {
-                        trouble: Trouble::RateLimited,
+                    let limited = CallOutcome::Retry {
+                        error: TransientError::RateLimited,
                         retry_after: Some(UNDATED_WAIT),
                     };
                     (limited, limited)
                 }
                 408 | 421 | 425 | 500..=599 => {
-                    let failed = retry(Trouble::Status(code));
+                    let failed = retry(TransientError::Status(code));
                     (failed, failed)
                 }
                 413 => {
-                    let too_large = Outcome::Refused(Refusal::TooLarge);
+                    let too_large = CallOutcome::Refused(Refusal::TooLarge);
                     (too_large, too_large)
                 }
-                400 | 422 => (Outcome::Refused(Refusal::Payload), intercepted(code)),
-                401 => (Outcome::Refused(Refusal::Unauthorized), intercepted(code)),
-                403 => (Outcome::Refused(Refusal::Forbidden), intercepted(code)),
-                _ => (Outcome::Refused(Refusal::Segment), intercepted(code)),
+                400 | 422 => (CallOutcome::Refused(Refusal::Payload), intercepted(code)),
+                401 => (
+                    CallOutcome::Refused(Refusal::Unauthorized),
+                    intercepted(code),
+                ),
+                403 => (CallOutcome::Refused(Refusal::Forbidden), intercepted(code)),
+                _ => (CallOutcome::Refused(Refusal::Segment), intercepted(code)),
             };
             assert_eq!(judged(Ok(Form::Empty)), refusal, "{code} without a body");
             assert_eq!(judged(Ok(Form::Json)), refusal, "{code} with JSON");
@@ -243,17 +253,17 @@ mod tests {
     #[test]
     fn a_body_that_does_not_end_spoils_a_success_and_leaves_a_refusal_what_it_is() {
         let judged = |code, body| outcome(status(code), &Hints::default(), body);
-        let retry = |trouble| Outcome::Retry {
-            trouble,
+        let retry = |error| CallOutcome::Retry {
+            error,
             retry_after: None,
         };
-        let late = Err(Trouble::TimedOut);
-        assert_eq!(judged(200, late), retry(Trouble::TimedOut));
+        let late = Err(TransientError::TimedOut);
+        assert_eq!(judged(200, late), retry(TransientError::TimedOut));
         assert_eq!(
             judged(200, Ok(Form::TooLong)),
-            retry(Trouble::Intercepted(200))
+            retry(TransientError::Intercepted(200))
         );
-        let refused = Outcome::Refused(Refusal::Payload);
+        let refused = CallOutcome::Refused(Refusal::Payload);
         assert_eq!(judged(400, late), refused);
         assert_eq!(judged(400, Ok(Form::TooLong)), refused);
     }
@@ -386,8 +396,8 @@ mod tests {
     #[test]
     fn a_reset_in_the_past_leaves_the_lane_its_own_backoff() {
         let stale = hints(&[("x-ratelimit-reset", "1000")]);
-        let expected = Outcome::Retry {
-            trouble: Trouble::RateLimited,
+        let expected = CallOutcome::Retry {
+            error: TransientError::RateLimited,
             retry_after: None,
         };
         assert_eq!(outcome(status(429), &stale, Ok(Form::Json)), expected);

@@ -23,16 +23,17 @@ use super::{
     stack::{Stack, Unwritable, authorized},
     throttle::Throttle,
     transport::{Http, Peer, Transport},
-    wire::{Members, SegmentTargets},
+    wire::{SegmentMembers, SegmentTargets},
 };
 use crate::domain::{
-    Action, Attempt, Connection, CredentialReport, CredentialsUnavailable, Delivery, Outcome,
-    Refusal, SegmentClient, SegmentId, Slot, Standing, Trouble, Vendor,
+    Action, Attempt, CallOutcome, Connection, CredentialChecker, CredentialReport,
+    CredentialStanding, CredentialsUnavailable, Refusal, SegmentCall, SegmentClient, SegmentId,
+    Slot, TransientError,
 };
 
 /// How to call LaunchDarkly.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct ClientSettings {
     /// Key under which LaunchDarkly has registered the integration whose calls are sent.
     pub integration_key: String,
     /// Stands for every LaunchDarkly host.
@@ -45,7 +46,7 @@ pub struct Settings {
     pub calls_per_account: NonZeroU16,
 }
 
-impl Default for Settings {
+impl Default for ClientSettings {
     /// The registered integration, ten seconds a call as LaunchDarkly's other integrations
     /// allow, and eight calls at a time: enough to hide a call's latency behind others, few
     /// enough to stop soon when a limit is met.
@@ -62,7 +63,7 @@ impl Default for Settings {
 
 /// Why a client cannot be made; the operator's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum ClientError {
     /// The integration key cannot be part of an address.
     #[error("the integration key must be one or more of A-Z a-z 0-9 _ -")]
     IntegrationKey,
@@ -78,9 +79,9 @@ pub struct Client {
     hosts: Arc<Hosts>,
     stack: Arc<Stack>,
     actions: Vec<Action>,
-    /// Questions under way; they end with the client at the latest. A token is asked about once
-    /// a minute at most, and a question takes one attempt.
-    questions: Mutex<JoinSet<()>>,
+    /// Queries under way; they end with the client at the latest. A token is asked about once
+    /// a minute at most, and a query takes one attempt.
+    queries: Mutex<JoinSet<()>>,
     confirmations: Confirmations,
 }
 
@@ -90,12 +91,12 @@ impl Client {
     /// # Errors
     /// When the integration key cannot be sent, or the system has no root certificates and
     /// they are needed.
-    pub fn new(settings: Settings) -> Result<Self, Error> {
+    pub fn new(settings: ClientSettings) -> Result<Self, ClientError> {
         let peer = match &settings.endpoint {
             Some(endpoint) if endpoint.is_plain_text() => Peer::Loopback,
             _ => Peer::Remote,
         };
-        let transport = Http::new(peer, &egress(&settings)).map_err(Error::Tls)?;
+        let transport = Http::new(peer, &egress(&settings)).map_err(ClientError::Tls)?;
         Self::over(Box::new(transport), settings)
     }
 
@@ -103,9 +104,12 @@ impl Client {
     ///
     /// # Errors
     /// When the integration key cannot be sent.
-    pub fn over(transport: Box<dyn Transport>, settings: Settings) -> Result<Self, Error> {
+    pub fn over(
+        transport: Box<dyn Transport>,
+        settings: ClientSettings,
+    ) -> Result<Self, ClientError> {
         if !is_path_word(&settings.integration_key) {
-            return Err(Error::IntegrationKey);
+            return Err(ClientError::IntegrationKey);
         }
         Ok(Self {
             integration_key: settings.integration_key,
@@ -116,26 +120,26 @@ impl Client {
                 transport,
             }),
             actions: actions::all(),
-            questions: Mutex::default(),
+            queries: Mutex::default(),
             confirmations: Confirmations::default(),
         })
     }
 
-    async fn attempt(&self, delivery: &Delivery) -> Outcome {
+    async fn attempt(&self, delivery: &SegmentCall) -> CallOutcome {
         // Another call's answer may have come between `ready` and this.
         if let Some(hold) = self.stack.throttle.told_to_wait(&delivery.connection) {
-            return Outcome::Held {
+            return CallOutcome::Held {
                 until: hold.until,
-                trouble: hold.trouble,
+                error: hold.error,
             };
         }
-        let Some(members) = Members::new(&delivery.keys) else {
+        let Some(members) = SegmentMembers::new(&delivery.keys) else {
             tracing::error!("a delivery without members was not sent: the caller has a defect");
-            return Outcome::Refused(Refusal::Payload);
+            return CallOutcome::Refused(Refusal::Payload);
         };
         // All that stands in the request but the token has been checked before.
         let Ok(request) = self.request(delivery, members) else {
-            return Outcome::Refused(Refusal::Unauthorized);
+            return CallOutcome::Refused(Refusal::Unauthorized);
         };
         let origin = Origin {
             environment: delivery.connection.client_side_id.clone(),
@@ -153,20 +157,17 @@ impl Client {
         }
         let (stack, hosts) = (Arc::clone(&self.stack), Arc::clone(&self.hosts));
         let connection = Arc::clone(connection);
-        let question = async move { identify(&stack, &hosts, &connection).await };
-        let mut questions = self
-            .questions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let query = async move { identify(&stack, &hosts, &connection).await };
+        let mut queries = self.queries.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that have ended leave.
-        while questions.try_join_next().is_some() {}
-        questions.spawn(question.instrument(info_span!("identify")));
+        while queries.try_join_next().is_some() {}
+        queries.spawn(query.instrument(info_span!("identify")));
     }
 
     fn request(
         &self,
-        delivery: &Delivery,
-        members: Members<'_>,
+        delivery: &SegmentCall,
+        members: SegmentMembers<'_>,
     ) -> Result<Request<Bytes>, Unwritable> {
         let connection = &*delivery.connection;
         let uri = format!(
@@ -186,15 +187,15 @@ impl Client {
 
 #[cfg(test)]
 impl Client {
-    /// Waits until every question has its answer.
+    /// Waits until every query has its answer.
     pub(super) async fn questions_answered(&self) {
-        let questions = std::mem::take(&mut *self.questions.lock().unwrap());
-        questions.join_all().await;
+        let queries = std::mem::take(&mut *self.queries.lock().unwrap());
+        queries.join_all().await;
     }
 }
 
 /// The way out, of which what is on this machine needs none.
-fn egress(settings: &Settings) -> Egress {
+fn egress(settings: &ClientSettings) -> Egress {
     let mut egress = settings.egress.clone();
     let stays = settings
         .endpoint
@@ -229,9 +230,9 @@ impl SegmentClient for Client {
             .await
     }
 
-    fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)> {
+    fn held_until(&self, connection: &Connection) -> Option<(Instant, TransientError)> {
         let hold = self.stack.throttle.hold(connection)?;
-        Some((hold.until, hold.trouble))
+        Some((hold.until, hold.error))
     }
 
     fn most_members(&self, connection: &Connection) -> Option<usize> {
@@ -242,7 +243,7 @@ impl SegmentClient for Client {
         self.stack.throttle.learn_most_members(connection, members);
     }
 
-    async fn apply(&self, slot: Slot, delivery: &Delivery) -> Outcome {
+    async fn apply(&self, slot: Slot, delivery: &SegmentCall) -> CallOutcome {
         let span = info_span!(
             "attempt",
             segment.id = %delivery.segment.id,
@@ -251,13 +252,13 @@ impl SegmentClient for Client {
         );
         let outcome = self.attempt(delivery).instrument(span).await;
         drop(slot);
-        if outcome == Outcome::Applied {
+        if outcome == CallOutcome::Applied {
             self.ask_for_owner(&delivery.connection);
         }
         outcome
     }
 
-    async fn confirm(&self, connection: &Arc<Connection>, refusal: Refusal) -> Standing {
+    async fn confirm(&self, connection: &Arc<Connection>, refusal: Refusal) -> CredentialStanding {
         let span = info_span!("confirm", ?refusal);
         let (stack, hosts) = (&self.stack, &self.hosts);
         let asking = self
@@ -268,7 +269,7 @@ impl SegmentClient for Client {
 }
 
 #[async_trait]
-impl Vendor for Client {
+impl CredentialChecker for Client {
     fn actions(&self) -> &[Action] {
         &self.actions
     }

@@ -1,4 +1,4 @@
-//! What stands behind a refusal: one question for all that were refused at the same time.
+//! What stands behind a refusal: one query for all that were refused at the same time.
 
 use std::{
     collections::HashMap,
@@ -8,8 +8,10 @@ use std::{
 
 use tokio::{sync::Mutex as Turnstile, time::Instant};
 
-use super::{credentials, hosts::Hosts, stack::Stack, throttle::Name};
-use crate::domain::{ClientSideId, Connection, CredentialsUnavailable, Refusal, Standing};
+use super::{credentials, hosts::Hosts, stack::Stack, throttle::IdentityDigest};
+use crate::domain::{
+    ClientSideId, Connection, CredentialStanding, CredentialsUnavailable, Refusal,
+};
 
 /// How long an answer about a token serves those who ask later: as long as a lane waits at most
 /// before it tries again, so that all lanes of a token together ask about as often as one.
@@ -18,38 +20,43 @@ const TOKEN_SERVES: Duration = Duration::from_secs(2);
 /// rights are changed by people.
 const RIGHTS_SERVE: Duration = Duration::from_secs(60);
 
-/// The questions that are being asked, and those answered a moment ago.
+/// The queries that are being asked, and those answered a moment ago.
 #[derive(Debug, Default)]
-pub(super) struct Confirmations(Mutex<HashMap<Topic, Arc<Turn>>>);
+pub(super) struct Confirmations(Mutex<HashMap<QuerySubject, Arc<SharedQuery>>>);
 
 /// Whoever holds the lock asks, and the others wait for his answer.
-type Turn = Turnstile<Option<Answer>>;
+type SharedQuery = Turnstile<Option<CachedStanding>>;
 
-/// What a question is about.
+/// What a query is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Topic {
-    token: Name,
-    /// Where its rights are in question; its being accepted is if there is none.
+struct QuerySubject {
+    token: IdentityDigest,
+    /// Where its rights are in query; its being accepted is if there is none.
     environment: Option<ClientSideId>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Answer {
-    standing: Standing,
+struct CachedStanding {
+    standing: CredentialStanding,
     serves_until: Instant,
 }
 
-impl Topic {
+impl QuerySubject {
     fn of(connection: &Connection, refusal: Refusal) -> Self {
         let of_rights = refusal == Refusal::Forbidden;
         Self {
-            token: Name::of_token(connection),
+            token: IdentityDigest::of_token(connection),
             environment: of_rights.then(|| connection.client_side_id.clone()),
         }
     }
 
     /// Asks LaunchDarkly, in the account's turn.
-    async fn ask(&self, stack: &Stack, hosts: &Hosts, connection: &Connection) -> Standing {
+    async fn ask(
+        &self,
+        stack: &Stack,
+        hosts: &Hosts,
+        connection: &Connection,
+    ) -> CredentialStanding {
         let good = if self.environment.is_some() {
             let report = credentials::check(stack, hosts, connection).await;
             report.map(|report| report.is_valid())
@@ -57,21 +64,22 @@ impl Topic {
             credentials::is_token_accepted(stack, hosts, connection).await
         };
         match good {
-            Ok(true) => Standing::Good,
-            Ok(false) => Standing::Refused,
-            Err(CredentialsUnavailable {
-                trouble,
-                retry_after,
-            }) => {
-                tracing::warn!(%trouble, "a refusal could not be confirmed");
-                Standing::Unknown { retry_after }
+            Ok(true) => CredentialStanding::Good,
+            Ok(false) => CredentialStanding::Refused,
+            Err(CredentialsUnavailable { error, retry_after }) => {
+                tracing::warn!(%error, "a refusal could not be confirmed");
+                CredentialStanding::Unknown { retry_after }
             }
         }
     }
 
-    fn serves(&self, standing: Standing) -> Duration {
+    fn serves(&self, standing: CredentialStanding) -> Duration {
         match standing {
-            Standing::Good | Standing::Refused if self.environment.is_some() => RIGHTS_SERVE,
+            CredentialStanding::Good | CredentialStanding::Refused
+                if self.environment.is_some() =>
+            {
+                RIGHTS_SERVE
+            }
             _ => TOKEN_SERVES,
         }
     }
@@ -86,16 +94,16 @@ impl Confirmations {
         hosts: &Hosts,
         connection: &Connection,
         refusal: Refusal,
-    ) -> Standing {
-        let topic = Topic::of(connection, refusal);
+    ) -> CredentialStanding {
+        let topic = QuerySubject::of(connection, refusal);
         let turn = self.turn(&topic);
         let mut answer = turn.lock().await;
-        if let Some(known) = answer.filter(Answer::serves) {
+        if let Some(known) = answer.filter(CachedStanding::serves) {
             return known.standing;
         }
         let standing = topic.ask(stack, hosts, connection).await;
         tracing::info!(?refusal, ?standing, "asked about a refusal");
-        *answer = Some(Answer {
+        *answer = Some(CachedStanding {
             standing,
             serves_until: Instant::now() + topic.serves(standing),
         });
@@ -103,17 +111,18 @@ impl Confirmations {
     }
 
     /// The turn of a topic; forgets those that nobody waits for and whose answers serve no more.
-    fn turn(&self, topic: &Topic) -> Arc<Turn> {
+    fn turn(&self, topic: &QuerySubject) -> Arc<SharedQuery> {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         turns.retain(|_, turn| {
-            let is_of_use = |answer: Option<Answer>| answer.is_some_and(|known| known.serves());
+            let is_of_use =
+                |answer: Option<CachedStanding>| answer.is_some_and(|known| known.serves());
             Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|answer| is_of_use(*answer))
         });
         Arc::clone(turns.entry(topic.clone()).or_default())
     }
 }
 
-impl Answer {
+impl CachedStanding {
     fn serves(&self) -> bool {
         Instant::now() < self.serves_until
     }

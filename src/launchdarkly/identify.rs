@@ -1,4 +1,4 @@
-//! Whose a stored token is: one question beside its deliveries, since nobody checks it again.
+//! Whose a stored token is: one query beside its deliveries, since nobody checks it again.
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -6,8 +6,8 @@ use http::{Method, StatusCode};
 use super::{
     body::{self, Form},
     hosts::Hosts,
-    stack::{Answer, Stack, authorized},
-    wire::Identity,
+    stack::{Stack, VendorResponse, authorized},
+    wire::CallerIdentity,
 };
 use crate::domain::Connection;
 
@@ -44,7 +44,7 @@ pub(super) async fn identify(stack: &Stack, hosts: &Hosts, connection: &Connecti
     }
 }
 
-async fn decode(answer: Answer) -> Option<Identity> {
+async fn decode(answer: VendorResponse) -> Option<CallerIdentity> {
     let reply = body::read(answer.body, answer.deadline).await.ok()?;
     serde_json::from_slice(&reply).ok()
 }

@@ -24,7 +24,7 @@ mod transport;
 mod wire;
 
 pub use body::{Body, BrokenOff};
-pub use client::{Client, Error, Settings};
+pub use client::{Client, ClientError, ClientSettings};
 pub use credentials::advice;
 pub use egress::{Egress, EgressProxy, EgressProxyError, Roots};
 pub use hosts::{Endpoint, EndpointError};

@@ -12,13 +12,13 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     body::{self, Body},
     classify::{self, Hints},
-    pace::{Errand, Feedback, Origin},
+    pace::{CallKind, Feedback, Origin},
     throttle::Throttle,
     transport::Transport,
 };
 use crate::{
     clock,
-    domain::{Connection, Outcome, Trouble},
+    domain::{CallOutcome, Connection, TransientError},
     secret::AccessToken,
 };
 
@@ -38,7 +38,7 @@ pub(super) struct Stack {
 
 /// The head of an answer, with its body still to come.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct VendorResponse {
     pub(super) status: StatusCode,
     pub(super) hints: Hints,
     pub(super) body: Body,
@@ -53,10 +53,10 @@ impl Stack {
         &self,
         connection: &Connection,
         request: Request<Bytes>,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<VendorResponse, TransientError> {
         let started = Instant::now();
         let answer = self.send(request).await;
-        let feedback = feedback_of_question(&answer, started);
+        let feedback = query_feedback(&answer, started);
         self.throttle.observe(connection, &feedback);
         answer
     }
@@ -68,25 +68,25 @@ impl Stack {
         connection: &Connection,
         origin: Origin,
         request: Request<Bytes>,
-    ) -> Outcome {
+    ) -> CallOutcome {
         let started = Instant::now();
         let answer = self.send(request).await;
         let none = Feedback {
-            errand: Errand::Delivery(origin),
+            errand: CallKind::Delivery(origin),
             started,
-            trouble: None,
+            error: None,
             wait: None,
             remaining: None,
         };
         let (outcome, feedback) = match answer {
             Ok(answer) => judged(answer, none).await,
-            Err(trouble) => {
-                let outcome = Outcome::Retry {
-                    trouble,
+            Err(error) => {
+                let outcome = CallOutcome::Retry {
+                    error,
                     retry_after: None,
                 };
-                let trouble = Some(trouble);
-                (outcome, Feedback { trouble, ..none })
+                let error = Some(error);
+                (outcome, Feedback { error, ..none })
             }
         };
         self.throttle.observe(connection, &feedback);
@@ -95,23 +95,26 @@ impl Stack {
 
     /// Sends a request that names no account, so that no pace has anything to learn from what
     /// becomes of it. Ends within the attempt's time-out; cancel safe.
-    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Answer, Trouble> {
+    pub(super) async fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> Result<VendorResponse, TransientError> {
         let started = Instant::now();
         let deadline = started + self.attempt_timeout;
         let answer = match timeout_at(deadline, self.transport.send(request)).await {
-            Ok(Ok(response)) => Ok(Answer {
+            Ok(Ok(response)) => Ok(VendorResponse {
                 status: response.status(),
                 hints: Hints::read(response.headers(), clock::now()),
                 body: response.into_body(),
                 deadline,
             }),
-            Ok(Err(trouble)) => Err(trouble),
-            Err(_) => Err(Trouble::TimedOut),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(TransientError::TimedOut),
         };
         let head = answer.as_ref().ok();
         tracing::debug!(
             status = head.map(|answer| answer.status.as_u16()),
-            trouble = trouble(&answer).map(tracing::field::display),
+            error = transient_error(&answer).map(tracing::field::display),
             wait = head
                 .and_then(|answer| answer.hints.wait(answer.status))
                 .map(tracing::field::debug),
@@ -122,16 +125,16 @@ impl Stack {
     }
 }
 
-fn trouble(answer: &Result<Answer, Trouble>) -> Option<Trouble> {
+fn transient_error(answer: &Result<VendorResponse, TransientError>) -> Option<TransientError> {
     match answer {
-        Ok(answer) => classify::trouble(answer.status),
-        Err(trouble) => Some(*trouble),
+        Ok(answer) => classify::transient_error(answer.status),
+        Err(error) => Some(*error),
     }
 }
 
 /// What an answer to a delivery means, for the lane and for the pace.
-async fn judged(answer: Answer, none: Feedback) -> (Outcome, Feedback) {
-    let Answer {
+async fn judged(answer: VendorResponse, none: Feedback) -> (CallOutcome, Feedback) {
+    let VendorResponse {
         status,
         hints,
         body,
@@ -144,12 +147,12 @@ async fn judged(answer: Answer, none: Feedback) -> (Outcome, Feedback) {
         body::form_of_refusal(body, deadline).await
     };
     let outcome = classify::outcome(status, &hints, form);
-    let trouble = match outcome {
-        Outcome::Retry { trouble, .. } => Some(trouble),
+    let error = match outcome {
+        CallOutcome::Retry { error, .. } => Some(error),
         _ => None,
     };
     let feedback = Feedback {
-        trouble,
+        error,
         wait: hints.wait(status),
         remaining: hints.remaining(),
         ..none
@@ -157,31 +160,31 @@ async fn judged(answer: Answer, none: Feedback) -> (Outcome, Feedback) {
     (outcome, feedback)
 }
 
-fn feedback_of_question(answer: &Result<Answer, Trouble>, started: Instant) -> Feedback {
+fn query_feedback(answer: &Result<VendorResponse, TransientError>, started: Instant) -> Feedback {
     let none = Feedback {
-        errand: Errand::Question,
+        errand: CallKind::Query,
         started,
-        trouble: None,
+        error: None,
         wait: None,
         remaining: None,
     };
     let answer = match answer {
         Ok(answer) => answer,
-        Err(trouble) => {
+        Err(error) => {
             return Feedback {
-                trouble: Some(*trouble),
+                error: Some(*error),
                 ..none
             };
         }
     };
-    // A question goes another way than deliveries: what is told of its route is not theirs.
+    // A query goes another way than deliveries: what is told of its route is not theirs.
     let hints = answer.hints.of_account();
     let remaining = hints.remaining();
     if answer.hints.is_limit_of_route(answer.status) {
         return Feedback { remaining, ..none };
     }
     Feedback {
-        trouble: classify::trouble(answer.status),
+        error: classify::transient_error(answer.status),
         wait: hints.wait(answer.status),
         remaining,
         ..none

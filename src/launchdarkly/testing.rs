@@ -23,7 +23,7 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::{Endpoint, Settings};
+use super::{ClientSettings, Endpoint};
 use crate::{
     domain::{ClientSideId, Connection, Instance},
     secret::AccessToken,
@@ -80,11 +80,11 @@ impl Server {
         self.calls.lock().unwrap().clone()
     }
 
-    /// Settings that send every call here.
-    pub(super) fn settings(&self) -> Settings {
-        Settings {
+    /// ClientSettings that send every call here.
+    pub(super) fn settings(&self) -> ClientSettings {
+        ClientSettings {
             endpoint: Some(self.endpoint.clone()),
-            ..Settings::default()
+            ..ClientSettings::default()
         }
     }
 }

@@ -12,21 +12,21 @@ use tokio::time::{Instant, timeout};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::{
-    Client, Error, Settings,
+    Client, ClientError, ClientSettings,
     renewal::Renewal,
     testing::{Call, Relay, Server, connection, endless, json, page, stalling, status},
     transport::Http,
 };
 use crate::domain::{
-    Attempt, Connection, ContextKey, Delivery, Operation, Outcome, Refusal, SegmentClient,
-    SegmentId, SegmentRef, Slot, Trouble, Vendor,
+    Attempt, CallOutcome, Connection, ContextKey, CredentialChecker, Operation, Refusal,
+    SegmentCall, SegmentClient, SegmentId, SegmentRef, Slot, TransientError,
 };
 
 /// Far longer than anything here takes, and shorter than an attempt may.
 const LONG: Duration = Duration::from_secs(5);
 
-fn delivery(connection: Connection, keys: &[&str]) -> Delivery {
-    Delivery {
+fn delivery(connection: Connection, keys: &[&str]) -> SegmentCall {
+    SegmentCall {
         connection: Arc::new(connection),
         segment: SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP").unwrap(),
         operation: Operation::Add,
@@ -34,18 +34,18 @@ fn delivery(connection: Connection, keys: &[&str]) -> Delivery {
     }
 }
 
-fn to_acme() -> Delivery {
+fn to_acme() -> SegmentCall {
     delivery(connection("api-acme", "5a01"), &["u-1"])
 }
 
-async fn deliver(client: &Client, delivery: &Delivery) -> Outcome {
+async fn deliver(client: &Client, delivery: &SegmentCall) -> CallOutcome {
     let slot = ready(client, &delivery.connection).await;
     client.apply(slot, delivery).await
 }
 
-fn retry(trouble: Trouble) -> Outcome {
-    Outcome::Retry {
-        trouble,
+fn retry(error: TransientError) -> CallOutcome {
+    CallOutcome::Retry {
+        error,
         retry_after: None,
     }
 }
@@ -59,7 +59,7 @@ async fn ready(client: &Client, connection: &Arc<Connection>) -> Slot {
 async fn a_call_carries_what_launchdarkly_reads() {
     let server = Server::start(|_| status(204));
     let client = Client::new(server.settings()).unwrap();
-    assert_eq!(deliver(&client, &to_acme()).await, Outcome::Applied);
+    assert_eq!(deliver(&client, &to_acme()).await, CallOutcome::Applied);
 
     let [call] = server.calls().try_into().unwrap();
     let header = |name: &str| call.headers[name].to_str().unwrap();
@@ -84,7 +84,7 @@ async fn a_redirect_is_tried_again_and_its_target_never_called() {
             Some((code, [("location", location.clone())]).into_response())
         });
         let client = Client::new(server.settings()).unwrap();
-        let intercepted = retry(Trouble::Intercepted(code));
+        let intercepted = retry(TransientError::Intercepted(code));
         assert_eq!(deliver(&client, &to_acme()).await, intercepted, "{code}");
     }
     assert!(target.calls().is_empty());
@@ -93,23 +93,23 @@ async fn a_redirect_is_tried_again_and_its_target_never_called() {
 #[tokio::test]
 async fn a_success_has_no_body_or_json_and_a_refusal_is_what_it_is_however_long_or_slow() {
     let object = |_| json(serde_json::json!({"taken": 1}));
-    let refused = Outcome::Refused(Refusal::Payload);
+    let refused = CallOutcome::Refused(Refusal::Payload);
     let cases = [
-        (status as fn(u16) -> _, 200, Outcome::Applied),
-        (status, 202, Outcome::Applied),
-        (object, 200, Outcome::Applied),
-        (page, 200, retry(Trouble::Intercepted(200))),
-        (endless, 200, retry(Trouble::Intercepted(200))),
-        (stalling, 200, retry(Trouble::TimedOut)),
-        (page, 403, retry(Trouble::Intercepted(403))),
-        (page, 401, retry(Trouble::Intercepted(401))),
-        (page, 404, retry(Trouble::Intercepted(404))),
+        (status as fn(u16) -> _, 200, CallOutcome::Applied),
+        (status, 202, CallOutcome::Applied),
+        (object, 200, CallOutcome::Applied),
+        (page, 200, retry(TransientError::Intercepted(200))),
+        (endless, 200, retry(TransientError::Intercepted(200))),
+        (stalling, 200, retry(TransientError::TimedOut)),
+        (page, 403, retry(TransientError::Intercepted(403))),
+        (page, 401, retry(TransientError::Intercepted(401))),
+        (page, 404, retry(TransientError::Intercepted(404))),
         (endless, 400, refused),
         (stalling, 400, refused),
     ];
     for (answer, code, expected) in cases {
         let server = Server::start(move |_| answer(code));
-        let client = Client::new(Settings {
+        let client = Client::new(ClientSettings {
             attempt_timeout: Duration::from_secs(2),
             ..server.settings()
         });
@@ -122,29 +122,32 @@ async fn a_success_has_no_body_or_json_and_a_refusal_is_what_it_is_however_long_
 #[tokio::test]
 async fn no_answer_is_a_time_out_and_no_connection_is_told_apart() {
     let server = Server::start(|_| None);
-    let mut settings = Settings {
+    let mut settings = ClientSettings {
         attempt_timeout: Duration::from_millis(200),
         ..server.settings()
     };
     let client = Client::new(settings.clone()).unwrap();
-    assert_eq!(deliver(&client, &to_acme()).await, retry(Trouble::TimedOut));
+    assert_eq!(
+        deliver(&client, &to_acme()).await,
+        retry(TransientError::TimedOut)
+    );
 
     drop(server);
     settings.attempt_timeout = LONG;
     let client = Client::new(settings).unwrap();
     assert_eq!(
         deliver(&client, &to_acme()).await,
-        retry(Trouble::Connection)
+        retry(TransientError::Connection)
     );
 }
 
 /// Calls a server over HTTP/2, as LaunchDarkly is called, through a relay.
 async fn over_relay(server: &Server, renewal: Renewal) -> (Relay, Client) {
     let relay = Relay::start(&server.endpoint).await;
-    let settings = Settings {
+    let settings = ClientSettings {
         endpoint: Some(relay.endpoint.clone()),
         attempt_timeout: Duration::from_millis(300),
-        ..Settings::default()
+        ..ClientSettings::default()
     };
     let transport = Box::new(Http::over_http2(renewal));
     (relay, Client::over(transport, settings).unwrap())
@@ -155,13 +158,16 @@ async fn a_connection_that_has_died_in_silence_costs_one_attempt() {
     let server = Server::start(acmes);
     let (relay, client) = over_relay(&server, Renewal::default()).await;
     for _ in 0..2 {
-        assert_eq!(deliver(&client, &to_acme()).await, Outcome::Applied);
+        assert_eq!(deliver(&client, &to_acme()).await, CallOutcome::Applied);
     }
     client.questions_answered().await;
     assert_eq!(relay.connections(), 1);
     relay.mute();
-    assert_eq!(deliver(&client, &to_acme()).await, retry(Trouble::TimedOut));
-    assert_eq!(deliver(&client, &to_acme()).await, Outcome::Applied);
+    assert_eq!(
+        deliver(&client, &to_acme()).await,
+        retry(TransientError::TimedOut)
+    );
+    assert_eq!(deliver(&client, &to_acme()).await, CallOutcome::Applied);
 }
 
 #[tokio::test]
@@ -177,7 +183,7 @@ async fn a_call_that_is_slow_on_a_connection_that_works_does_not_cost_the_connec
     });
     let (relay, client) = over_relay(&server, Renewal::default()).await;
     let slow = delivery(connection("api-acme", "5a02"), &["u-1"]);
-    assert_eq!(deliver(&client, &to_acme()).await, Outcome::Applied);
+    assert_eq!(deliver(&client, &to_acme()).await, CallOutcome::Applied);
     let quick = async {
         let is_slow = |call: &Call| String::from_utf8_lossy(&call.body).contains("5a02");
         while !server.calls().iter().any(is_slow) {
@@ -186,9 +192,9 @@ async fn a_call_that_is_slow_on_a_connection_that_works_does_not_cost_the_connec
         deliver(&client, &to_acme()).await
     };
     let (slow, quick) = tokio::join!(deliver(&client, &slow), quick);
-    assert_eq!(quick, Outcome::Applied);
-    assert_eq!(slow, retry(Trouble::TimedOut));
-    assert_eq!(deliver(&client, &to_acme()).await, Outcome::Applied);
+    assert_eq!(quick, CallOutcome::Applied);
+    assert_eq!(slow, retry(TransientError::TimedOut));
+    assert_eq!(deliver(&client, &to_acme()).await, CallOutcome::Applied);
     assert_eq!(relay.connections(), 1);
 }
 
@@ -215,10 +221,10 @@ async fn connections_that_are_old_misdirected_or_only_fail_are_replaced() {
         let deliveries = deliveries.filter(|call| call.method == http::Method::POST);
         assert_eq!(deliveries.count(), 2, "{code} {renewal:?}");
         // Whose the token is may be asked over a connection of its own.
-        let questions = usize::from(code == 204 && renewal.life.is_zero());
+        let queries = usize::from(code == 204 && renewal.life.is_zero());
         let seen = relay.connections();
         assert!(
-            (connections..=connections + questions).contains(&seen),
+            (connections..=connections + queries).contains(&seen),
             "{code} {renewal:?}: {seen}"
         );
     }
@@ -234,18 +240,18 @@ async fn after_a_429_the_account_is_left_alone_until_the_stated_time() {
     let (start, acme) = (Instant::now(), to_acme());
     assert_eq!(client.held_until(&acme.connection), None);
     let first = deliver(&client, &acme).await;
-    let limited = |wait: Duration| Outcome::Retry {
-        trouble: Trouble::RateLimited,
+    let limited = |wait: Duration| CallOutcome::Retry {
+        error: TransientError::RateLimited,
         retry_after: Some(wait),
     };
     assert_eq!(first, limited(Duration::from_secs(60)));
 
-    let (until, trouble) = client.held_until(&acme.connection).unwrap();
+    let (until, error) = client.held_until(&acme.connection).unwrap();
     assert!(until >= start + Duration::from_secs(60));
-    assert_eq!(trouble, Trouble::RateLimited);
+    assert_eq!(error, TransientError::RateLimited);
     // A slot from before does not help: nothing is sent.
     let again = client.apply(Slot::free(), &acme).await;
-    assert_eq!(again, Outcome::Held { until, trouble });
+    assert_eq!(again, CallOutcome::Held { until, error });
     assert_eq!(server.calls().len(), 1);
 }
 
@@ -257,7 +263,7 @@ async fn a_success_with_nothing_remaining_holds_the_next_call_back() {
     });
     let client = Client::new(server.settings()).unwrap();
     let acme = to_acme();
-    assert_eq!(deliver(&client, &acme).await, Outcome::Applied);
+    assert_eq!(deliver(&client, &acme).await, CallOutcome::Applied);
     assert!(client.held_until(&acme.connection).is_some());
 }
 
@@ -270,14 +276,14 @@ fn acmes(call: &Call) -> Option<Response> {
     }
 }
 
-fn questions(server: &Server) -> usize {
+fn queries(server: &Server) -> usize {
     let of_identity = |call: &&Call| call.path == "/api/v2/caller-identity";
     server.calls().iter().filter(of_identity).count()
 }
 
 /// A client with room for one call at a time.
 fn narrow(server: &Server) -> Client {
-    Client::new(Settings {
+    Client::new(ClientSettings {
         calls_per_account: NonZeroU16::MIN,
         ..server.settings()
     })
@@ -291,11 +297,11 @@ async fn a_token_that_works_is_asked_about_once_and_joins_its_accounts_pace() {
     let (one, two) = (to_acme(), delivery(connection("api-two", "5a02"), &["u-2"]));
     for _ in 0..2 {
         for delivery in [&one, &two] {
-            assert_eq!(deliver(&client, delivery).await, Outcome::Applied);
+            assert_eq!(deliver(&client, delivery).await, CallOutcome::Applied);
             client.questions_answered().await;
         }
     }
-    assert_eq!(questions(&server), 2);
+    assert_eq!(queries(&server), 2);
     let _slot = ready(&client, &one.connection).await;
     let other = ready(&client, &two.connection);
     assert!(timeout(Duration::from_millis(50), other).await.is_err());
@@ -313,7 +319,7 @@ async fn a_token_is_not_asked_about_before_it_works_nor_again_at_once() {
             deliver(&client, &to_acme()).await;
             client.questions_answered().await;
         }
-        assert_eq!(questions(&server), expected);
+        assert_eq!(queries(&server), expected);
     }
 }
 
@@ -334,14 +340,14 @@ async fn a_credential_check_tells_the_account() {
 #[tokio::test]
 async fn a_call_gives_its_slot_back() {
     let server = Server::start(|_| status(503));
-    let client = Client::new(Settings {
+    let client = Client::new(ClientSettings {
         calls_per_account: NonZeroU16::MIN,
         ..server.settings()
     })
     .unwrap();
     for _ in 0..3 {
         let outcome = timeout(LONG, deliver(&client, &to_acme())).await.unwrap();
-        assert!(matches!(outcome, Outcome::Retry { .. }));
+        assert!(matches!(outcome, CallOutcome::Retry { .. }));
     }
 }
 
@@ -350,10 +356,10 @@ async fn what_cannot_be_sent_is_refused_without_a_call() {
     let server = Server::start(|_| status(204));
     let client = Client::new(server.settings()).unwrap();
     let nobody = delivery(connection("api-acme", "5a01"), &[]);
-    let payload = Outcome::Refused(Refusal::Payload);
+    let payload = CallOutcome::Refused(Refusal::Payload);
     assert_eq!(deliver(&client, &nobody).await, payload);
     let split = delivery(connection("api\r\nx: y", "5a01"), &["u-1"]);
-    let credentials = Outcome::Refused(Refusal::Unauthorized);
+    let credentials = CallOutcome::Refused(Refusal::Unauthorized);
     assert_eq!(deliver(&client, &split).await, credentials);
     assert!(server.calls().is_empty());
 }
@@ -361,18 +367,21 @@ async fn what_cannot_be_sent_is_refused_without_a_call() {
 #[test]
 fn an_integration_key_that_would_change_the_route_is_refused() {
     for key in ["", "../tokens", "a/b", "a?b", "a b"] {
-        let settings = Settings {
+        let settings = ClientSettings {
             integration_key: key.into(),
             endpoint: Some("http://127.0.0.1:1".parse().unwrap()),
-            ..Settings::default()
+            ..ClientSettings::default()
         };
-        assert_eq!(Client::new(settings).unwrap_err(), Error::IntegrationKey);
+        assert_eq!(
+            Client::new(settings).unwrap_err(),
+            ClientError::IntegrationKey
+        );
     }
 }
 
 #[test]
 fn a_client_for_launchdarkly_itself_can_be_made() {
-    if let Err(error) = Client::new(Settings::default()) {
+    if let Err(error) = Client::new(ClientSettings::default()) {
         // The machine's to mend, not the code's.
         assert!(error.to_string().contains("No CA certificates"), "{error}");
     }

@@ -3,7 +3,7 @@
 //! | a token's account is | from | until |
 //! |---|---|---|
 //! | its own | its first call | it is identified |
-//! | that of its account's ID | a credential check or a question of its own told the ID | it is forgotten |
+//! | that of its account's ID | a credential check or a query of its own told the ID | it is forgotten |
 //!
 //! Whoever is identified second joins the first; the later of what both were told holds. Calls
 //! under way keep the place they have.
@@ -28,7 +28,7 @@ use crate::domain::{Attempt, Connection, SegmentId, Slot};
 /// How many tokens are remembered before those that nobody needs are looked for. Some 500
 /// bytes each, so the number matters little; it must only not grow for ever.
 const SWEEP_ABOVE: usize = 256;
-/// Between two questions whose token one is. Ours: a question that failed costs a call a minute.
+/// Between two queries whose token one is. Ours: a query that failed costs a call a minute.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Lets calls go at the pace of their accounts.
@@ -38,41 +38,41 @@ pub(super) struct Throttle {
 }
 
 struct Accounts {
-    by_token: HashMap<Name, Token>,
+    by_token: HashMap<IdentityDigest, TokenEntry>,
     /// Those whose ID is known; kept alive by their tokens and calls.
-    by_id: HashMap<Name, Weak<Account>>,
+    by_id: HashMap<IdentityDigest, Weak<Account>>,
     /// Size at which to sweep next: twice what the last sweep had to leave, so that sweeping
     /// costs little however many accounts are in use.
     sweep_above: usize,
 }
 
-struct Token {
+struct TokenEntry {
     account: Arc<Account>,
-    owner: Owner,
+    owner: TokenOwner,
 }
 
 /// Whose a token is.
 #[derive(PartialEq, Eq)]
-enum Owner {
-    /// Not known; worth a question, but not before a moment.
+enum TokenOwner {
+    /// Not known; worth a query, but not before a moment.
     Unknown { ask_after: Instant },
     /// The account of this ID.
-    Known(Name),
+    Known(IdentityDigest),
     /// LaunchDarkly does not tell it.
-    Untold,
+    Undisclosed,
 }
 
 /// Names a token or an account: a digest, so that no token is kept, and all are of one size.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Name([u8; digest::SHA256_OUTPUT_LEN]);
+pub(super) struct IdentityDigest([u8; digest::SHA256_OUTPUT_LEN]);
 
-impl fmt::Debug for Name {
+impl fmt::Debug for IdentityDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Name(…)")
+        f.write_str("IdentityDigest(…)")
     }
 }
 
-impl Name {
+impl IdentityDigest {
     /// The instances are separate worlds: a token or an ID of one says nothing in another, and
     /// where one is down the other need not be.
     fn of(connection: &Connection, name: &str) -> Self {
@@ -124,9 +124,9 @@ impl Throttle {
     }
 
     /// Waits until this connection's account may be asked something; cancel safe as well.
-    pub(super) async fn ready_to_ask(&self, connection: &Connection) -> Slot {
+    pub(super) async fn ready_for_query(&self, connection: &Connection) -> Slot {
         let account = self.account(connection);
-        Slot::holding(account.ready_to_ask().await)
+        Slot::holding(account.ready_for_query().await)
     }
 
     /// What holds calls of this connection's environment back.
@@ -156,18 +156,21 @@ impl Throttle {
     }
 
     /// Whether to ask now whose this connection's token is: that is not known, has not been
-    /// asked of late, and the question takes nothing from deliveries.
+    /// asked of late, and the query takes nothing from deliveries.
     pub(super) fn asks_for_owner(&self, connection: &Connection) -> bool {
         let now = Instant::now();
         let mut accounts = self.accounts();
-        let Some(token) = accounts.by_token.get_mut(&Name::of_token(connection)) else {
+        let Some(token) = accounts
+            .by_token
+            .get_mut(&IdentityDigest::of_token(connection))
+        else {
             return false;
         };
-        let due = matches!(token.owner, Owner::Unknown { ask_after } if ask_after <= now);
+        let due = matches!(token.owner, TokenOwner::Unknown { ask_after } if ask_after <= now);
         let asks = due && token.account.is_at_ease(&connection.client_side_id);
         if asks {
             let ask_after = now + ASK_AGAIN;
-            token.owner = Owner::Unknown { ask_after };
+            token.owner = TokenOwner::Unknown { ask_after };
         }
         asks
     }
@@ -176,13 +179,16 @@ impl Throttle {
     pub(super) fn identify(&self, connection: &Connection, account_id: Option<&str>) {
         // Makes sure that the token is known.
         drop(self.account(connection));
-        let owner = account_id.map(|id| Name::of(connection, id));
-        self.accounts().assign(&Name::of_token(connection), owner);
+        let owner = account_id.map(|id| IdentityDigest::of(connection, id));
+        self.accounts()
+            .assign(&IdentityDigest::of_token(connection), owner);
     }
 
     fn known(&self, connection: &Connection) -> Option<Arc<Account>> {
         let accounts = self.accounts();
-        let token = accounts.by_token.get(&Name::of_token(connection))?;
+        let token = accounts
+            .by_token
+            .get(&IdentityDigest::of_token(connection))?;
         Some(Arc::clone(&token.account))
     }
 
@@ -192,10 +198,10 @@ impl Throttle {
         accounts.sweep();
         let token = accounts
             .by_token
-            .entry(Name::of_token(connection))
-            .or_insert_with(|| Token {
+            .entry(IdentityDigest::of_token(connection))
+            .or_insert_with(|| TokenEntry {
                 account: Arc::new(Account::new(Pace::new(self.calls_per_account, now))),
-                owner: Owner::Unknown { ask_after: now },
+                owner: TokenOwner::Unknown { ask_after: now },
             });
         Arc::clone(&token.account)
     }
@@ -207,14 +213,14 @@ impl Throttle {
 }
 
 impl Accounts {
-    fn assign(&mut self, token: &Name, owner: Option<Name>) {
+    fn assign(&mut self, token: &IdentityDigest, owner: Option<IdentityDigest>) {
         let Some(token) = self.by_token.get_mut(token) else {
             return;
         };
         let Some(owner) = owner else {
             // What is known already stays.
-            if matches!(token.owner, Owner::Unknown { .. }) {
-                token.owner = Owner::Untold;
+            if matches!(token.owner, TokenOwner::Unknown { .. }) {
+                token.owner = TokenOwner::Undisclosed;
             }
             return;
         };
@@ -229,7 +235,7 @@ impl Accounts {
                 self.by_id.insert(owner.clone(), account);
             }
         }
-        token.owner = Owner::Known(owner);
+        token.owner = TokenOwner::Known(owner);
     }
 
     /// Forgets the tokens whose accounts nobody uses and nothing holds back, once there are many.

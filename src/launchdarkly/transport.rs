@@ -23,7 +23,7 @@ use super::{
     egress::Egress,
     renewal::{Generation, Renewal},
 };
-use crate::domain::Trouble;
+use crate::domain::TransientError;
 
 /// Longest wait for a connection: it leaves half of an attempt's ten seconds for the call.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// Why there is no answer, which is worth another attempt.
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Trouble>;
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, TransientError>;
 }
 
 /// What is at the other end.
@@ -79,13 +79,13 @@ impl Pool {
 }
 
 /// A call on its way; what becomes of it tells about the connections.
-struct Passage<'a> {
+struct PooledRequest<'a> {
     pool: &'a Pool,
     started: Instant,
     ended: bool,
 }
 
-impl Passage<'_> {
+impl PooledRequest<'_> {
     fn answered(mut self, status: StatusCode, renewal: Renewal) {
         self.ended = true;
         let now = Instant::now();
@@ -98,7 +98,7 @@ impl Passage<'_> {
     }
 }
 
-impl Drop for Passage<'_> {
+impl Drop for PooledRequest<'_> {
     fn drop(&mut self) {
         if !self.ended {
             self.pool.generation().gave_up(self.started);
@@ -142,7 +142,7 @@ impl Http {
     }
 
     /// The connections that a call to a host goes over.
-    fn pool(&self, host: &Authority) -> Result<Arc<Pool>, Trouble> {
+    fn pool(&self, host: &Authority) -> Result<Arc<Pool>, TransientError> {
         let now = Instant::now();
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let known = pools.get(host);
@@ -154,7 +154,7 @@ impl Http {
             Err(error) => {
                 tracing::error!(error, "new connections to LaunchDarkly cannot be set up");
                 // Those of before may serve on.
-                return known.map(Arc::clone).ok_or(Trouble::Connection);
+                return known.map(Arc::clone).ok_or(TransientError::Connection);
             }
         };
         let generation = Generation::new(self.renewal, now, fastrand::f64());
@@ -214,10 +214,13 @@ fn leave(mut builder: ClientBuilder, egress: &Egress) -> reqwest::Result<ClientB
 
 #[async_trait]
 impl Transport for Http {
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Trouble> {
-        let host = request.uri().authority().ok_or(Trouble::Connection)?;
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, TransientError> {
+        let host = request
+            .uri()
+            .authority()
+            .ok_or(TransientError::Connection)?;
         let pool = self.pool(host)?;
-        let passage = Passage {
+        let passage = PooledRequest {
             pool: &pool,
             started: Instant::now(),
             ended: false,
@@ -226,7 +229,7 @@ impl Transport for Http {
             Ok(response) => {
                 passage.answered(response.status(), self.renewal);
                 Ok(http::Response::<reqwest::Body>::from(response).map(|body| {
-                    body.map_err(|error| BrokenOff(trouble(&error)))
+                    body.map_err(|error| BrokenOff(transient_error(&error)))
                         .boxed_unsync()
                 }))
             }
@@ -234,20 +237,20 @@ impl Transport for Http {
                 passage.broke();
                 let error = error.without_url();
                 tracing::warn!(error = in_full(&error), "no answer from LaunchDarkly");
-                Err(trouble(&error))
+                Err(transient_error(&error))
             }
         }
     }
 }
 
-fn trouble(error: &reqwest::Error) -> Trouble {
+fn transient_error(error: &reqwest::Error) -> TransientError {
     // A connection that is not made in time has carried nothing: that is not a time-out.
     if error.is_connect() {
-        Trouble::Connection
+        TransientError::Connection
     } else if error.is_timeout() {
-        Trouble::TimedOut
+        TransientError::TimedOut
     } else {
-        Trouble::Broken
+        TransientError::Broken
     }
 }
 

@@ -10,28 +10,28 @@ use crate::domain::{ClientSideId, ContextKey, Operation, SegmentRef};
 /// Body of a `segment-targets` call, in the shape that the registered manifest reads.
 #[derive(Serialize)]
 pub(super) struct SegmentTargets<'a> {
-    action: Action,
-    parameters: Parameters<'a>,
+    action: ActionWord,
+    parameters: SegmentParameters<'a>,
 }
 
 #[derive(Serialize)]
-struct Parameters<'a> {
+struct SegmentParameters<'a> {
     integration_project_id: &'a str,
     integration_cohort_id: &'a str,
     integration_cohort_name: &'a str,
-    members: Members<'a>,
+    members: SegmentMembers<'a>,
 }
 
 /// What is done to the members. The manifest reads every word but its own for "add" as
 /// "remove", so these two are the only ones that exist here.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Action {
+enum ActionWord {
     AddMembers,
     RemoveMembers,
 }
 
-impl From<Operation> for Action {
+impl From<Operation> for ActionWord {
     fn from(operation: Operation) -> Self {
         match operation {
             Operation::Add => Self::AddMembers,
@@ -42,9 +42,9 @@ impl From<Operation> for Action {
 
 /// At least one member: LaunchDarkly takes a call without members for a segment without an ID.
 #[derive(Clone, Copy)]
-pub(super) struct Members<'a>(&'a [ContextKey]);
+pub(super) struct SegmentMembers<'a>(&'a [ContextKey]);
 
-impl<'a> Members<'a> {
+impl<'a> SegmentMembers<'a> {
     /// The members of a call; none if there are none.
     pub(super) fn new(keys: &'a [ContextKey]) -> Option<Self> {
         (!keys.is_empty()).then_some(Self(keys))
@@ -52,13 +52,13 @@ impl<'a> Members<'a> {
 }
 
 #[derive(Serialize)]
-struct Member<'a> {
+struct SegmentMember<'a> {
     integration_distinct_id: &'a str,
 }
 
-impl Serialize for Members<'_> {
+impl Serialize for SegmentMembers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|key| Member {
+        serializer.collect_seq(self.0.iter().map(|key| SegmentMember {
             integration_distinct_id: key.as_str(),
         }))
     }
@@ -70,11 +70,11 @@ impl<'a> SegmentTargets<'a> {
         environment: &'a ClientSideId,
         segment: &'a SegmentRef,
         operation: Operation,
-        members: Members<'a>,
+        members: SegmentMembers<'a>,
     ) -> Self {
         Self {
             action: operation.into(),
-            parameters: Parameters {
+            parameters: SegmentParameters {
                 integration_project_id: environment.as_str(),
                 integration_cohort_id: segment.id.as_str(),
                 integration_cohort_name: segment.name(),
@@ -94,7 +94,7 @@ impl<'a> SegmentTargets<'a> {
 /// Answer of `caller-identity`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Identity {
+pub(super) struct CallerIdentity {
     pub(super) account_id: Option<String>,
     /// The environment that the credential belongs to; most access tokens belong to none.
     pub(super) environment_id: Option<String>,
@@ -125,7 +125,7 @@ impl TokenDetails {
 /// A page of a list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Page<T> {
+pub(super) struct CollectionRep<T> {
     pub(super) items: Vec<T>,
     total_count: Option<usize>,
     #[serde(rename = "_links", default)]
@@ -139,7 +139,7 @@ struct Links {
     next: Option<IgnoredAny>,
 }
 
-impl<T> Page<T> {
+impl<T> CollectionRep<T> {
     /// Where the next page starts, if there is one after this, which starts at `offset`.
     pub(super) fn next_offset(&self, offset: usize) -> Option<usize> {
         let seen = offset + self.items.len();
@@ -150,15 +150,15 @@ impl<T> Page<T> {
 
 /// A project, with the first page of its environments if that was asked for.
 #[derive(Debug, Deserialize)]
-pub(super) struct Project {
+pub(super) struct ProjectRep {
     pub(super) key: String,
     pub(super) name: String,
-    pub(super) environments: Option<Page<Environment>>,
+    pub(super) environments: Option<CollectionRep<EnvironmentRep>>,
 }
 
 /// An environment.
 #[derive(Debug, Deserialize)]
-pub(super) struct Environment {
+pub(super) struct EnvironmentRep {
     /// The client-side ID.
     #[serde(rename = "_id")]
     pub(super) id: String,
@@ -177,7 +177,7 @@ mod tests {
         let keys: Vec<_> = keys.iter().map(|k| ContextKey::new(k).unwrap()).collect();
         let segment = SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP \"gold\"").unwrap();
         let environment = ClientSideId::new("5a01".into());
-        let members = Members::new(&keys).unwrap();
+        let members = SegmentMembers::new(&keys).unwrap();
         let body = SegmentTargets::new(&environment, &segment, operation, members).encode();
         serde_json::from_slice(&body).unwrap()
     }
@@ -217,13 +217,13 @@ mod tests {
 
     #[test]
     fn a_call_without_members_cannot_be_made() {
-        assert!(Members::new(&[]).is_none());
+        assert!(SegmentMembers::new(&[]).is_none());
     }
 
     #[test]
     fn a_page_knows_whether_another_follows() {
         let next = |page: serde_json::Value, offset| {
-            let page: Page<u8> = serde_json::from_value(page).unwrap();
+            let page: CollectionRep<u8> = serde_json::from_value(page).unwrap();
             page.next_offset(offset)
         };
         assert_eq!(next(json!({"items": [1, 2], "totalCount": 5}), 2), Some(4));

@@ -1,19 +1,16 @@
-//! The gRPC edge: what comes in from the wire, and what goes back out.
+//! The gRPC server.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`edge`] | transport hardening: first bytes, request bodies, memory; health, reflection, metrics |
+//! | [`unary`] | the calls that manage destinations and check credentials |
+//! | [`stream`] | `SendIdentifiers` |
+//! | [`status`] | every error, as a `google.rpc.Status` |
 
-pub(crate) mod budget;
 mod check;
-pub mod control;
 mod convert;
-mod fences;
-pub mod health;
-pub(crate) mod intake;
-mod notice;
-mod opening;
-pub(crate) mod prompt;
-mod protocol;
-pub mod reflection;
-pub mod scrape;
+pub mod edge;
 pub mod service;
-mod session;
 pub mod status;
-pub mod streams;
+pub mod stream;
+pub mod unary;

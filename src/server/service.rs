@@ -4,7 +4,7 @@ use std::fmt;
 
 use tonic::{Request, Response, Status, Streaming, async_trait, codegen::BoxStream};
 
-use super::{control::Control, status::Failure};
+use super::{status::Failure, unary::Control};
 use crate::pb::{self, destination_connector_server::DestinationConnector};
 
 /// Serves streams of identifiers.

@@ -12,7 +12,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use crate::domain::{
-    CheckOutcome, CredentialsUnavailable, DestinationName, RecordError, SegmentId, Trouble, shown,
+    CheckOutcome, CredentialsUnavailable, DestinationName, RecordError, SegmentId, TransientError,
+    shown,
 };
 
 mod reason;
@@ -186,11 +187,11 @@ pub enum Failure {
     /// One record ran out of time.
     #[error(
         "not delivered within {} s, {}: {}",
-        .tried_for.as_secs(), counted(*.attempts), obstacle(*.trouble)
+        .tried_for.as_secs(), counted(*.attempts), obstacle(*.error)
     )]
     DeliveryTimeout {
         /// What stood in the way last; nothing if no call could even be started.
-        trouble: Option<Trouble>,
+        error: Option<TransientError>,
         /// How long it was tried.
         tried_for: Duration,
         /// How often.
@@ -268,7 +269,7 @@ impl Failure {
     fn timeout_code(&self) -> Code {
         match self {
             Self::DeliveryTimeout {
-                trouble: Some(Trouble::RateLimited),
+                error: Some(TransientError::RateLimited),
                 ..
             } => Code::ResourceExhausted,
             _ => Code::Unavailable,
@@ -323,11 +324,11 @@ impl Failure {
             }
             Self::RejectedByDestination(blame) => vec![("proven", blame.proven().to_owned())],
             Self::DeliveryTimeout {
-                trouble,
+                error,
                 tried_for,
                 attempts,
             } => vec![
-                ("trouble", obstacle(*trouble)),
+                ("trouble", obstacle(*error)),
                 ("tried_for_seconds", tried_for.as_secs().to_string()),
                 ("attempts", attempts.to_string()),
             ],
@@ -362,9 +363,9 @@ impl Failure {
             Self::DestinationUnavailable(unavailable) => Some(
                 unavailable
                     .retry_after
-                    .unwrap_or_else(|| pause_after(Some(unavailable.trouble))),
+                    .unwrap_or_else(|| pause_after(Some(unavailable.error))),
             ),
-            Self::DeliveryTimeout { trouble, .. } => Some(pause_after(*trouble)),
+            Self::DeliveryTimeout { error, .. } => Some(pause_after(*error)),
             Self::Draining { retry_after } => Some(*retry_after),
             Self::StreamExpired(_) => Some(Duration::ZERO),
             Self::TooManyStreams { .. } => Some(STREAMS_PAUSE),
@@ -452,16 +453,16 @@ fn counted(attempts: u32) -> String {
     }
 }
 
-fn obstacle(trouble: Option<Trouble>) -> String {
-    match trouble {
-        Some(trouble) => trouble.to_string(),
+fn obstacle(error: Option<TransientError>) -> String {
+    match error {
+        Some(error) => error.to_string(),
         None => "no call could be started in this time".to_owned(),
     }
 }
 
-fn pause_after(trouble: Option<Trouble>) -> Duration {
-    match trouble {
-        Some(Trouble::RateLimited) => RATE_PAUSE,
+fn pause_after(error: Option<TransientError>) -> Duration {
+    match error {
+        Some(TransientError::RateLimited) => RATE_PAUSE,
         _ => OUTAGE_PAUSE,
     }
 }

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use launchdarkly_connector::{
     app::App,
     config::Settings,
-    domain::Trouble,
+    domain::TransientError,
     launchdarkly::{self, Body, Transport},
     sandbox::Sandbox,
     shutdown::Shutdown,
@@ -33,11 +33,14 @@ struct InProcess(Sandbox);
 
 #[async_trait]
 impl Transport for InProcess {
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Trouble> {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, TransientError> {
         let request = request.map(axum::body::Body::from);
         let Ok(answer) = self.0.router().oneshot(request).await;
         let (head, body) = answer.into_parts();
-        let body = body.collect().await.map_err(|_| Trouble::Connection)?;
+        let body = body
+            .collect()
+            .await
+            .map_err(|_| TransientError::Connection)?;
         let body = Full::new(body.to_bytes()).map_err(|never| match never {});
         Ok(Response::from_parts(head, body.boxed_unsync()))
     }
@@ -59,9 +62,9 @@ impl Service {
     ) -> Self {
         let mut settings = Settings::with_keys("unused".into());
         change(&mut settings);
-        let vendor = launchdarkly::Settings {
+        let vendor = launchdarkly::ClientSettings {
             attempt_timeout: ATTEMPT,
-            ..launchdarkly::Settings::default()
+            ..launchdarkly::ClientSettings::default()
         };
         let transport = Box::new(InProcess(sandbox.clone()));
         let vendor = launchdarkly::Client::over(transport, vendor).unwrap();

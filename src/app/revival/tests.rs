@@ -3,7 +3,7 @@ use std::{collections::VecDeque, sync::Mutex};
 use super::*;
 use crate::{
     domain::{Destination, DestinationState},
-    server::control::tests::fakes::TroubledStore,
+    server::unary::tests::fakes::TroubledStore,
     store::{MemoryStore, suite},
 };
 
@@ -31,7 +31,7 @@ impl Ask for Script {
 
 struct Bench {
     script: Script,
-    refused: mpsc::UnboundedSender<Condemned>,
+    refused: mpsc::UnboundedSender<RefusedCredentials>,
     began: Instant,
     /// Ends with the bench.
     _tasks: JoinSet<()>,
@@ -60,7 +60,9 @@ impl Bench {
     }
 
     fn refuse(&self, uid: DestinationUid, revision: Revision) {
-        self.refused.send(Condemned { uid, revision }).unwrap();
+        self.refused
+            .send(RefusedCredentials { uid, revision })
+            .unwrap();
     }
 
     /// When questions were asked, since the start.

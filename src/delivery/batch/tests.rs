@@ -4,12 +4,12 @@ use proptest::prelude::*;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
-use crate::delivery::{Settled, Tickets};
+use crate::delivery::{AckIssuer, SettledRecord};
 
 const LINGER: Duration = Duration::from_millis(50);
 
-fn rule(limit: usize) -> Rule {
-    Rule {
+fn rule(limit: usize) -> BatchPolicy {
+    BatchPolicy {
         linger: LINGER,
         limit,
     }
@@ -17,18 +17,18 @@ fn rule(limit: usize) -> Rule {
 
 struct Bench {
     batch: Batch,
-    tickets: Tickets,
-    settled: UnboundedReceiver<Settled>,
+    acks: AckIssuer,
+    settled: UnboundedReceiver<SettledRecord>,
     now: Instant,
     next: i64,
 }
 
 impl Bench {
     fn new() -> Self {
-        let (tickets, settled) = Tickets::new(Duration::from_secs(60));
+        let (acks, settled) = AckIssuer::new(Duration::from_secs(60));
         Self {
             batch: Batch::new(),
-            tickets,
+            acks,
             settled,
             now: Instant::now(),
             next: 1,
@@ -36,7 +36,7 @@ impl Bench {
     }
 
     fn push(&mut self, key: &str, operation: Operation) -> i64 {
-        let ack = self.tickets.issue(self.next);
+        let ack = self.acks.issue(self.next);
         self.push_ack(key, operation, ack)
     }
 
@@ -47,12 +47,12 @@ impl Bench {
         self.next - 1
     }
 
-    fn seal_all(&mut self) -> Vec<Sealed> {
+    fn seal_all(&mut self) -> Vec<SealedBatch> {
         self.batch.flush();
         std::iter::from_fn(|| self.batch.seal(rule(1000), self.now)).collect()
     }
 
-    fn settle(&mut self, sealed: Sealed, verdict: Verdict) {
+    fn settle(&mut self, sealed: SealedBatch, verdict: Verdict) {
         let keys: Vec<_> = sealed
             .entries
             .iter()
@@ -72,7 +72,7 @@ impl Bench {
     }
 }
 
-fn keys(sealed: &Sealed) -> Vec<&str> {
+fn keys(sealed: &SealedBatch) -> Vec<&str> {
     sealed
         .entries
         .iter()
@@ -162,7 +162,7 @@ async fn a_restored_entry_goes_first_and_under_its_newer_changes() {
 #[tokio::test(start_paused = true)]
 async fn the_change_before_counts_again_when_the_newest_stream_goes_away() {
     let mut bench = Bench::new();
-    let (other, mut other_settled) = Tickets::new(Duration::from_secs(60));
+    let (other, mut other_settled) = AckIssuer::new(Duration::from_secs(60));
     bench.push("a", Operation::Add);
     bench.push_ack("a", Operation::Remove, other.issue(7));
     bench.push_ack("b", Operation::Add, other.issue(8));
@@ -175,7 +175,7 @@ async fn the_change_before_counts_again_when_the_newest_stream_goes_away() {
         (Operation::Add, vec!["a"])
     );
     assert!(bench.batch.is_empty());
-    let deferred = Verdict::Deferred(Cause::Abandoned);
+    let deferred = Verdict::Deferred(DeferralCause::Abandoned);
     assert_eq!(other_settled.try_recv().unwrap().verdict, deferred);
     assert_eq!(other_settled.try_recv().unwrap().verdict, deferred);
 }
@@ -185,26 +185,26 @@ async fn an_overdue_record_is_told_what_was_tried() {
     let mut bench = Bench::new();
     bench.push("a", Operation::Add);
     let mut failed = bench.seal_all().remove(0);
-    failed.entries[0].failed(Trouble::Status(503));
+    failed.entries[0].failed(TransientError::Status(503));
     bench.batch.release(&[failed.entries[0].key.clone()]);
     bench.batch.restore(failed.entries);
     bench.push("b", Operation::Add);
     bench.batch.expire(bench.now, None);
     assert!(bench.verdicts().is_empty());
     let later = bench.now + Duration::from_secs(61);
-    bench.batch.expire(later, Some(Trouble::RateLimited));
+    bench.batch.expire(later, Some(TransientError::RateLimited));
     assert!(bench.batch.is_empty());
-    let timed_out = |calls, trouble| {
-        Verdict::TimedOut(Tried {
+    let timed_out = |calls, error| {
+        Verdict::TimedOut(DeliveryAttempts {
             calls,
-            trouble: Some(trouble),
+            error: Some(error),
         })
     };
     assert_eq!(
         bench.verdicts(),
         BTreeMap::from([
-            (1, timed_out(1, Trouble::Status(503))),
-            (2, timed_out(0, Trouble::RateLimited)),
+            (1, timed_out(1, TransientError::Status(503))),
+            (2, timed_out(0, TransientError::RateLimited)),
         ])
     );
     assert!(bench.seal_all().is_empty());
@@ -245,7 +245,7 @@ async fn verdicts_come_in_order_of_arrival() {
             bench.push(&key, Operation::Add);
         }
         if defers {
-            bench.batch.defer(Cause::Segment);
+            bench.batch.defer(DeferralCause::Segment);
         } else {
             let later = bench.now + Duration::from_secs(61);
             bench.batch.expire(later, None);
@@ -259,7 +259,7 @@ async fn verdicts_come_in_order_of_arrival() {
 #[tokio::test(start_paused = true)]
 async fn keys_whose_newest_stream_goes_away_leave_in_order_of_arrival() {
     let mut bench = Bench::new();
-    let (other, _other_settled) = Tickets::new(Duration::from_secs(60));
+    let (other, _other_settled) = AckIssuer::new(Duration::from_secs(60));
     for key in many() {
         bench.push(&key, Operation::Add);
     }
@@ -321,19 +321,19 @@ proptest! {
 fn check(acts: Vec<Act>) -> Result<(), TestCaseError> {
     let now = Instant::now();
     let mut batch = Batch::new();
-    let rule = |limit| Rule {
+    let rule = |limit| BatchPolicy {
         linger: Duration::ZERO,
         limit,
     };
-    let (tickets, mut settled): (Vec<_>, Vec<_>) = (0..3)
-        .map(|_| Tickets::new(Duration::from_secs(60)))
+    let (acks, mut settled): (Vec<_>, Vec<_>) = (0..3)
+        .map(|_| AckIssuer::new(Duration::from_secs(60)))
         .unzip();
-    let mut calls: Vec<Sealed> = Vec::new();
+    let mut calls: Vec<SealedBatch> = Vec::new();
     let mut member = BTreeMap::new();
     let mut wanted = BTreeMap::new();
     let mut abandoned = [false; 3];
     let mut pushed = [0usize; 3];
-    let end = |batch: &mut Batch, member: &mut BTreeMap<_, _>, call: Sealed, applied: bool| {
+    let end = |batch: &mut Batch, member: &mut BTreeMap<_, _>, call: SealedBatch, applied: bool| {
         let keys: Vec<_> = call.entries.iter().map(|entry| entry.key.clone()).collect();
         batch.release(&keys);
         if applied {
@@ -353,7 +353,7 @@ fn check(acts: Vec<Act>) -> Result<(), TestCaseError> {
                 stream,
             } if !abandoned[usize::from(stream)] => {
                 let index = usize::from(stream);
-                let ack = tickets[index].issue(sequence);
+                let ack = acks[index].issue(sequence);
                 pushed[index] += 1;
                 let key = ContextKey::new(&format!("k{key}")).unwrap();
                 wanted
@@ -371,7 +371,7 @@ fn check(acts: Vec<Act>) -> Result<(), TestCaseError> {
             Act::End { .. } => {}
             Act::Abandon { stream } => {
                 abandoned[usize::from(stream)] = true;
-                tickets[usize::from(stream)].abandon();
+                acks[usize::from(stream)].abandon();
             }
             Act::Sweep => batch.sweep(),
         }

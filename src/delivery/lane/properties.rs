@@ -16,12 +16,13 @@ use tokio::{runtime::Runtime, sync::mpsc::UnboundedReceiver, time::Instant};
 
 use crate::{
     delivery::{
-        Cause, Dispatcher, LaneHandle, Settings, Settled, TargetState, Targets, Tickets, Verdict,
+        AckIssuer, DeferralCause, Dispatcher, LaneHandle, LaneSettings, LiveDestinations,
+        LiveState, SettledRecord, Verdict,
     },
     domain::{
-        Attempt, ClientSideId, Connection, ContextKey, Delivery, DestinationUid, Instance,
-        Operation, Outcome, Refusal, Revision, SegmentClient, SegmentId, SegmentRef, Slot,
-        Standing, Trouble,
+        Attempt, CallOutcome, ClientSideId, Connection, ContextKey, CredentialStanding,
+        DestinationUid, Instance, Operation, Refusal, Revision, SegmentCall, SegmentClient,
+        SegmentId, SegmentRef, Slot, TransientError,
     },
     secret::AccessToken,
 };
@@ -45,7 +46,7 @@ enum Fate {
     Applied,
     /// The vendor has made the change, and nobody hears of it.
     AppliedUnheard,
-    Failed(Trouble),
+    Failed(TransientError),
     Limited(Duration),
     TooLarge,
     /// From now on its token is refused.
@@ -97,16 +98,16 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 fn fates() -> impl Strategy<Value = VecDeque<Fate>> {
-    let trouble = prop_oneof![
-        Just(Trouble::Conflict),
-        Just(Trouble::Status(503)),
-        Just(Trouble::TimedOut),
-        Just(Trouble::Connection),
+    let error = prop_oneof![
+        Just(TransientError::Conflict),
+        Just(TransientError::Status(503)),
+        Just(TransientError::TimedOut),
+        Just(TransientError::Connection),
     ];
     let fate = prop_oneof![
         4 => Just(Fate::Applied),
         1 => Just(Fate::AppliedUnheard),
-        2 => trouble.prop_map(Fate::Failed),
+        2 => error.prop_map(Fate::Failed),
         1 => (0..3u64).prop_map(|s| Fate::Limited(Duration::from_secs(s))),
         1 => Just(Fate::TooLarge),
         1 => Just(Fate::TokenRefused),
@@ -176,18 +177,20 @@ impl Vendor {
     }
 
     /// A call that was made in vain.
-    fn fail(&self, keys: &[String], trouble: Trouble, retry_after: Option<Duration>) -> Outcome {
+    fn fail(
+        &self,
+        keys: &[String],
+        error: TransientError,
+        retry_after: Option<Duration>,
+    ) -> CallOutcome {
         self.failed.lock().unwrap().extend_from_slice(keys);
-        Outcome::Retry {
-            trouble,
-            retry_after,
-        }
+        CallOutcome::Retry { error, retry_after }
     }
 
     /// As well, though not for the members' sake.
-    fn refuse(&self, keys: &[String], refusal: Refusal) -> Outcome {
+    fn refuse(&self, keys: &[String], refusal: Refusal) -> CallOutcome {
         self.failed.lock().unwrap().extend_from_slice(keys);
-        Outcome::Refused(refusal)
+        CallOutcome::Refused(refusal)
     }
 
     fn apply(&self, keys: &[String], operation: Operation) {
@@ -206,8 +209,8 @@ impl SegmentClient for Vendor {
         Slot::free()
     }
 
-    fn held_until(&self, _: &Connection) -> Option<(Instant, Trouble)> {
-        Some((self.hold()?, Trouble::RateLimited))
+    fn held_until(&self, _: &Connection) -> Option<(Instant, TransientError)> {
+        Some((self.hold()?, TransientError::RateLimited))
     }
 
     fn most_members(&self, _: &Connection) -> Option<usize> {
@@ -218,7 +221,7 @@ impl SegmentClient for Vendor {
         *self.most_members.lock().unwrap() = Some(members);
     }
 
-    async fn apply(&self, _: Slot, delivery: &Delivery) -> Outcome {
+    async fn apply(&self, _: Slot, delivery: &SegmentCall) -> CallOutcome {
         let keys: Vec<_> = delivery
             .keys
             .iter()
@@ -229,8 +232,8 @@ impl SegmentClient for Vendor {
         // Its permission takes a while, and another call may be told to wait meanwhile.
         self.wait().await;
         if let Some(until) = self.hold() {
-            let trouble = Trouble::RateLimited;
-            return Outcome::Held { until, trouble };
+            let error = TransientError::RateLimited;
+            return CallOutcome::Held { until, error };
         }
         self.calls
             .lock()
@@ -246,7 +249,7 @@ impl SegmentClient for Vendor {
             .unwrap()
             .retain(|key| !keys.contains(key));
         if keys.iter().any(|key| key == POISON) {
-            return Outcome::Refused(Refusal::Payload);
+            return CallOutcome::Refused(Refusal::Payload);
         }
         if self.refuses(token) {
             return self.refuse(&keys, Refusal::Unauthorized);
@@ -254,18 +257,18 @@ impl SegmentClient for Vendor {
         match self.decide(&keys) {
             Fate::Applied => {
                 Self::apply(self, &keys, delivery.operation);
-                Outcome::Applied
+                CallOutcome::Applied
             }
             Fate::AppliedUnheard => {
                 Self::apply(self, &keys, delivery.operation);
-                self.fail(&keys, Trouble::TimedOut, None)
+                self.fail(&keys, TransientError::TimedOut, None)
             }
-            Fate::Failed(trouble) => self.fail(&keys, trouble, None),
+            Fate::Failed(error) => self.fail(&keys, error, None),
             Fate::Limited(wait) => {
                 *self.held.lock().unwrap() = Some(Instant::now() + wait);
-                self.fail(&keys, Trouble::RateLimited, Some(wait))
+                self.fail(&keys, TransientError::RateLimited, Some(wait))
             }
-            Fate::TooLarge => Outcome::Refused(Refusal::TooLarge),
+            Fate::TooLarge => CallOutcome::Refused(Refusal::TooLarge),
             Fate::TokenRefused => {
                 self.refused_tokens.lock().unwrap().insert(token.to_owned());
                 self.refuse(&keys, Refusal::Unauthorized)
@@ -283,20 +286,20 @@ impl SegmentClient for Vendor {
         }
     }
 
-    async fn confirm(&self, connection: &Arc<Connection>, refusal: Refusal) -> Standing {
+    async fn confirm(&self, connection: &Arc<Connection>, refusal: Refusal) -> CredentialStanding {
         self.wait().await;
         let mut unexplained = self.unexplained.lock().unwrap();
         if *unexplained > 0 {
             *unexplained -= 1;
-            return Standing::Unknown { retry_after: None };
+            return CredentialStanding::Unknown { retry_after: None };
         }
         if self.refuses(connection.access_token.expose()) {
-            return Standing::Refused;
+            return CredentialStanding::Refused;
         }
         if refusal == Refusal::Forbidden {
             *self.forbidden.lock().unwrap() += 1;
         }
-        Standing::Good
+        CredentialStanding::Good
     }
 }
 
@@ -305,8 +308,8 @@ struct Stream {
     /// Which of all that were opened.
     number: usize,
     lane: LaneHandle,
-    tickets: Tickets,
-    settled: UnboundedReceiver<Settled>,
+    acks: AckIssuer,
+    settled: UnboundedReceiver<SettledRecord>,
     books: Books,
 }
 
@@ -319,7 +322,7 @@ struct Books {
 }
 
 impl Books {
-    fn enter(&mut self, Settled { sequence, verdict }: Settled) {
+    fn enter(&mut self, SettledRecord { sequence, verdict }: SettledRecord) {
         assert!(
             self.submitted.contains(&sequence),
             "{sequence} was not submitted"
@@ -356,7 +359,7 @@ struct Change {
 
 struct Bench {
     vendor: Arc<Vendor>,
-    targets: Arc<Targets>,
+    live: Arc<LiveDestinations>,
     dispatcher: Dispatcher,
     uid: DestinationUid,
     revision: i64,
@@ -366,7 +369,7 @@ struct Bench {
     changes: Vec<Change>,
     /// The verdicts of streams, also of those that have left.
     verdicts: BTreeMap<i64, Verdict>,
-    _condemned: UnboundedReceiver<crate::delivery::Condemned>,
+    _condemned: UnboundedReceiver<crate::delivery::RefusedCredentials>,
 }
 
 impl Bench {
@@ -376,15 +379,15 @@ impl Bench {
             waits: Mutex::new(waits),
             ..Vendor::default()
         });
-        let (targets, _condemned) = Targets::new();
-        let settings = Settings {
+        let (live, _condemned) = LiveDestinations::new();
+        let settings = LaneSettings {
             linger: Duration::from_millis(50),
             max_members_per_call: 4,
         };
         let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _);
         let mut bench = Self {
             vendor,
-            targets,
+            live,
             dispatcher,
             uid: DestinationUid::generate(),
             revision: 0,
@@ -395,21 +398,21 @@ impl Bench {
             _condemned,
         };
         // The target is published before it is used.
-        let _watched = bench.targets.watch(bench.uid);
+        let _watched = bench.live.watch(bench.uid);
         bench.rotate();
         bench.streams = (0..STREAMS).map(|index| Some(bench.open(index))).collect();
         bench
     }
 
     fn open(&mut self, index: usize) -> Stream {
-        let target = self.targets.watch(self.uid);
+        let live = self.live.watch(self.uid);
         let segment = SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP").unwrap();
-        let (tickets, settled) = Tickets::new(timeout(index));
+        let (acks, settled) = AckIssuer::new(timeout(index));
         self.opened += 1;
         Stream {
             number: self.opened,
-            lane: self.dispatcher.open(target, &segment),
-            tickets,
+            lane: self.dispatcher.open(live, &segment),
+            acks,
             settled,
             books: Books::default(),
         }
@@ -424,9 +427,8 @@ impl Bench {
             client_side_id: ClientSideId::new("env".into()),
             instance: Instance::Commercial,
         };
-        let state = TargetState::Active(Arc::new(connection));
-        self.targets
-            .publish(self.uid, Revision(self.revision), state);
+        let state = LiveState::Active(Arc::new(connection));
+        self.live.publish(self.uid, Revision(self.revision), state);
     }
 
     async fn act(&mut self, act: Act) {
@@ -470,7 +472,7 @@ impl Bench {
             forbidden_before: *self.vendor.forbidden.lock().unwrap(),
             deadline: Instant::now() + timeout(index),
         });
-        let ack = stream.tickets.issue(sequence);
+        let ack = stream.acks.issue(sequence);
         stream
             .lane
             .submit(ContextKey::new(&key).unwrap(), operation, ack);
@@ -481,16 +483,16 @@ impl Bench {
         let Some(stream) = self.streams[index].take() else {
             return;
         };
-        stream.tickets.abandon();
+        stream.acks.abandon();
         stream.lane.sweep();
         let Stream {
             lane,
-            tickets,
+            acks,
             mut settled,
             mut books,
             ..
         } = stream;
-        drop((lane, tickets));
+        drop((lane, acks));
         while let Some(settled) = settled.recv().await {
             books.enter(settled);
         }
@@ -508,7 +510,7 @@ impl Bench {
             }
         }
         self.check_overdue();
-        for Settled { sequence, verdict } in heard {
+        for SettledRecord { sequence, verdict } in heard {
             let record = &self.changes[usize::try_from(sequence).unwrap()];
             match verdict {
                 Verdict::Delivered => self.check_delivered(record),
@@ -520,19 +522,19 @@ impl Bench {
                     let told = usize::try_from(tried.calls).unwrap();
                     assert!(told <= calls, "{sequence}: {told} calls of {calls}");
                 }
-                Verdict::Deferred(Cause::Credentials) => {
+                Verdict::Deferred(DeferralCause::Credentials) => {
                     let token = self.vendor.token.lock().unwrap();
                     let refused = self.vendor.refuses(&token);
                     assert!(refused, "{sequence} was deferred, but {token} is good");
                 }
-                Verdict::Deferred(Cause::Segment) => {
+                Verdict::Deferred(DeferralCause::Segment) => {
                     let refusals = *self.vendor.segment_refusals.lock().unwrap();
                     assert!(
                         refusals > record.segment_refusals_before,
                         "{sequence} was deferred, and no segment refused"
                     );
                 }
-                Verdict::Deferred(Cause::Permission) => {
+                Verdict::Deferred(DeferralCause::Permission) => {
                     let forbidden = *self.vendor.forbidden.lock().unwrap();
                     assert!(
                         forbidden > record.forbidden_before,
@@ -614,7 +616,7 @@ impl Bench {
             let sequence = change.sequence;
             assert_ne!(
                 verdict,
-                Verdict::Deferred(Cause::Abandoned),
+                Verdict::Deferred(DeferralCause::Abandoned),
                 "{sequence} is stuck"
             );
         }

@@ -10,10 +10,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::{
-    delivery::{Dispatcher, LaneHandle, Settled, Targets, Tickets, Tried, Verdict},
+    delivery::{
+        AckIssuer, DeliveryAttempts, Dispatcher, LaneHandle, LiveDestinations, SettledRecord,
+        Verdict,
+    },
     domain::{
-        ClientSideId, Connection, Delivery, DestinationUid, Instance, Outcome, Revision, SegmentId,
-        Standing,
+        CallOutcome, ClientSideId, Connection, CredentialStanding, DestinationUid, Instance,
+        Revision, SegmentCall, SegmentId,
     },
     secret::AccessToken,
 };
@@ -28,9 +31,9 @@ const HANGS: &str = "hangs";
 #[derive(Debug)]
 struct Vendor {
     started: Instant,
-    script: Mutex<VecDeque<Outcome>>,
+    script: Mutex<VecDeque<CallOutcome>>,
     /// What it says of refusals, and then that it means them.
-    standings: Mutex<VecDeque<Standing>>,
+    standings: Mutex<VecDeque<CredentialStanding>>,
     /// How long that takes.
     question_time: Mutex<Duration>,
     /// Which refusals it was asked about.
@@ -47,7 +50,7 @@ struct Vendor {
     /// What calls that were too large have told.
     most_members: Mutex<Option<usize>>,
     /// What a destination becomes in the moment in which the next slot is given.
-    becomes: Mutex<Option<(Arc<Targets>, DestinationUid, TargetState)>>,
+    becomes: Mutex<Option<(Arc<LiveDestinations>, DestinationUid, LiveState)>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,16 +73,16 @@ impl SegmentClient for Vendor {
         if !given {
             std::future::pending::<()>().await;
         }
-        if let Some((targets, uid, state)) = self.becomes.lock().unwrap().take() {
-            targets.publish(uid, Revision(2), state);
+        if let Some((live, uid, state)) = self.becomes.lock().unwrap().take() {
+            live.publish(uid, Revision(2), state);
         }
         Slot::free()
     }
 
-    fn held_until(&self, connection: &Connection) -> Option<(Instant, Trouble)> {
+    fn held_until(&self, connection: &Connection) -> Option<(Instant, TransientError)> {
         let (token, until) = (*self.held.lock().unwrap())?;
         let holds = token == connection.access_token.expose() && Instant::now() < until;
-        holds.then_some((until, Trouble::RateLimited))
+        holds.then_some((until, TransientError::RateLimited))
     }
 
     fn most_members(&self, _: &Connection) -> Option<usize> {
@@ -90,7 +93,7 @@ impl SegmentClient for Vendor {
         *self.most_members.lock().unwrap() = Some(members);
     }
 
-    async fn apply(&self, _: Slot, delivery: &Delivery) -> Outcome {
+    async fn apply(&self, _: Slot, delivery: &SegmentCall) -> CallOutcome {
         let keys: Vec<_> = delivery
             .keys
             .iter()
@@ -118,45 +121,45 @@ impl SegmentClient for Vendor {
             .unwrap()
             .retain(|key| !keys.contains(key));
         if keys.iter().any(|key| self.poison.contains(key)) {
-            return Outcome::Refused(Refusal::Payload);
+            return CallOutcome::Refused(Refusal::Payload);
         }
         self.script
             .lock()
             .unwrap()
             .pop_front()
-            .unwrap_or(Outcome::Applied)
+            .unwrap_or(CallOutcome::Applied)
     }
 
-    async fn confirm(&self, _: &Arc<Connection>, refusal: Refusal) -> Standing {
+    async fn confirm(&self, _: &Arc<Connection>, refusal: Refusal) -> CredentialStanding {
         self.questions.lock().unwrap().push(refusal);
         let time = *self.question_time.lock().unwrap();
         tokio::time::sleep(time).await;
         let standing = self.standings.lock().unwrap().pop_front();
-        standing.unwrap_or(Standing::Refused)
+        standing.unwrap_or(CredentialStanding::Refused)
     }
 }
 
 struct Bench {
     vendor: Arc<Vendor>,
-    targets: Arc<Targets>,
+    live: Arc<LiveDestinations>,
     dispatcher: Dispatcher,
     uid: DestinationUid,
-    _condemned: UnboundedReceiver<crate::delivery::Condemned>,
+    _condemned: UnboundedReceiver<crate::delivery::RefusedCredentials>,
 }
 
 struct Stream {
     lane: LaneHandle,
-    tickets: Tickets,
-    settled: UnboundedReceiver<Settled>,
+    acks: AckIssuer,
+    settled: UnboundedReceiver<SettledRecord>,
     next: i64,
 }
 
-fn active(token: &str) -> TargetState {
+fn active(token: &str) -> LiveState {
     active_in("env", token)
 }
 
-fn active_in(environment: &str, token: &str) -> TargetState {
-    TargetState::Active(Arc::new(Connection {
+fn active_in(environment: &str, token: &str) -> LiveState {
+    LiveState::Active(Arc::new(Connection {
         access_token: AccessToken::new(token.into()),
         client_side_id: ClientSideId::new(environment.into()),
         instance: Instance::Commercial,
@@ -164,7 +167,7 @@ fn active_in(environment: &str, token: &str) -> TargetState {
 }
 
 impl Bench {
-    fn new(script: impl IntoIterator<Item = Outcome>, poison: &[&str]) -> Self {
+    fn new(script: impl IntoIterator<Item = CallOutcome>, poison: &[&str]) -> Self {
         let vendor = Arc::new(Vendor {
             started: Instant::now(),
             script: Mutex::new(script.into_iter().collect()),
@@ -180,15 +183,15 @@ impl Bench {
             most_members: Mutex::default(),
             becomes: Mutex::default(),
         });
-        let (targets, _condemned) = Targets::new();
-        let settings = Settings {
+        let (live, _condemned) = LiveDestinations::new();
+        let settings = LaneSettings {
             linger: Duration::from_millis(50),
             max_members_per_call: 1000,
         };
         let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _);
         Self {
             vendor,
-            targets,
+            live,
             dispatcher,
             uid: DestinationUid::generate(),
             _condemned,
@@ -206,14 +209,14 @@ impl Bench {
     }
 
     fn open_into(&self, segment: &str, timeout: Duration) -> Stream {
-        let target = self.targets.watch(self.uid);
-        self.targets.publish(self.uid, Revision(1), active("first"));
+        let live = self.live.watch(self.uid);
+        self.live.publish(self.uid, Revision(1), active("first"));
         let segment = SegmentRef::new(SegmentId::new(segment).unwrap(), "VIP").unwrap();
-        let (tickets, settled) = Tickets::new(timeout);
-        let lane = self.dispatcher.open(target, &segment);
+        let (acks, settled) = AckIssuer::new(timeout);
+        let lane = self.dispatcher.open(live, &segment);
         Stream {
             lane,
-            tickets,
+            acks,
             settled,
             next: 1,
         }
@@ -227,8 +230,7 @@ impl Bench {
 impl Stream {
     fn submit(&mut self, key: &str, operation: Operation) {
         let key = ContextKey::new(key).unwrap();
-        self.lane
-            .submit(key, operation, self.tickets.issue(self.next));
+        self.lane.submit(key, operation, self.acks.issue(self.next));
         self.next += 1;
     }
 
@@ -238,7 +240,7 @@ impl Stream {
         poison
             .iter()
             .for_each(|key| self.submit(key, Operation::Add));
-        let deferred = vec![Verdict::Deferred(Cause::Segment); poison.len()];
+        let deferred = vec![Verdict::Deferred(DeferralCause::Segment); poison.len()];
         assert_eq!(self.verdicts(poison.len()).await, deferred);
     }
 
@@ -258,11 +260,8 @@ impl Stream {
 
 const LONG: Duration = Duration::from_secs(300);
 
-fn retry(trouble: Trouble, retry_after: Option<Duration>) -> Outcome {
-    Outcome::Retry {
-        trouble,
-        retry_after,
-    }
+fn retry(error: TransientError, retry_after: Option<Duration>) -> CallOutcome {
+    CallOutcome::Retry { error, retry_after }
 }
 
 #[tokio::test(start_paused = true)]
@@ -301,17 +300,17 @@ async fn changes_of_one_key_leave_in_order_and_never_together() {
 #[tokio::test(start_paused = true)]
 async fn a_busy_vendor_is_given_the_time_it_asks_for() {
     let wait = Duration::from_secs(7);
-    let bench = Bench::new([retry(Trouble::RateLimited, Some(wait))], &[]);
+    let bench = Bench::new([retry(TransientError::RateLimited, Some(wait))], &[]);
     let mut stream = bench.open(LONG);
     let mut health = stream.lane.health();
     stream.submit("a", Operation::Add);
     health.changed().await.unwrap();
     assert!(matches!(
         *health.borrow_and_update(),
-        Health::Throttled { .. }
+        DeliveryHealth::Throttled { .. }
     ));
     assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
-    assert_eq!(*health.borrow_and_update(), Health::Delivering);
+    assert_eq!(*health.borrow_and_update(), DeliveryHealth::Delivering);
     let calls = bench.calls();
     assert!(calls[1].at >= calls[0].at + CALL_TIME + wait, "{calls:?}");
 }
@@ -319,7 +318,7 @@ async fn a_busy_vendor_is_given_the_time_it_asks_for() {
 #[tokio::test(start_paused = true)]
 async fn newer_changes_coalesce_with_a_batch_that_waits_for_its_next_attempt() {
     let wait = Some(Duration::from_secs(5));
-    let bench = Bench::new([retry(Trouble::Status(503), wait)], &[]);
+    let bench = Bench::new([retry(TransientError::Status(503), wait)], &[]);
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
     stream.lane.flush();
@@ -337,7 +336,7 @@ async fn newer_changes_coalesce_with_a_batch_that_waits_for_its_next_attempt() {
 
 #[tokio::test(start_paused = true)]
 async fn only_a_call_that_holds_what_has_failed_before_is_a_repeated_attempt() {
-    let bench = Bench::new([retry(Trouble::Status(503), None)], &["c"]);
+    let bench = Bench::new([retry(TransientError::Status(503), None)], &["c"]);
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
     stream.lane.flush();
@@ -349,7 +348,7 @@ async fn only_a_call_that_holds_what_has_failed_before_is_a_repeated_attempt() {
     stream.submit("d", Operation::Add);
     stream.verdicts(2).await;
     let attempts = bench.vendor.attempts.lock().unwrap().clone();
-    assert_eq!(attempts[..2], [Attempt::First, Attempt::Again]);
+    assert_eq!(attempts[..2], [Attempt::First, Attempt::Retry]);
     assert!(attempts.len() >= 5, "{attempts:?}");
     assert!(
         attempts[2..]
@@ -361,20 +360,20 @@ async fn only_a_call_that_holds_what_has_failed_before_is_a_repeated_attempt() {
 #[tokio::test(start_paused = true)]
 async fn what_is_held_back_unsent_was_not_tried() {
     let until = Instant::now() + Duration::from_secs(10);
-    let trouble = Trouble::RateLimited;
-    let bench = Bench::new([Outcome::Held { until, trouble }], &[]);
+    let error = TransientError::RateLimited;
+    let bench = Bench::new([CallOutcome::Held { until, error }], &[]);
     let mut hasty = bench.open(Duration::from_secs(3));
     let mut patient = bench.open(LONG);
     hasty.submit("a", Operation::Add);
     patient.submit("b", Operation::Add);
-    let tried = Tried {
+    let tried = DeliveryAttempts {
         calls: 0,
-        trouble: Some(trouble),
+        error: Some(error),
     };
     assert_eq!(hasty.verdict().await, (1, Verdict::TimedOut(tried)));
     assert!(matches!(
         *patient.lane.health().borrow(),
-        Health::Throttled { until: told } if told == until
+        DeliveryHealth::Throttled { until: told } if told == until
     ));
     assert_eq!(patient.verdict().await, (1, Verdict::Delivered));
     assert_eq!(bench.calls()[1].at, until - bench.vendor.started);
@@ -384,7 +383,7 @@ async fn what_is_held_back_unsent_was_not_tried() {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_times_out_with_what_was_tried_and_its_stream_goes_on() {
-    let down = std::iter::repeat_n(retry(Trouble::Connection, None), 6);
+    let down = std::iter::repeat_n(retry(TransientError::Connection, None), 6);
     let bench = Bench::new(down, &[]);
     let mut stream = bench.open(Duration::from_secs(3));
     stream.submit("a", Operation::Add);
@@ -393,7 +392,7 @@ async fn a_record_times_out_with_what_was_tried_and_its_stream_goes_on() {
         panic!("{verdict:?}")
     };
     assert!(
-        tried.calls >= 2 && tried.trouble == Some(Trouble::Connection),
+        tried.calls >= 2 && tried.error == Some(TransientError::Connection),
         "{tried:?}"
     );
     bench.vendor.script.lock().unwrap().clear();
@@ -421,7 +420,7 @@ async fn one_poison_record_among_a_thousand_fails_alone_within_21_calls() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_too_large_is_halved_and_the_limit_remembered() {
-    let bench = Bench::new([Outcome::Refused(Refusal::TooLarge)], &[]);
+    let bench = Bench::new([CallOutcome::Refused(Refusal::TooLarge)], &[]);
     let mut stream = bench.open(LONG);
     let send = |stream: &mut Stream, from: i32| {
         (from..from + 1000).for_each(|n| stream.submit(&format!("k{n}"), Operation::Add));
@@ -437,8 +436,8 @@ async fn a_call_too_large_is_halved_and_the_limit_remembered() {
 #[tokio::test(start_paused = true)]
 async fn one_member_that_is_too_large_does_not_make_calls_small() {
     // The first of a thousand is: every call with it is refused, down to its own.
-    let too_large = Outcome::Refused(Refusal::TooLarge);
-    let mut script = vec![too_large, too_large, Outcome::Applied];
+    let too_large = CallOutcome::Refused(Refusal::TooLarge);
+    let mut script = vec![too_large, too_large, CallOutcome::Applied];
     script.extend([too_large; 9]);
     let bench = Bench::new(script, &[]);
     let mut stream = bench.open(LONG);
@@ -458,31 +457,29 @@ async fn one_member_that_is_too_large_does_not_make_calls_small() {
 
 #[tokio::test(start_paused = true)]
 async fn refused_credentials_condemn_the_destination_and_defer_its_records() {
-    let bench = Bench::new([Outcome::Refused(Refusal::Unauthorized)], &[]);
+    let bench = Bench::new([CallOutcome::Refused(Refusal::Unauthorized)], &[]);
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
     assert_eq!(
         stream.verdict().await,
-        (1, Verdict::Deferred(Cause::Credentials))
+        (1, Verdict::Deferred(DeferralCause::Credentials))
     );
     stream.submit("b", Operation::Add);
     assert_eq!(
         stream.verdict().await,
-        (2, Verdict::Deferred(Cause::Credentials))
+        (2, Verdict::Deferred(DeferralCause::Credentials))
     );
     assert_eq!(bench.calls().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_rotated_during_a_refused_call_is_used_for_the_next() {
-    let bench = Bench::new([Outcome::Refused(Refusal::Unauthorized)], &[]);
+    let bench = Bench::new([CallOutcome::Refused(Refusal::Unauthorized)], &[]);
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
     stream.lane.flush();
     tokio::time::sleep(CALL_TIME / 2).await;
-    bench
-        .targets
-        .publish(bench.uid, Revision(2), active("second"));
+    bench.live.publish(bench.uid, Revision(2), active("second"));
     assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
     let tokens: Vec<_> = bench.calls().into_iter().map(|call| call.token).collect();
     assert_eq!(tokens, ["first", "second"]);
@@ -497,9 +494,7 @@ async fn a_token_rotated_while_members_are_isolated_is_used_for_the_next_probe()
     }
     stream.lane.flush();
     tokio::time::sleep(CALL_TIME * 3 / 2).await;
-    bench
-        .targets
-        .publish(bench.uid, Revision(2), active("second"));
+    bench.live.publish(bench.uid, Revision(2), active("second"));
     for _ in 0..4 {
         let (sequence, verdict) = stream.verdict().await;
         let rejected = matches!(verdict, Verdict::Rejected { .. });
@@ -521,9 +516,9 @@ async fn a_destination_deleted_while_members_are_isolated_is_not_called_again() 
     }
     stream.lane.flush();
     tokio::time::sleep(CALL_TIME / 2).await;
-    bench.targets.publish_deleted(bench.uid);
+    bench.live.publish_deleted(bench.uid);
     for sequence in 1..=4 {
-        let deferred = Verdict::Deferred(Cause::Deleted);
+        let deferred = Verdict::Deferred(DeferralCause::Deleted);
         assert_eq!(stream.verdict().await, (sequence, deferred));
     }
     assert_eq!(bench.calls().len(), 1);
@@ -531,12 +526,12 @@ async fn a_destination_deleted_while_members_are_isolated_is_not_called_again() 
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_segment_defers_and_a_later_record_tries_again() {
-    let bench = Bench::new([Outcome::Refused(Refusal::Segment)], &[]);
+    let bench = Bench::new([CallOutcome::Refused(Refusal::Segment)], &[]);
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
     assert_eq!(
         stream.verdict().await,
-        (1, Verdict::Deferred(Cause::Segment))
+        (1, Verdict::Deferred(DeferralCause::Segment))
     );
     stream.submit("b", Operation::Add);
     assert_eq!(stream.verdict().await, (2, Verdict::Delivered));
@@ -550,15 +545,15 @@ async fn an_abandoned_stream_starts_no_call_and_its_channel_ends_with_its_last_c
     gone.lane.flush();
     tokio::time::sleep(CALL_TIME / 2).await;
     gone.submit("b", Operation::Add);
-    gone.tickets.abandon();
+    gone.acks.abandon();
     gone.lane.sweep();
     let Stream {
         lane,
-        tickets,
+        acks,
         mut settled,
         ..
     } = gone;
-    drop((lane, tickets));
+    drop((lane, acks));
     let left_at = Instant::now();
     let mut verdicts = Vec::new();
     while let Some(settled) = settled.recv().await {
@@ -566,7 +561,7 @@ async fn an_abandoned_stream_starts_no_call_and_its_channel_ends_with_its_last_c
     }
     assert_eq!(left_at.elapsed(), CALL_TIME / 2);
     verdicts.sort_by_key(|(sequence, _)| *sequence);
-    let abandoned = Verdict::Deferred(Cause::Abandoned);
+    let abandoned = Verdict::Deferred(DeferralCause::Abandoned);
     assert_eq!(verdicts, [(1, Verdict::Delivered), (2, abandoned)]);
     assert_eq!(bench.calls().len(), 1);
     bench.dispatcher.ended().await;
@@ -588,20 +583,20 @@ async fn a_lane_retires_with_its_last_handle_and_starts_anew_for_the_next() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_goes_during_a_failing_call_does_not_wait_out_the_back_off() {
     let hold = Some(Duration::from_secs(300));
-    let bench = Bench::new([retry(Trouble::RateLimited, hold)], &[]);
+    let bench = Bench::new([retry(TransientError::RateLimited, hold)], &[]);
     let mut gone = bench.open(LONG);
     gone.submit("a", Operation::Add);
     gone.lane.flush();
     tokio::time::sleep(CALL_TIME / 2).await;
-    gone.tickets.abandon();
+    gone.acks.abandon();
     gone.lane.sweep();
     let Stream {
         lane,
-        tickets,
+        acks,
         mut settled,
         ..
     } = gone;
-    drop((lane, tickets));
+    drop((lane, acks));
     let left_at = Instant::now();
     while settled.recv().await.is_some() {}
     assert_eq!(left_at.elapsed(), CALL_TIME / 2);
@@ -614,7 +609,7 @@ async fn isolation_starts_no_call_for_a_stream_that_has_gone() {
     (0..4).for_each(|n| gone.submit(&format!("k{n}"), Operation::Add));
     gone.lane.flush();
     tokio::time::sleep(CALL_TIME / 2).await;
-    gone.tickets.abandon();
+    gone.acks.abandon();
     drop(gone);
     bench.dispatcher.ended().await;
     assert_eq!(bench.calls().len(), 1);
@@ -628,14 +623,14 @@ async fn a_stream_that_goes_during_an_isolation_does_not_wait_for_the_probes_of_
     gone.submit("gone", Operation::Add);
     gone.lane.flush();
     tokio::time::sleep(CALL_TIME / 2).await;
-    gone.tickets.abandon();
+    gone.acks.abandon();
     let Stream {
         lane,
-        tickets,
+        acks,
         mut settled,
         ..
     } = gone;
-    drop((lane, tickets));
+    drop((lane, acks));
     let left_at = Instant::now();
     while settled.recv().await.is_some() {}
     assert_eq!(left_at.elapsed(), CALL_TIME / 2);
@@ -659,7 +654,7 @@ async fn beside_a_call_that_hangs_changes_wait_for_company_but_only_a_moment() {
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
     assert_eq!(stream.verdicts(5).await, [Verdict::Delivered; 5]);
-    assert_eq!(began.elapsed(), COMPANY + CALL_TIME);
+    assert_eq!(began.elapsed(), LINGER_BESIDE_CALL + CALL_TIME);
     let calls = bench.calls();
     assert_eq!(calls[2].keys.len(), 5, "{calls:?}");
 }
@@ -674,7 +669,7 @@ async fn a_stream_that_goes_while_an_isolation_waits_for_a_slot_is_let_go() {
     gone.lane.flush();
     tokio::time::sleep(2 * CALL_TIME).await;
     assert_eq!(bench.calls().len(), 1);
-    gone.tickets.abandon();
+    gone.acks.abandon();
     gone.lane.sweep();
     drop(gone);
     let ended = tokio::time::timeout(Duration::from_secs(2), bench.dispatcher.ended());
@@ -699,7 +694,7 @@ async fn a_convicted_request_is_tried_again_even_if_its_lane_lives_on() {
 
 /// Delivers to one environment, then has the destination moved to another by `move_to`, where
 /// every member is refused.
-async fn moved(move_to: impl FnOnce(&Bench, TargetState)) {
+async fn moved(move_to: impl FnOnce(&Bench, LiveState)) {
     let bench = Bench::poisoned();
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
@@ -710,13 +705,13 @@ async fn moved(move_to: impl FnOnce(&Bench, TargetState)) {
 
 #[tokio::test(start_paused = true)]
 async fn what_one_environment_has_accepted_proves_nothing_in_another() {
-    moved(|bench, elsewhere| bench.targets.publish(bench.uid, Revision(2), elsewhere)).await;
+    moved(|bench, elsewhere| bench.live.publish(bench.uid, Revision(2), elsewhere)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_destination_that_changes_as_a_call_departs_is_followed_first() {
     moved(|bench, elsewhere| {
-        let becomes = (Arc::clone(&bench.targets), bench.uid, elsewhere);
+        let becomes = (Arc::clone(&bench.live), bench.uid, elsewhere);
         *bench.vendor.becomes.lock().unwrap() = Some(becomes);
     })
     .await;
@@ -734,10 +729,10 @@ async fn a_lane_in_line_hears_of_a_hold_that_begins_meanwhile() {
     *bench.vendor.held.lock().unwrap() = Some(("first", until));
     let told = tokio::time::timeout(Duration::from_secs(2), health.changed());
     told.await.expect("nobody says so").unwrap();
-    assert_eq!(*health.borrow(), Health::Throttled { until });
-    let tried = Tried {
+    assert_eq!(*health.borrow(), DeliveryHealth::Throttled { until });
+    let tried = DeliveryAttempts {
         calls: 0,
-        trouble: Some(Trouble::RateLimited),
+        error: Some(TransientError::RateLimited),
     };
     assert_eq!(stream.verdict().await, (1, Verdict::TimedOut(tried)));
 }
@@ -750,9 +745,7 @@ async fn a_rotated_token_waits_for_what_its_environments_account_was_told() {
     assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
     let until = Instant::now() + Duration::from_secs(60);
     *bench.vendor.held.lock().unwrap() = Some(("first", until));
-    bench
-        .targets
-        .publish(bench.uid, Revision(2), active("second"));
+    bench.live.publish(bench.uid, Revision(2), active("second"));
     stream.submit("b", Operation::Add);
     assert_eq!(stream.verdict().await, (2, Verdict::Delivered));
     let call = bench.calls().pop().unwrap();

@@ -87,7 +87,7 @@ fn a_broken_identifier_is_an_error_and_no_reason_to_fall_back() {
     assert!(matches!(
         refused,
         Err(RecordError::IdentifierInvalid {
-            reason: KeyError::Unseen(Unseen::Control('\u{0}')),
+            reason: KeyError::InvisibleCharacter(InvisibleCharacter::Control('\u{0}')),
             ..
         })
     ));
@@ -125,8 +125,8 @@ fn every_problem_of_a_mapping_is_named() {
                 index: 2,
                 source_index: 2
             },
-            unseen(3, Unseen::Invisible('\u{200B}')),
-            unseen(4, Unseen::Control('\t')),
+            unseen(3, InvisibleCharacter::Invisible('\u{200B}')),
+            unseen(4, InvisibleCharacter::Control('\t')),
             MappingError::DuplicateField { index: 2 },
         ])
     );
@@ -285,7 +285,7 @@ proptest! {
         if let Ok(key) = key_of(mapping(&["id"], &transforms), &[("id", &value)]) {
             prop_assert!(!key.trim().is_empty());
             prop_assert!(key.chars().count() <= crate::domain::MAX_CONTEXT_KEY_CHARS.into());
-            prop_assert_eq!(sight::first_unseen(&key), None);
+            prop_assert_eq!(visibility::first_unseen(&key), None);
         }
     }
 

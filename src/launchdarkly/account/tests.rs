@@ -6,11 +6,11 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::*;
-use crate::domain::Trouble;
+use crate::domain::TransientError;
 
 const MOMENT: Duration = Duration::from_millis(1);
 const HOLD: Duration = Duration::from_secs(5);
-const DOWN: Trouble = Trouble::Status(503);
+const DOWN: TransientError = TransientError::Status(503);
 
 fn account(calls: u16) -> Arc<Account> {
     let calls = NonZeroU16::new(calls).unwrap();
@@ -20,7 +20,7 @@ fn account(calls: u16) -> Arc<Account> {
 fn tell_to_wait(account: &Arc<Account>) {
     account.observe(&Feedback {
         wait: Some(HOLD),
-        ..Feedback::failure(Instant::now(), Trouble::RateLimited)
+        ..Feedback::failure(Instant::now(), TransientError::RateLimited)
     });
 }
 
@@ -32,7 +32,7 @@ fn fail(account: &Arc<Account>, times: u32) {
     }
 }
 
-async fn ready(account: &Arc<Account>, attempt: Attempt) -> Place {
+async fn ready(account: &Arc<Account>, attempt: Attempt) -> CallPermit {
     account.ready(Origin::of("env", "vip"), attempt).await
 }
 
@@ -109,7 +109,7 @@ async fn a_hold_that_comes_while_waiting_is_waited_for_too() {
 #[tokio::test(start_paused = true)]
 async fn a_repeated_attempt_that_cannot_be_afforded_waits_and_lets_first_ones_by() {
     let account = account(8);
-    let mut again = std::pin::pin!(ready(&account, Attempt::Again));
+    let mut again = std::pin::pin!(ready(&account, Attempt::Retry));
     assert!(timeout(MOMENT, &mut again).await.is_err());
     assert!(goes(&account, Attempt::First).await);
     let start = Instant::now();
@@ -123,10 +123,10 @@ async fn a_repeated_attempt_that_is_given_up_has_paid_nothing() {
     let account = account(1);
     tokio::time::advance(110 * MOMENT).await;
     let taken = ready(&account, Attempt::First).await;
-    assert!(!goes(&account, Attempt::Again).await);
+    assert!(!goes(&account, Attempt::Retry).await);
     drop(taken);
-    assert!(goes(&account, Attempt::Again).await);
-    assert!(!goes(&account, Attempt::Again).await);
+    assert!(goes(&account, Attempt::Retry).await);
+    assert!(!goes(&account, Attempt::Retry).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,17 +159,17 @@ async fn a_question_passes_those_who_wait_for_a_dead_vendor_and_takes_no_probe()
     fail(&account, 8);
     let mut waiting = std::pin::pin!(ready(&account, Attempt::First));
     assert!(timeout(MOMENT, &mut waiting).await.is_err());
-    let question = timeout(MOMENT, account.ready_to_ask()).await.unwrap();
-    // The question hangs, and the probe leaves when it is due.
+    let query = timeout(MOMENT, account.ready_for_query()).await.unwrap();
+    // The query hangs, and the probe leaves when it is due.
     assert!(timeout(HOLD, waiting).await.is_ok());
-    drop(question);
+    drop(query);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_question_that_must_wait_has_its_turn() {
     let account = account(8);
     tell_to_wait(&account);
-    let mut waiting = std::pin::pin!(account.ready_to_ask());
+    let mut waiting = std::pin::pin!(account.ready_for_query());
     assert!(timeout(HOLD, &mut waiting).await.is_err());
     assert!(timeout(HOLD, waiting).await.is_ok());
 }
@@ -189,11 +189,11 @@ async fn repeats_that_came_while_the_account_had_to_wait_do_not_leave_together()
     let account = account(200);
     account.observe(&Feedback {
         wait: Some(4 * HOLD),
-        ..Feedback::failure(Instant::now(), Trouble::RateLimited)
+        ..Feedback::failure(Instant::now(), TransientError::RateLimited)
     });
     let left = Mutex::new(Vec::new());
     let calls = (0..200).map(async |_| {
-        let _place = ready(&account, Attempt::Again).await;
+        let _place = ready(&account, Attempt::Retry).await;
         left.lock().unwrap().push(Instant::now());
     });
     join_all(calls).await;
@@ -213,7 +213,7 @@ async fn a_repeat_that_is_paid_for_waits_behind_one_first_attempt_and_not_behind
     tokio::time::advance(110 * MOMENT).await;
     let taken = ready(&account, Attempt::First).await;
     let order = Mutex::new(Vec::new());
-    let attempts = std::iter::repeat_n(Attempt::First, 40).chain([Attempt::Again]);
+    let attempts = std::iter::repeat_n(Attempt::First, 40).chain([Attempt::Retry]);
     let calls = attempts.map(async |attempt| {
         let _place = ready(&account, attempt).await;
         order.lock().unwrap().push(attempt);
@@ -225,12 +225,12 @@ async fn a_repeat_that_is_paid_for_waits_behind_one_first_attempt_and_not_behind
     };
     tokio::join!(join_all(calls), free);
     let order = order.lock().unwrap();
-    let repeat = order.iter().position(|attempt| *attempt == Attempt::Again);
+    let repeat = order.iter().position(|attempt| *attempt == Attempt::Retry);
     assert_eq!(repeat, Some(1));
 }
 
 /// A call that never ends, of one environment, for each place that it may take.
-async fn hang(account: &Arc<Account>, environment: &str) -> Vec<Place> {
+async fn hang(account: &Arc<Account>, environment: &str) -> Vec<CallPermit> {
     let mut places = Vec::new();
     for segment in 0.. {
         let origin = Origin::of(environment, &segment.to_string());
@@ -273,7 +273,7 @@ async fn whoever_waits_behind_a_crowd_of_another_environment_has_the_next_turn()
     let account = account(1);
     let taken = ready(&account, Attempt::First).await;
     let order = Mutex::new(Vec::new());
-    let origins = (0..20).map(|n| Origin::of("crowd", &n.to_string()));
+    let origins = (0..20).map(|n| Origin::of("fair_share", &n.to_string()));
     let calls = origins
         .chain([Origin::of("single", "vip")])
         .map(async |origin| {

@@ -32,13 +32,13 @@ fn with_role(role: &'static str) -> Server {
     })
 }
 
-/// One that answers every question with what `code` holds.
+/// One that answers every query with what `code` holds.
 fn answering(code: &Arc<AtomicU16>) -> Server {
     let code = Arc::clone(code);
     Server::start(move |_| testing::status(code.load(Ordering::Relaxed)))
 }
 
-async fn asked(server: &Server, client_side_id: &str, refusal: Refusal) -> Standing {
+async fn asked(server: &Server, client_side_id: &str, refusal: Refusal) -> CredentialStanding {
     let client = Client::new(server.settings()).unwrap();
     let connection = Arc::new(testing::connection(TOKEN, client_side_id));
     client.confirm(&connection, refusal).await
@@ -48,12 +48,12 @@ async fn asked(server: &Server, client_side_id: &str, refusal: Refusal) -> Stand
 async fn a_401_is_confirmed_by_whom_the_token_is_taken_for() {
     assert_eq!(
         asked(&with_role("reader"), OWN, UNAUTHORIZED).await,
-        Standing::Good
+        CredentialStanding::Good
     );
-    let unknown = Standing::Unknown { retry_after: None };
+    let unknown = CredentialStanding::Unknown { retry_after: None };
     for (code, standing) in [
-        (401, Standing::Refused),
-        (403, Standing::Refused),
+        (401, CredentialStanding::Refused),
+        (403, CredentialStanding::Refused),
         (404, unknown),
         (503, unknown),
     ] {
@@ -66,10 +66,10 @@ async fn a_401_is_confirmed_by_whom_the_token_is_taken_for() {
 #[tokio::test]
 async fn a_403_is_confirmed_by_the_role_and_the_environment() {
     for (role, client_side_id, standing) in [
-        ("writer", OWN, Standing::Good),
-        ("custom", OWN, Standing::Good),
-        ("reader", OWN, Standing::Refused),
-        ("writer", "5b01", Standing::Refused),
+        ("writer", OWN, CredentialStanding::Good),
+        ("custom", OWN, CredentialStanding::Good),
+        ("reader", OWN, CredentialStanding::Refused),
+        ("writer", "5b01", CredentialStanding::Refused),
     ] {
         let server = with_role(role);
         let told = asked(&server, client_side_id, FORBIDDEN).await;
@@ -84,7 +84,7 @@ async fn a_token_that_cannot_be_one_is_refused_unasked() {
     for token in ["sdk-5a01", "api\r\nx: y"] {
         let connection = Arc::new(testing::connection(token, OWN));
         let standing = client.confirm(&connection, UNAUTHORIZED).await;
-        assert_eq!(standing, Standing::Refused);
+        assert_eq!(standing, CredentialStanding::Refused);
     }
     assert!(server.calls().is_empty());
 }
@@ -100,8 +100,8 @@ async fn all_that_were_refused_together_share_one_question() {
         async move { client.confirm(&connection, UNAUTHORIZED).await }
     };
     let together = futures_util::future::join_all((0..50).map(|_| ask(TOKEN))).await;
-    assert_eq!(together, [Standing::Refused; 50]);
-    assert_eq!(ask(TOKEN).await, Standing::Refused);
+    assert_eq!(together, [CredentialStanding::Refused; 50]);
+    assert_eq!(ask(TOKEN).await, CredentialStanding::Refused);
     assert_eq!(server.calls().len(), 1);
     ask("api-other").await;
     assert_eq!(
@@ -136,10 +136,10 @@ async fn whoever_gives_up_leaves_the_question_to_the_next() {
 #[tokio::test]
 async fn an_answer_serves_a_moment_and_is_then_forgotten() {
     let confirmations = Confirmations::default();
-    let topic = Topic::of(&testing::connection(TOKEN, OWN), UNAUTHORIZED);
+    let topic = QuerySubject::of(&testing::connection(TOKEN, OWN), UNAUTHORIZED);
     let turn = confirmations.turn(&topic);
-    let answer = |serves_until| Answer {
-        standing: Standing::Good,
+    let answer = |serves_until| CachedStanding {
+        standing: CredentialStanding::Good,
         serves_until,
     };
     *turn.lock().await = Some(answer(Instant::now() + TOKEN_SERVES));
@@ -148,7 +148,7 @@ async fn an_answer_serves_a_moment_and_is_then_forgotten() {
     assert!(known.lock().await.is_some());
     *known.lock().await = Some(answer(Instant::now()));
     drop(known);
-    let other = Topic::of(&testing::connection("api-other", OWN), UNAUTHORIZED);
+    let other = QuerySubject::of(&testing::connection("api-other", OWN), UNAUTHORIZED);
     drop(confirmations.turn(&other));
     assert!(!confirmations.0.lock().unwrap().contains_key(&topic));
 }

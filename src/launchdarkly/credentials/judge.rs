@@ -8,7 +8,7 @@ use crate::{
 
 /// What an access token may do, as far as it is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum RoleAccess {
     /// A base role that writes.
     Writes(String),
     /// A base role that only reads.
@@ -21,7 +21,7 @@ pub(super) enum Role {
     Hidden,
 }
 
-impl Role {
+impl RoleAccess {
     /// Reads the role out of a token's details.
     pub(super) fn of(details: TokenDetails) -> Self {
         if details.is_custom() {
@@ -75,7 +75,11 @@ pub(super) enum Existence {
 }
 
 /// Judges the client-side ID.
-pub(super) fn environment(listing: Listing, existence: Existence, role: &Role) -> CheckOutcome {
+pub(super) fn environment(
+    listing: Listing,
+    existence: Existence,
+    role: &RoleAccess,
+) -> CheckOutcome {
     match (listing, existence) {
         (Listing::Found, _) => CheckOutcome::Passed,
         (_, Existence::Nowhere) => failed(advice::CLIENT_SIDE_ID_NOT_FOUND),
@@ -90,7 +94,11 @@ pub(super) fn environment(listing: Listing, existence: Existence, role: &Role) -
 }
 
 /// Judges the right to write, given the verdict on the client-side ID.
-pub(super) fn writing(instance: Instance, environment: &CheckOutcome, role: &Role) -> CheckOutcome {
+pub(super) fn writing(
+    instance: Instance,
+    environment: &CheckOutcome,
+    role: &RoleAccess,
+) -> CheckOutcome {
     if matches!(environment, CheckOutcome::Failed(_)) {
         return CheckOutcome::Skipped;
     }
@@ -98,12 +106,12 @@ pub(super) fn writing(instance: Instance, environment: &CheckOutcome, role: &Rol
         return failed(advice::SYNCED_SEGMENTS_UNAVAILABLE);
     }
     match role {
-        Role::Writes(_) if *environment == CheckOutcome::Passed => CheckOutcome::Passed,
-        Role::Writes(_) => unknown(advice::ENVIRONMENT_UNCONFIRMED),
-        Role::Reads(_) => failed(advice::ROLE_CANNOT_WRITE),
-        Role::Custom => unknown(advice::ROLE_CUSTOM),
-        Role::Unfamiliar(_) => unknown(advice::ROLE_UNFAMILIAR),
-        Role::Hidden => unknown(advice::ROLE_HIDDEN),
+        RoleAccess::Writes(_) if *environment == CheckOutcome::Passed => CheckOutcome::Passed,
+        RoleAccess::Writes(_) => unknown(advice::ENVIRONMENT_UNCONFIRMED),
+        RoleAccess::Reads(_) => failed(advice::ROLE_CANNOT_WRITE),
+        RoleAccess::Custom => unknown(advice::ROLE_CUSTOM),
+        RoleAccess::Unfamiliar(_) => unknown(advice::ROLE_UNFAMILIAR),
+        RoleAccess::Hidden => unknown(advice::ROLE_HIDDEN),
     }
 }
 
@@ -121,12 +129,12 @@ mod tests {
 
     use super::*;
 
-    fn role(details: serde_json::Value) -> Role {
-        Role::of(serde_json::from_value(details).unwrap())
+    fn role(details: serde_json::Value) -> RoleAccess {
+        RoleAccess::of(serde_json::from_value(details).unwrap())
     }
 
-    fn writer() -> Role {
-        Role::Writes("writer".into())
+    fn writer() -> RoleAccess {
+        RoleAccess::Writes("writer".into())
     }
 
     #[test]
@@ -136,31 +144,37 @@ mod tests {
             role(json!({"role": "writer", "customRoleIds": [], "inlineRole": null})),
             writer()
         );
-        assert_eq!(role(json!({"role": "admin"})), Role::Writes("admin".into()));
-        assert_eq!(role(json!({"role": "owner"})), Role::Writes("owner".into()));
+        assert_eq!(
+            role(json!({"role": "admin"})),
+            RoleAccess::Writes("admin".into())
+        );
+        assert_eq!(
+            role(json!({"role": "owner"})),
+            RoleAccess::Writes("owner".into())
+        );
         assert_eq!(
             role(json!({"role": "reader"})),
-            Role::Reads("reader".into())
+            RoleAccess::Reads("reader".into())
         );
         assert_eq!(
             role(json!({"role": "writer", "customRoleIds": ["x"]})),
-            Role::Custom
+            RoleAccess::Custom
         );
         assert_eq!(
             role(json!({"inlineRole": [{"effect": "allow"}]})),
-            Role::Custom
+            RoleAccess::Custom
         );
         assert_eq!(
             role(json!({"role": "no_access"})),
-            Role::Unfamiliar("no_access".into())
+            RoleAccess::Unfamiliar("no_access".into())
         );
-        assert_eq!(role(json!({})), Role::Hidden);
+        assert_eq!(role(json!({})), RoleAccess::Hidden);
     }
 
     #[test]
     fn nothing_is_said_about_an_environment_that_is_not_proven() {
         use Existence::*;
-        let reader = Role::Reads("reader".into());
+        let reader = RoleAccess::Reads("reader".into());
         let elsewhere = failed(advice::CLIENT_SIDE_ID_NOT_IN_ACCOUNT);
         let nowhere = failed(advice::CLIENT_SIDE_ID_NOT_FOUND);
         let hidden = unknown(advice::CLIENT_SIDE_ID_HIDDEN_OR_ELSEWHERE);
@@ -169,15 +183,15 @@ mod tests {
             (
                 Listing::Found,
                 NotTold,
-                &Role::Custom,
+                &RoleAccess::Custom,
                 &CheckOutcome::Passed,
             ),
             (Listing::Absent, Nowhere, &writer(), &nowhere),
-            (Listing::Forbidden, Nowhere, &Role::Custom, &nowhere),
+            (Listing::Forbidden, Nowhere, &RoleAccess::Custom, &nowhere),
             (Listing::Absent, Somewhere, &writer(), &elsewhere),
             (Listing::Absent, NotTold, &reader, &elsewhere),
-            (Listing::Absent, Somewhere, &Role::Custom, &hidden),
-            (Listing::Absent, Somewhere, &Role::Hidden, &hidden),
+            (Listing::Absent, Somewhere, &RoleAccess::Custom, &hidden),
+            (Listing::Absent, Somewhere, &RoleAccess::Hidden, &hidden),
             (Listing::Forbidden, Somewhere, &writer(), &hidden),
             (Listing::TooLong, Somewhere, &writer(), &too_long),
         ] {
@@ -188,7 +202,7 @@ mod tests {
 
     #[test]
     fn writing_is_proven_only_where_role_and_environment_are() {
-        let reader = Role::Reads("reader".into());
+        let reader = RoleAccess::Reads("reader".into());
         let commercial = Instance::Commercial;
         let passed = CheckOutcome::Passed;
         let open = unknown(advice::CLIENT_SIDE_ID_HIDDEN_OR_ELSEWHERE);
@@ -212,17 +226,17 @@ mod tests {
             (
                 commercial,
                 &passed,
-                &Role::Custom,
+                &RoleAccess::Custom,
                 unknown(advice::ROLE_CUSTOM),
             ),
             (
                 commercial,
                 &passed,
-                &Role::Hidden,
+                &RoleAccess::Hidden,
                 unknown(advice::ROLE_HIDDEN),
             ),
             (Instance::Eu, &passed, &writer(), unavailable.clone()),
-            (Instance::Federal, &open, &Role::Hidden, unavailable),
+            (Instance::Federal, &open, &RoleAccess::Hidden, unavailable),
         ] {
             let verdict = writing(instance, environment, role);
             assert_eq!(verdict, expected, "{instance:?} {environment:?} {role:?}");

@@ -5,16 +5,16 @@ use http::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
-use super::judge::{Existence, Role};
+use super::judge::{Existence, RoleAccess};
 use crate::{
-    domain::{Connection, CredentialsUnavailable, Trouble},
+    domain::{Connection, CredentialsUnavailable, TransientError},
     launchdarkly::{
         body::{self, Form, Unread},
         classify,
         hosts::Hosts,
         identify,
-        stack::{Answer, Stack, Unwritable, anonymous, authorized},
-        wire::{Identity, TokenDetails},
+        stack::{Stack, Unwritable, VendorResponse, anonymous, authorized},
+        wire::{CallerIdentity, TokenDetails},
     },
 };
 
@@ -27,9 +27,9 @@ pub(super) struct Lookup<'a> {
     pub(super) deadline: Instant,
 }
 
-/// An answer to a question that a token may not be allowed to ask.
+/// An answer to a query that a token may not be allowed to ask.
 #[derive(Debug)]
-pub(super) enum Told<T> {
+pub(super) enum Reported<T> {
     /// The answer.
     This(T),
     /// The token may not know: 401, 403 or 404.
@@ -38,32 +38,37 @@ pub(super) enum Told<T> {
 
 impl Lookup<'_> {
     /// Who the token is.
-    pub(super) async fn identity(&self) -> Result<Told<Identity>, CredentialsUnavailable> {
+    pub(super) async fn identity(
+        &self,
+    ) -> Result<Reported<CallerIdentity>, CredentialsUnavailable> {
         match self.get(identify::PATH).await? {
             // That it does not exist says something about the host, not about the token.
-            Told::Denied(status @ StatusCode::NOT_FOUND) => {
-                Err(unavailable(Trouble::Status(status.as_u16())))
+            Reported::Denied(status @ StatusCode::NOT_FOUND) => {
+                Err(unavailable(TransientError::Status(status.as_u16())))
             }
-            Told::This::<Identity>(identity) => {
+            Reported::This::<CallerIdentity>(identity) => {
                 let account = identity.account_id.as_deref();
                 self.stack.throttle.identify(self.connection, account);
-                Ok(Told::This(identity))
+                Ok(Reported::This(identity))
             }
             told => Ok(told),
         }
     }
 
     /// What the token may do. An id that could not stand in a path is not asked about.
-    pub(super) async fn role(&self, token: Option<&str>) -> Result<Role, CredentialsUnavailable> {
+    pub(super) async fn role(
+        &self,
+        token: Option<&str>,
+    ) -> Result<RoleAccess, CredentialsUnavailable> {
         let Some(id) = token.filter(|id| is_key(id)) else {
-            return Ok(Role::Hidden);
+            return Ok(RoleAccess::Hidden);
         };
         match self
             .get::<TokenDetails>(&format!("/api/v2/tokens/{id}"))
             .await?
         {
-            Told::This(details) => Ok(Role::of(details)),
-            Told::Denied(_) => Ok(Role::Hidden),
+            Reported::This(details) => Ok(RoleAccess::of(details)),
+            Reported::Denied(_) => Ok(RoleAccess::Hidden),
         }
     }
 
@@ -77,12 +82,14 @@ impl Lookup<'_> {
         let request = written(anonymous(Method::HEAD, &uri, Bytes::new()))?;
         let answer = match timeout_at(self.deadline, self.stack.send(request)).await {
             Ok(answer) => self.within_time(answer)?,
-            Err(_) => return Err(unavailable(Trouble::TimedOut)),
+            Err(_) => return Err(unavailable(TransientError::TimedOut)),
         };
         match answer.status {
             StatusCode::NOT_FOUND => Ok(Existence::Nowhere),
             status if status.is_success() => Ok(Existence::Somewhere),
-            status if classify::trouble(status).is_some() => Err(unavailable_answer(&answer)),
+            status if classify::transient_error(status).is_some() => {
+                Err(unavailable_answer(&answer))
+            }
             _ => Ok(Existence::NotTold),
         }
     }
@@ -91,20 +98,22 @@ impl Lookup<'_> {
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
-    ) -> Result<Told<T>, CredentialsUnavailable> {
+    ) -> Result<Reported<T>, CredentialsUnavailable> {
         let uri = format!("{}{path}", self.hosts.rest(self.connection.instance));
         let token = &self.connection.access_token;
         let answer = self
             .send(authorized(Method::GET, &uri, token, Bytes::new()))
             .await?;
         match answer.status.as_u16() {
-            200 => decode(answer, path).await.map(Told::This),
+            200 => decode(answer, path).await.map(Reported::This),
             401 | 403 | 404 => {
                 let status = answer.status;
                 match body::form_of_refusal(answer.body, answer.deadline).await {
                     // A page is not LaunchDarkly's word.
-                    Ok(Form::Other) => Err(unavailable(Trouble::Intercepted(status.as_u16()))),
-                    _ => Ok(Told::Denied(status)),
+                    Ok(Form::Other) => {
+                        Err(unavailable(TransientError::Intercepted(status.as_u16())))
+                    }
+                    _ => Ok(Reported::Denied(status)),
                 }
             }
             _ => Err(unavailable_answer(&answer)),
@@ -116,11 +125,11 @@ impl Lookup<'_> {
     async fn send(
         &self,
         request: Result<Request<Bytes>, Unwritable>,
-    ) -> Result<Answer, CredentialsUnavailable> {
+    ) -> Result<VendorResponse, CredentialsUnavailable> {
         let request = written(request)?;
         let call = async {
             let throttle = &self.stack.throttle;
-            let _slot = throttle.ready_to_ask(self.connection).await;
+            let _slot = throttle.ready_for_query(self.connection).await;
             self.stack.ask(self.connection, request).await
         };
         match timeout_at(self.deadline, call).await {
@@ -132,8 +141,8 @@ impl Lookup<'_> {
     /// An answer whose body has no more time than the whole lookup.
     fn within_time(
         &self,
-        answer: Result<Answer, Trouble>,
-    ) -> Result<Answer, CredentialsUnavailable> {
+        answer: Result<VendorResponse, TransientError>,
+    ) -> Result<VendorResponse, CredentialsUnavailable> {
         let mut answer = answer.map_err(unavailable)?;
         answer.deadline = answer.deadline.min(self.deadline);
         Ok(answer)
@@ -143,10 +152,10 @@ impl Lookup<'_> {
     fn out_of_time(&self) -> CredentialsUnavailable {
         match self.stack.throttle.hold(self.connection) {
             Some(hold) => CredentialsUnavailable {
-                trouble: hold.trouble,
+                error: hold.error,
                 retry_after: Some(hold.until.saturating_duration_since(Instant::now())),
             },
-            None => unavailable(Trouble::TimedOut),
+            None => unavailable(TransientError::TimedOut),
         }
     }
 }
@@ -155,37 +164,37 @@ fn written(
     request: Result<Request<Bytes>, Unwritable>,
 ) -> Result<Request<Bytes>, CredentialsUnavailable> {
     // The form of what stands in these requests has been checked by `hints`.
-    request.map_err(|_| unavailable(Trouble::Connection))
+    request.map_err(|_| unavailable(TransientError::Connection))
 }
 
 async fn decode<T: DeserializeOwned>(
-    answer: Answer,
+    answer: VendorResponse,
     path: &str,
 ) -> Result<T, CredentialsUnavailable> {
     // What is not the expected JSON is no answer of LaunchDarkly's API, whatever its status;
     // neither the reply nor the decoder's words about it are repeated.
     let garbled = |what: &str| {
         tracing::warn!(path, what, "LaunchDarkly's answer could not be understood");
-        unavailable(Trouble::Intercepted(StatusCode::OK.as_u16()))
+        unavailable(TransientError::Intercepted(StatusCode::OK.as_u16()))
     };
     match body::read(answer.body, answer.deadline).await {
         Ok(reply) => serde_json::from_slice(&reply).map_err(|_| garbled("not the expected JSON")),
         Err(Unread::TooLarge) => Err(garbled("too large")),
-        Err(Unread::Trouble(trouble)) => Err(unavailable(trouble)),
+        Err(Unread::TransientError(error)) => Err(unavailable(error)),
     }
 }
 
-fn unavailable(trouble: Trouble) -> CredentialsUnavailable {
+fn unavailable(error: TransientError) -> CredentialsUnavailable {
     CredentialsUnavailable {
-        trouble,
+        error,
         retry_after: None,
     }
 }
 
-fn unavailable_answer(answer: &Answer) -> CredentialsUnavailable {
+fn unavailable_answer(answer: &VendorResponse) -> CredentialsUnavailable {
     let status = answer.status;
     CredentialsUnavailable {
-        trouble: classify::trouble(status).unwrap_or(Trouble::Status(status.as_u16())),
+        error: classify::transient_error(status).unwrap_or(TransientError::Status(status.as_u16())),
         retry_after: answer.hints.wait(status).filter(|wait| !wait.is_zero()),
     }
 }

@@ -23,11 +23,11 @@ use tokio::time::Instant;
 
 use self::{
     advice::Advice,
-    judge::{Existence, Listing, Role, failed, unknown},
-    lookup::{Lookup, Told},
-    search::{Place, search},
+    judge::{Existence, Listing, RoleAccess, failed, unknown},
+    lookup::{Lookup, Reported},
+    search::{SearchPosition, search},
 };
-use super::{hosts::Hosts, stack::Stack, wire::Identity};
+use super::{hosts::Hosts, stack::Stack, wire::CallerIdentity};
 use crate::domain::{
     Check, CheckKind, CheckOutcome, Connection, CredentialFacts, CredentialReport,
     CredentialsUnavailable,
@@ -50,7 +50,7 @@ pub(super) async fn is_token_accepted(
         return Ok(false);
     }
     let identity = lookup(stack, hosts, connection).identity().await?;
-    Ok(matches!(identity, Told::This(_)))
+    Ok(matches!(identity, Reported::This(_)))
 }
 
 fn lookup<'a>(stack: &'a Stack, hosts: &'a Hosts, connection: &'a Connection) -> Lookup<'a> {
@@ -74,8 +74,8 @@ pub(super) async fn check(
         return Ok(early(failed(malformed), malformed_id));
     }
     let identity = match (lookup.identity().await, malformed_id) {
-        (Ok(Told::This(identity)), _) => identity,
-        (Ok(Told::Denied(status)), _) => return Ok(early(refused(status), malformed_id)),
+        (Ok(Reported::This(identity)), _) => identity,
+        (Ok(Reported::Denied(status)), _) => return Ok(early(refused(status), malformed_id)),
         // One field is known to be wrong: saying so serves better than asking to come back.
         (Err(_), Some(_)) => return Ok(early(unknown(advice::TOKEN_NOT_CHECKED), malformed_id)),
         (Err(error), None) => return Err(error),
@@ -106,7 +106,7 @@ fn refused(status: StatusCode) -> CheckOutcome {
 /// Checks the environment and the right to write in it, for a token that is accepted.
 async fn examine(
     lookup: &Lookup<'_>,
-    identity: Identity,
+    identity: CallerIdentity,
 ) -> Result<CredentialReport, CredentialsUnavailable> {
     let role = lookup.role(identity.token_id.as_deref()).await?;
     let (listing, place) = locate(lookup, &identity).await?;
@@ -125,11 +125,11 @@ async fn examine(
 /// A token that belongs to the very environment spares the search.
 async fn locate(
     lookup: &Lookup<'_>,
-    identity: &Identity,
-) -> Result<(Listing, Option<Place>), CredentialsUnavailable> {
+    identity: &CallerIdentity,
+) -> Result<(Listing, Option<SearchPosition>), CredentialsUnavailable> {
     let wanted = lookup.connection.client_side_id.as_str();
     if identity.environment_id.as_deref() == Some(wanted) {
-        let own = Place {
+        let own = SearchPosition {
             project_key: None,
             project_name: identity.project_name.clone(),
             environment_key: None,
@@ -173,7 +173,11 @@ fn report(
     }
 }
 
-fn facts(identity: &Identity, role: &Role, place: Option<Place>) -> CredentialFacts {
+fn facts(
+    identity: &CallerIdentity,
+    role: &RoleAccess,
+    place: Option<SearchPosition>,
+) -> CredentialFacts {
     let mut facts = CredentialFacts {
         token_role: role.name().map(str::to_owned),
         ..facts_of(identity)
@@ -187,7 +191,7 @@ fn facts(identity: &Identity, role: &Role, place: Option<Place>) -> CredentialFa
     facts
 }
 
-fn facts_of(identity: &Identity) -> CredentialFacts {
+fn facts_of(identity: &CallerIdentity) -> CredentialFacts {
     CredentialFacts {
         account_id: identity.account_id.clone(),
         token_name: identity.token_name.clone(),

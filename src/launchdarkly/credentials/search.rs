@@ -4,11 +4,11 @@ use serde::de::DeserializeOwned;
 
 use super::{
     judge::Listing,
-    lookup::{Lookup, Told, is_key},
+    lookup::{Lookup, Reported, is_key},
 };
 use crate::{
     domain::CredentialsUnavailable,
-    launchdarkly::wire::{Environment, Page, Project},
+    launchdarkly::wire::{CollectionRep, EnvironmentRep, ProjectRep},
 };
 
 /// Entries asked for at a time: LaunchDarkly's own default, since environments are large.
@@ -19,7 +19,7 @@ const MAX_PAGES: u32 = 50;
 
 /// Where an environment is, as far as it was told.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct SearchPosition {
     pub(super) project_key: Option<String>,
     pub(super) project_name: Option<String>,
     pub(super) environment_key: Option<String>,
@@ -27,7 +27,7 @@ pub(super) struct Place {
 }
 
 /// Why a search ended early.
-enum Stop {
+enum SearchEnd {
     Forbidden,
     TooLong,
     Unavailable(CredentialsUnavailable),
@@ -43,7 +43,7 @@ struct Partial {
 /// Looks through projects and environments for the client-side ID.
 pub(super) async fn search(
     lookup: &Lookup<'_>,
-) -> Result<(Listing, Option<Place>), CredentialsUnavailable> {
+) -> Result<(Listing, Option<SearchPosition>), CredentialsUnavailable> {
     let mut search = Search {
         lookup,
         pages_left: MAX_PAGES,
@@ -51,9 +51,9 @@ pub(super) async fn search(
     match search.run().await {
         Ok(Some(place)) => Ok((Listing::Found, Some(place))),
         Ok(None) => Ok((Listing::Absent, None)),
-        Err(Stop::Forbidden) => Ok((Listing::Forbidden, None)),
-        Err(Stop::TooLong) => Ok((Listing::TooLong, None)),
-        Err(Stop::Unavailable(error)) => Err(error),
+        Err(SearchEnd::Forbidden) => Ok((Listing::Forbidden, None)),
+        Err(SearchEnd::TooLong) => Ok((Listing::TooLong, None)),
+        Err(SearchEnd::Unavailable(error)) => Err(error),
     }
 }
 
@@ -64,12 +64,12 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// First what comes with the projects, which is nearly always all; then the rest.
-    async fn run(&mut self) -> Result<Option<Place>, Stop> {
+    async fn run(&mut self) -> Result<Option<SearchPosition>, SearchEnd> {
         let mut partial = Vec::new();
         let mut next = Some(0);
         while let Some(offset) = next {
             let path = "/api/v2/projects?expand=environments&";
-            let page: Page<Project> = self.page(path, offset).await?;
+            let page: CollectionRep<ProjectRep> = self.page(path, offset).await?;
             next = following(&page, offset)?;
             for project in page.items {
                 if let Some(place) = self.place_in(&project) {
@@ -86,15 +86,15 @@ impl Search<'_> {
         Ok(None)
     }
 
-    async fn rest_of(&mut self, project: Partial) -> Result<Option<Place>, Stop> {
+    async fn rest_of(&mut self, project: Partial) -> Result<Option<SearchPosition>, SearchEnd> {
         // A key of another alphabet could name another path: count its environments as hidden.
         if !is_key(&project.key) {
-            return Err(Stop::Forbidden);
+            return Err(SearchEnd::Forbidden);
         }
         let path = format!("/api/v2/projects/{}/environments?", project.key);
         let mut next = Some(project.offset);
         while let Some(offset) = next {
-            let page: Page<Environment> = self.page(&path, offset).await?;
+            let page: CollectionRep<EnvironmentRep> = self.page(&path, offset).await?;
             if let Some(environment) = self.pick(&page.items) {
                 return Ok(Some(place(&project.key, &project.name, environment)));
             }
@@ -107,23 +107,23 @@ impl Search<'_> {
         &mut self,
         path: &str,
         offset: usize,
-    ) -> Result<Page<T>, Stop> {
-        self.pages_left = self.pages_left.checked_sub(1).ok_or(Stop::TooLong)?;
+    ) -> Result<CollectionRep<T>, SearchEnd> {
+        self.pages_left = self.pages_left.checked_sub(1).ok_or(SearchEnd::TooLong)?;
         let path = format!("{path}limit={PAGE}&offset={offset}");
         match self.lookup.get(&path).await {
-            Ok(Told::This(page)) => Ok(page),
-            Ok(Told::Denied(_)) => Err(Stop::Forbidden),
-            Err(error) => Err(Stop::Unavailable(error)),
+            Ok(Reported::This(page)) => Ok(page),
+            Ok(Reported::Denied(_)) => Err(SearchEnd::Forbidden),
+            Err(error) => Err(SearchEnd::Unavailable(error)),
         }
     }
 
-    fn place_in(&self, project: &Project) -> Option<Place> {
+    fn place_in(&self, project: &ProjectRep) -> Option<SearchPosition> {
         let environments = project.environments.as_ref()?;
         self.pick(&environments.items)
             .map(|environment| place(&project.key, &project.name, environment))
     }
 
-    fn pick<'e>(&self, environments: &'e [Environment]) -> Option<&'e Environment> {
+    fn pick<'e>(&self, environments: &'e [EnvironmentRep]) -> Option<&'e EnvironmentRep> {
         let wanted = self.lookup.connection.client_side_id.as_str();
         environments
             .iter()
@@ -132,7 +132,7 @@ impl Search<'_> {
 }
 
 impl Partial {
-    fn of(project: Project) -> Option<Self> {
+    fn of(project: ProjectRep) -> Option<Self> {
         let offset = match &project.environments {
             Some(environments) => environments.next_offset(0)?,
             None => 0,
@@ -146,15 +146,15 @@ impl Partial {
 }
 
 /// Where to go on after a page. One that is empty and yet promises more leads nowhere.
-fn following<T>(page: &Page<T>, offset: usize) -> Result<Option<usize>, Stop> {
+fn following<T>(page: &CollectionRep<T>, offset: usize) -> Result<Option<usize>, SearchEnd> {
     match page.next_offset(offset) {
-        Some(next) if next == offset => Err(Stop::TooLong),
+        Some(next) if next == offset => Err(SearchEnd::TooLong),
         next => Ok(next),
     }
 }
 
-fn place(project_key: &str, project_name: &str, environment: &Environment) -> Place {
-    Place {
+fn place(project_key: &str, project_name: &str, environment: &EnvironmentRep) -> SearchPosition {
+    SearchPosition {
         project_key: Some(project_key.to_owned()),
         project_name: Some(project_name.to_owned()),
         environment_key: Some(environment.key.clone()),

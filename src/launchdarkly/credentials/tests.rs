@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::{advice, advice::Advice};
 use crate::{
     domain::{
-        Attempt, CheckKind, CheckOutcome, Connection, ContextKey, CredentialFacts,
-        CredentialReport, Delivery, Instance, Operation, SegmentClient, SegmentId, SegmentRef,
-        Trouble, Vendor,
+        Attempt, CheckKind, CheckOutcome, Connection, ContextKey, CredentialChecker,
+        CredentialFacts, CredentialReport, Instance, Operation, SegmentCall, SegmentClient,
+        SegmentId, SegmentRef, TransientError,
     },
     launchdarkly::{
-        Client, Settings,
+        Client, ClientSettings,
         testing::{
             Call, Server, connection, endless, json as reply, page as sign_in, stalling, status,
         },
@@ -34,7 +34,7 @@ fn environment(id: &str) -> Value {
     json!({"_id": id, "key": format!("key-{id}"), "name": format!("Name {id}"), "apiKey": "sdk-x"})
 }
 
-/// Page `offset` of a list, in pages of one.
+/// CollectionRep `offset` of a list, in pages of one.
 fn page(items: &[Value], path: &str) -> Value {
     let offset: usize = path.rsplit_once("offset=").unwrap().1.parse().unwrap();
     let items: Vec<_> = items.iter().skip(offset).take(1).collect();
@@ -273,25 +273,40 @@ async fn an_answer_that_is_none_says_nothing_about_the_credentials() {
     let garbage = || Some("<html>canary</html>".into_response());
     let moved = || Some((http::StatusCode::FOUND, [("location", "/")]).into_response());
     let identity = "/api/v2/caller-identity";
-    for (server, trouble) in [
-        (but(identity, || status(500)), Trouble::Status(500)),
-        (but(identity, || status(404)), Trouble::Status(404)),
-        (but(identity, || status(429)), Trouble::RateLimited),
-        (but(identity, moved), Trouble::Intercepted(302)),
-        (but(identity, garbage), Trouble::Intercepted(200)),
-        (but(identity, || endless(200)), Trouble::Intercepted(200)),
-        (but(identity, || stalling(200)), Trouble::TimedOut),
-        (but(identity, || None), Trouble::TimedOut),
-        (but(identity, || sign_in(401)), Trouble::Intercepted(401)),
+    for (server, error) in [
+        (but(identity, || status(500)), TransientError::Status(500)),
+        (but(identity, || status(404)), TransientError::Status(404)),
+        (but(identity, || status(429)), TransientError::RateLimited),
+        (but(identity, moved), TransientError::Intercepted(302)),
+        (but(identity, garbage), TransientError::Intercepted(200)),
+        (
+            but(identity, || endless(200)),
+            TransientError::Intercepted(200),
+        ),
+        (but(identity, || stalling(200)), TransientError::TimedOut),
+        (but(identity, || None), TransientError::TimedOut),
+        (
+            but(identity, || sign_in(401)),
+            TransientError::Intercepted(401),
+        ),
         (
             but("/api/v2/tokens/", || sign_in(403)),
-            Trouble::Intercepted(403),
+            TransientError::Intercepted(403),
         ),
-        (but("/api/v2/tokens/", || status(502)), Trouble::Status(502)),
-        (but("/api/v2/projects?", garbage), Trouble::Intercepted(200)),
-        (but("/sdk/goals/", || status(503)), Trouble::Status(503)),
+        (
+            but("/api/v2/tokens/", || status(502)),
+            TransientError::Status(502),
+        ),
+        (
+            but("/api/v2/projects?", garbage),
+            TransientError::Intercepted(200),
+        ),
+        (
+            but("/sdk/goals/", || status(503)),
+            TransientError::Status(503),
+        ),
     ] {
-        let client = Client::new(Settings {
+        let client = Client::new(ClientSettings {
             // Answers that do come get ample time; those that do not are waited for this long.
             attempt_timeout: Duration::from_secs(1),
             ..server.settings()
@@ -300,7 +315,7 @@ async fn an_answer_that_is_none_says_nothing_about_the_credentials() {
             .unwrap()
             .check_credentials(&connection(TOKEN, ELSEWHERE))
             .await;
-        assert_eq!(verdict.map_err(|error| error.trouble), Err(trouble));
+        assert_eq!(verdict.map_err(|error| error.error), Err(error));
     }
 }
 
@@ -324,7 +339,7 @@ async fn what_another_host_answers_holds_up_no_deliveries() {
     let client = Client::new(server.settings()).unwrap();
     let elsewhere = connection(TOKEN, ELSEWHERE);
     let error = client.check_credentials(&elsewhere).await.unwrap_err();
-    assert_eq!(error.trouble, Trouble::RateLimited);
+    assert_eq!(error.error, TransientError::RateLimited);
     assert_eq!(error.retry_after, Some(Duration::from_secs(60)));
     assert_eq!(client.held_until(&elsewhere), None);
 }
@@ -334,7 +349,7 @@ async fn a_check_asks_even_while_failures_hold_back_deliveries() {
     let server = but("/api/v2/segment-targets/", || status(503));
     let client = Client::new(server.settings()).unwrap();
     let segment = |id| SegmentRef::new(SegmentId::new(id).unwrap(), "VIP").unwrap();
-    let mut delivery = Delivery {
+    let mut delivery = SegmentCall {
         connection: Arc::new(connection(TOKEN, NEAR)),
         segment: segment("vip"),
         operation: Operation::Add,

@@ -7,7 +7,7 @@
 //!
 //! | state | left when |
 //! |---|---|
-//! | closed | calls of several failed [`RUN`] times in a row → open |
+//! | closed | calls of several failed [`FAILURES_TO_OPEN`] times in a row → open |
 //! | open | a call went well → closed; until then a probe may start every now and then, less often when one has failed |
 
 use std::time::Duration;
@@ -15,12 +15,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Hold;
-use crate::{backoff::Backoff, domain::Trouble};
+use crate::{backoff::Backoff, domain::TransientError};
 
 /// Failures in a row that open it. Where every second call fails by chance, a run of eight
 /// comes once in 500 calls, so that half a vendor is still used; a dead one has been called
 /// eight times when it is left alone.
-const RUN: u32 = 8;
+const FAILURES_TO_OPEN: u32 = 8;
 /// Between probes: the first after about a second; later ones still so close together that a
 /// recovery is noticed within seconds.
 const PROBES: Backoff = Backoff {
@@ -36,8 +36,8 @@ const PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// The breaker over calls of several `K`.
 #[derive(Debug)]
-pub(super) struct Breaker<K> {
-    state: State<K>,
+pub(super) struct CircuitBreaker<K> {
+    state: BreakerState<K>,
     /// When the state last changed between open and closed: calls from before tell of before.
     changed: Option<Instant>,
     /// Counts probes, so that one that is given up late does not end another.
@@ -45,22 +45,22 @@ pub(super) struct Breaker<K> {
 }
 
 #[derive(Debug)]
-enum State<K> {
-    Closed(Run<K>),
-    Open(Open),
+enum BreakerState<K> {
+    Closed(FailureRun<K>),
+    Open(OpenBreaker),
 }
 
 /// Failures in a row.
 #[derive(Debug)]
-struct Run<K> {
+struct FailureRun<K> {
     length: u32,
     /// Whose they are: one, or two of those.
     of: [Option<K>; 2],
 }
 
 #[derive(Debug)]
-struct Open {
-    trouble: Trouble,
+struct OpenBreaker {
+    error: TransientError,
     next_probe: Instant,
     /// Probes that failed.
     failed: u32,
@@ -77,7 +77,7 @@ pub(super) struct Probe {
 
 /// Whether a call may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Passage {
+pub(super) enum BreakerDecision {
     /// It may.
     Free,
     /// It may, as a probe.
@@ -88,7 +88,7 @@ pub(super) enum Passage {
     AfterProbe,
 }
 
-impl<K: Clone + PartialEq> Run<K> {
+impl<K: Clone + PartialEq> FailureRun<K> {
     fn none() -> Self {
         Self {
             length: 0,
@@ -110,28 +110,32 @@ impl<K: Clone + PartialEq> Run<K> {
     }
 }
 
-impl<K: Clone + PartialEq> Breaker<K> {
+impl<K: Clone + PartialEq> CircuitBreaker<K> {
     pub(super) fn new() -> Self {
         Self {
-            state: State::Closed(Run::none()),
+            state: BreakerState::Closed(FailureRun::none()),
             changed: None,
             probes: 0,
         }
     }
 
     /// Whether a call may start at `now`.
-    pub(super) fn passage(&self, now: Instant) -> Passage {
+    pub(super) fn passage(&self, now: Instant) -> BreakerDecision {
         match &self.state {
-            State::Closed(_) => Passage::Free,
-            State::Open(open) if open.probing.len() >= PROBES_AT_ONCE => Passage::AfterProbe,
-            State::Open(open) if now < open.next_probe => Passage::NotBefore(open.next_probe),
-            State::Open(_) => Passage::AsProbe,
+            BreakerState::Closed(_) => BreakerDecision::Free,
+            BreakerState::Open(open) if open.probing.len() >= PROBES_AT_ONCE => {
+                BreakerDecision::AfterProbe
+            }
+            BreakerState::Open(open) if now < open.next_probe => {
+                BreakerDecision::NotBefore(open.next_probe)
+            }
+            BreakerState::Open(_) => BreakerDecision::AsProbe,
         }
     }
 
     /// A call starts that had [passage](Self::passage); `unit` is drawn from `0.0..1.0`.
     pub(super) fn depart(&mut self, now: Instant, unit: f64) -> Option<Probe> {
-        let State::Open(open) = &mut self.state else {
+        let BreakerState::Open(open) = &mut self.state else {
             return None;
         };
         self.probes += 1;
@@ -146,10 +150,10 @@ impl<K: Clone + PartialEq> Breaker<K> {
 
     /// A call was answered by a vendor that works.
     pub(super) fn succeeded(&mut self, now: Instant) {
-        if matches!(self.state, State::Open(_)) {
+        if matches!(self.state, BreakerState::Open(_)) {
             self.changed = Some(now);
         }
-        self.state = State::Closed(Run::none());
+        self.state = BreakerState::Closed(FailureRun::none());
     }
 
     /// A call of `of` that began at `started` met a vendor that does not; `unit` is drawn from
@@ -159,27 +163,27 @@ impl<K: Clone + PartialEq> Breaker<K> {
         of: &K,
         started: Instant,
         now: Instant,
-        trouble: Trouble,
+        error: TransientError,
         unit: f64,
     ) {
         match &mut self.state {
-            State::Closed(_) if self.changed.is_some_and(|changed| started < changed) => {}
-            State::Closed(run) => {
+            BreakerState::Closed(_) if self.changed.is_some_and(|changed| started < changed) => {}
+            BreakerState::Closed(run) => {
                 run.add(of);
                 // Who finds no connection at all finds none for anybody.
-                let concerns_all = run.is_of_several() || trouble == Trouble::Connection;
-                if run.length >= RUN && concerns_all {
-                    self.open(now, trouble, unit);
+                let concerns_all = run.is_of_several() || error == TransientError::Connection;
+                if run.length >= FAILURES_TO_OPEN && concerns_all {
+                    self.open(now, error, unit);
                 }
             }
-            State::Open(open) => open.failed(started, now, trouble, unit),
+            BreakerState::Open(open) => open.failed(started, now, error, unit),
         }
     }
 
-    fn open(&mut self, now: Instant, trouble: Trouble, unit: f64) {
+    fn open(&mut self, now: Instant, error: TransientError, unit: f64) {
         self.changed = Some(now);
-        self.state = State::Open(Open {
-            trouble,
+        self.state = BreakerState::Open(OpenBreaker {
+            error,
             next_probe: now + PROBES.delay(0, unit),
             failed: 0,
             probing: Vec::new(),
@@ -188,7 +192,7 @@ impl<K: Clone + PartialEq> Breaker<K> {
 
     /// A probe has ended. If it has taught nothing, another may take its place at once.
     pub(super) fn ended(&mut self, probe: Probe) {
-        if let State::Open(open) = &mut self.state
+        if let BreakerState::Open(open) = &mut self.state
             && open.take(|known| *known == probe).is_some()
         {
             open.next_probe = probe.started;
@@ -197,25 +201,25 @@ impl<K: Clone + PartialEq> Breaker<K> {
 
     /// What holds calls back at `now`.
     pub(super) fn hold(&self, now: Instant) -> Option<Hold> {
-        let State::Open(open) = &self.state else {
+        let BreakerState::Open(open) = &self.state else {
             return None;
         };
         let until = match self.passage(now) {
-            Passage::AfterProbe => now + PROBE_TIME,
+            BreakerDecision::AfterProbe => now + PROBE_TIME,
             _ => open.next_probe,
         };
-        let trouble = open.trouble;
-        (now < until).then_some(Hold { until, trouble })
+        let error = open.error;
+        (now < until).then_some(Hold { until, error })
     }
 }
 
-impl Open {
-    fn failed(&mut self, started: Instant, now: Instant, trouble: Trouble, unit: f64) {
+impl OpenBreaker {
+    fn failed(&mut self, started: Instant, now: Instant, error: TransientError, unit: f64) {
         // Others are stragglers from before it opened.
         if self.take(|probe| probe.started <= started).is_some() {
             self.failed = self.failed.saturating_add(1);
             self.next_probe = now + PROBES.delay(self.failed, unit);
-            self.trouble = trouble;
+            self.error = error;
         }
     }
 
@@ -231,33 +235,33 @@ mod tests {
     use super::*;
 
     const MOMENT: Duration = Duration::from_millis(10);
-    const DOWN: Trouble = Trouble::Status(503);
+    const DOWN: TransientError = TransientError::Status(503);
 
-    fn breaker() -> Breaker<u8> {
-        Breaker::new()
+    fn breaker() -> CircuitBreaker<u8> {
+        CircuitBreaker::new()
     }
 
     /// Calls of two fail in turns, so many in all.
-    fn fail(breaker: &mut Breaker<u8>, now: Instant, times: u32) {
+    fn fail(breaker: &mut CircuitBreaker<u8>, now: Instant, times: u32) {
         (0..times).for_each(|n| breaker.failed(&u8::from(n % 2 == 0), now, now, DOWN, 0.0));
     }
 
     /// A breaker that has just opened, and the time.
-    fn opened() -> (Breaker<u8>, Instant) {
+    fn opened() -> (CircuitBreaker<u8>, Instant) {
         let (mut breaker, now) = (breaker(), Instant::now());
-        fail(&mut breaker, now, RUN);
+        fail(&mut breaker, now, FAILURES_TO_OPEN);
         (breaker, now)
     }
 
-    fn next_probe(breaker: &Breaker<u8>, now: Instant) -> Instant {
+    fn next_probe(breaker: &CircuitBreaker<u8>, now: Instant) -> Instant {
         match breaker.passage(now) {
-            Passage::NotBefore(at) => at,
+            BreakerDecision::NotBefore(at) => at,
             other => panic!("{other:?}"),
         }
     }
 
-    fn probe(breaker: &mut Breaker<u8>, now: Instant) -> Probe {
-        assert_eq!(breaker.passage(now), Passage::AsProbe);
+    fn probe(breaker: &mut CircuitBreaker<u8>, now: Instant) -> Probe {
+        assert_eq!(breaker.passage(now), BreakerDecision::AsProbe);
         breaker.depart(now, 0.0).unwrap()
     }
 
@@ -265,21 +269,21 @@ mod tests {
     fn only_an_unbroken_run_of_failures_opens_it() {
         let (mut breaker, now) = (breaker(), Instant::now());
         for _ in 0..5 {
-            fail(&mut breaker, now, RUN - 1);
-            assert_eq!(breaker.passage(now), Passage::Free);
+            fail(&mut breaker, now, FAILURES_TO_OPEN - 1);
+            assert_eq!(breaker.passage(now), BreakerDecision::Free);
             breaker.succeeded(now);
         }
-        fail(&mut breaker, now, RUN);
+        fail(&mut breaker, now, FAILURES_TO_OPEN);
         let hold = breaker.hold(now).unwrap();
-        assert_eq!(hold.trouble, DOWN);
+        assert_eq!(hold.error, DOWN);
         assert_eq!(hold.until, next_probe(&breaker, now));
     }
 
     #[test]
     fn one_that_fails_alone_opens_nothing_until_a_second_joins() {
         let (mut breaker, now) = (breaker(), Instant::now());
-        (0..10 * RUN).for_each(|_| breaker.failed(&1, now, now, DOWN, 0.0));
-        assert_eq!(breaker.passage(now), Passage::Free);
+        (0..10 * FAILURES_TO_OPEN).for_each(|_| breaker.failed(&1, now, now, DOWN, 0.0));
+        assert_eq!(breaker.passage(now), BreakerDecision::Free);
         breaker.failed(&2, now, now, DOWN, 0.0);
         assert!(breaker.hold(now).is_some());
     }
@@ -287,7 +291,8 @@ mod tests {
     #[test]
     fn connections_that_cannot_be_made_open_it_whoever_wanted_them() {
         let (mut breaker, now) = (breaker(), Instant::now());
-        (0..RUN).for_each(|_| breaker.failed(&1, now, now, Trouble::Connection, 0.0));
+        (0..FAILURES_TO_OPEN)
+            .for_each(|_| breaker.failed(&1, now, now, TransientError::Connection, 0.0));
         assert!(breaker.hold(now).is_some());
     }
 
@@ -298,7 +303,7 @@ mod tests {
         probe(&mut breaker, due);
         assert!(breaker.hold(due).is_some());
         breaker.succeeded(due + MOMENT);
-        assert_eq!(breaker.passage(due + MOMENT), Passage::Free);
+        assert_eq!(breaker.passage(due + MOMENT), BreakerDecision::Free);
         assert_eq!(breaker.hold(due + MOMENT), None);
     }
 
@@ -312,7 +317,7 @@ mod tests {
             probe(&mut breaker, at);
         }
         let much_later = at + 2 * PROBES.longest;
-        assert_eq!(breaker.passage(much_later), Passage::AfterProbe);
+        assert_eq!(breaker.passage(much_later), BreakerDecision::AfterProbe);
         assert!(breaker.hold(much_later).is_some());
         // Its time is out.
         breaker.failed(&1, first.started, much_later, DOWN, 0.0);
@@ -362,10 +367,10 @@ mod tests {
         assert_eq!(next_probe(&breaker, due), later);
         breaker.succeeded(due + MOMENT);
         breaker.ended(probe);
-        (0..RUN).for_each(|n| {
+        (0..FAILURES_TO_OPEN).for_each(|n| {
             let of = u8::from(n % 2 == 0);
             breaker.failed(&of, now, due + MOMENT, DOWN, 0.0);
         });
-        assert_eq!(breaker.passage(due + MOMENT), Passage::Free);
+        assert_eq!(breaker.passage(due + MOMENT), BreakerDecision::Free);
     }
 }

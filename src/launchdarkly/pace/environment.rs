@@ -5,44 +5,44 @@ use std::{collections::HashMap, num::NonZeroU16};
 use tokio::time::Instant;
 
 use super::{
-    Feedback, Hold, Obstacles, Origin,
-    breaker::{Breaker, Passage, Probe},
-    crowd::Crowd,
-    limit::Limit,
-    line::Verdict,
+    Blockers, Feedback, Hold, Origin,
+    breaker::{BreakerDecision, CircuitBreaker, Probe},
+    concurrency::ConcurrencyLimit,
+    fair_share::FairShare,
+    queue::Eligibility,
 };
-use crate::domain::{ClientSideId, SegmentId, Trouble};
+use crate::domain::{ClientSideId, SegmentId, TransientError};
 
 /// How many are remembered before those that nobody calls are forgotten. Some 500 bytes each.
 const SWEEP_ABOVE: usize = 64;
 
 /// The environments of one account.
 #[derive(Debug)]
-pub(super) struct Environments {
+pub(super) struct EnvironmentPaces {
     most: NonZeroU16,
-    known: HashMap<ClientSideId, Environment>,
-    /// Size at which to sweep next: twice what the last sweep had to leave.
+    known: HashMap<ClientSideId, EnvironmentPace>,
+    /// BatchSizeLimit at which to sweep next: twice what the last sweep had to leave.
     sweep_above: usize,
 }
 
 #[derive(Debug)]
-struct Environment {
-    limit: Limit,
-    breaker: Breaker<SegmentId>,
-    crowd: Crowd<SegmentId>,
+struct EnvironmentPace {
+    concurrency: ConcurrencyLimit,
+    breaker: CircuitBreaker<SegmentId>,
+    fair_share: FairShare<SegmentId>,
 }
 
-impl Environment {
+impl EnvironmentPace {
     fn new(most: NonZeroU16) -> Self {
         Self {
-            limit: Limit::new(most),
-            breaker: Breaker::new(),
-            crowd: Crowd::new(),
+            concurrency: ConcurrencyLimit::new(most),
+            breaker: CircuitBreaker::new(),
+            fair_share: FairShare::new(),
         }
     }
 }
 
-impl Environments {
+impl EnvironmentPaces {
     pub(super) fn new(most: NonZeroU16) -> Self {
         Self {
             most,
@@ -54,13 +54,14 @@ impl Environments {
     /// Somebody wants to change a segment.
     pub(super) fn wants(&mut self, environment: &ClientSideId, segment: &SegmentId, now: Instant) {
         self.sweep(now);
-        self.environment(environment).crowd.wants(segment, now);
+        self.environment(environment).fair_share.wants(segment, now);
     }
 
-    fn environment(&mut self, id: &ClientSideId) -> &mut Environment {
+    fn environment(&mut self, id: &ClientSideId) -> &mut EnvironmentPace {
         // Most are known: no copy of the ID for them.
         if !self.known.contains_key(id) {
-            self.known.insert(id.clone(), Environment::new(self.most));
+            self.known
+                .insert(id.clone(), EnvironmentPace::new(self.most));
         }
         self.known.get_mut(id).expect("it is there, or was put")
     }
@@ -71,33 +72,33 @@ impl Environments {
         environment: &ClientSideId,
         segment: &SegmentId,
         now: Instant,
-        obstacles: &Obstacles,
-    ) -> Verdict {
-        let Environment {
-            limit,
+        obstacles: &Blockers,
+    ) -> Eligibility {
+        let EnvironmentPace {
+            concurrency,
             breaker,
-            crowd,
+            fair_share,
         } = self.environment(environment);
         let passage = breaker.passage(now);
         if !obstacles.pass(passage) {
-            return Verdict::NotThisLine;
+            return Eligibility::NotThisQueue;
         }
         // A probe goes whatever places stragglers have taken.
-        let free = passage == Passage::Free;
-        if free && !crowd.has_room(segment, limit.places(), now) {
-            limit.note_full(now);
-            return Verdict::NotThisSegment;
+        let free = passage == BreakerDecision::Free;
+        if free && !fair_share.has_room(segment, concurrency.places(), now) {
+            concurrency.note_full(now);
+            return Eligibility::NotThisSegment;
         }
-        Verdict::Go
+        Eligibility::Go
     }
 
     /// A call starts.
     pub(super) fn depart(&mut self, origin: &Origin, now: Instant, unit: f64) -> Option<Probe> {
         // It is not forgotten while a call is under way.
         let environment = self.environment(&origin.environment);
-        environment.crowd.departs(&origin.segment, now);
-        let under_way = environment.crowd.under_way();
-        environment.limit.note_use(now, under_way);
+        environment.fair_share.departs(&origin.segment, now);
+        let under_way = environment.fair_share.under_way();
+        environment.concurrency.note_use(now, under_way);
         environment.breaker.depart(now, unit)
     }
 
@@ -106,7 +107,7 @@ impl Environments {
         let Some(environment) = self.known.get_mut(&origin.environment) else {
             return;
         };
-        environment.crowd.returns(&origin.segment);
+        environment.fair_share.returns(&origin.segment);
         if let Some(probe) = probe {
             environment.breaker.ended(probe);
         }
@@ -120,23 +121,23 @@ impl Environments {
         feedback: &Feedback,
         unit: f64,
     ) {
-        let Environment {
-            limit,
+        let EnvironmentPace {
+            concurrency,
             breaker,
-            crowd,
+            fair_share,
         } = self.environment(&origin.environment);
         let started = feedback.started;
-        match feedback.trouble {
+        match feedback.error {
             None => {
-                limit.succeeded(started, now, crowd.under_way());
+                concurrency.succeeded(started, now, fair_share.under_way());
                 breaker.succeeded(now);
             }
-            Some(Trouble::Conflict | Trouble::RateLimited) => breaker.succeeded(now),
+            Some(TransientError::Conflict | TransientError::RateLimited) => breaker.succeeded(now),
             // The account's.
-            Some(Trouble::Connection) => {}
-            Some(trouble) => {
-                limit.failed(started, now);
-                breaker.failed(&origin.segment, started, now, trouble, unit);
+            Some(TransientError::Connection) => {}
+            Some(error) => {
+                concurrency.failed(started, now);
+                breaker.failed(&origin.segment, started, now, error, unit);
             }
         }
     }
@@ -152,19 +153,22 @@ impl Environments {
             return;
         }
         self.known.retain(|_, environment| {
-            environment.crowd.under_way() > 0 || environment.breaker.hold(now).is_some()
+            environment.fair_share.under_way() > 0 || environment.breaker.hold(now).is_some()
         });
         self.sweep_above = SWEEP_ABOVE.max(2 * self.known.len());
     }
 }
 
 #[cfg(test)]
-impl Environments {
+impl EnvironmentPaces {
     /// How many calls one may have under way.
     pub(super) fn places(&self, environment: &ClientSideId) -> usize {
         let known = self.known.get(environment);
         known
-            .map_or_else(|| Limit::new(self.most), |it| it.limit.clone())
+            .map_or_else(
+                || ConcurrencyLimit::new(self.most),
+                |it| it.concurrency.clone(),
+            )
             .places()
     }
 }

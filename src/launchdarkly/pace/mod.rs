@@ -4,12 +4,12 @@
 //!
 //! | | of | bounds | learns from |
 //! |---|---|---|---|
-//! | [`limit`] | account and environment | calls under way | what succeeds while every place is taken, and what fails |
-//! | [`crowd`] | account and environment | how many of these places one may take | who has calls under way |
-//! | [`gate`] | account | the moment, and calls until a reset | `Retry-After`, `X-Ratelimit-*` |
+//! | [`concurrency`] | account and environment | calls under way | what succeeds while every place is taken, and what fails |
+//! | [`fair_share`] | account and environment | how many of these places one may take | who has calls under way |
+//! | [`rate_window`] | account | the moment, and calls until a reset | `Retry-After`, `X-Ratelimit-*` |
 //! | [`breaker`] | account and environment | whether to call at all | failures in a row |
-//! | [`budget`] | account | repeated attempts | first attempts, time, successes in a row |
-//! | [`size`] | account | members of a call | 413 |
+//! | [`retry_budget`] | account | repeated attempts | first attempts, time, successes in a row |
+//! | [`batch_size`] | account | members of a call | 413 |
 //!
 //! LaunchDarkly counts rates by account. But what hangs or fails is often one environment, or one
 //! segment. So trouble is first that of the segment, whose lane backs off; then that of its
@@ -25,40 +25,40 @@
 //! | 409 | nothing: the segment's matter | by its headers | both close | nothing |
 //! | no connection | the account's halves | nothing | the account's: one more in a row | its row ends |
 //! | 5xx, 408, 425, time-out, broken off | the environment's halves | by its headers | both: one more in a row | its row ends |
-//! | to a question: a 429 | the account's halves | by its headers | nothing | its row ends |
-//! | to a question: anything else | nothing | by its headers | nothing | nothing |
+//! | to a query: a 429 | the account's halves | by its headers | nothing | its row ends |
+//! | to a query: anything else | nothing | by its headers | nothing | nothing |
 //!
-//! A question is held back by the gate alone, and by the operator's bound: someone waits for its
+//! A query is held back by the gate alone, and by the operator's bound: someone waits for its
 //! answer, which would tell an open breaker nothing, and where it must not stand in a probe's way.
 //!
 //! Time comes in as an argument, chance as a number from `0.0..1.0`, so that a whole afternoon
 //! of LaunchDarkly can be played through in a moment: the scenarios beside the tests do.
 
+mod batch_size;
 mod breaker;
-mod budget;
-mod crowd;
+mod concurrency;
 mod environment;
-mod gate;
-mod limit;
-mod line;
-mod size;
+mod fair_share;
+mod queue;
+mod rate_window;
+mod retry_budget;
 
 use std::{cell::Cell, num::NonZeroU16, time::Duration};
 
 use tokio::time::Instant;
 
-pub(super) use self::line::{Ticket, Wish};
+pub(super) use self::queue::{CallRequest, Ticket};
 use self::{
-    breaker::{Breaker, Passage, Probe},
-    budget::Budget,
-    crowd::Crowd,
-    environment::Environments,
-    gate::Gate,
-    limit::Limit,
-    line::{Line, Verdict},
-    size::Size,
+    batch_size::BatchSizeLimit,
+    breaker::{BreakerDecision, CircuitBreaker, Probe},
+    concurrency::ConcurrencyLimit,
+    environment::EnvironmentPaces,
+    fair_share::FairShare,
+    queue::{Eligibility, WaitQueue},
+    rate_window::RateWindow,
+    retry_budget::RetryBudget,
 };
-use crate::domain::{Attempt, ClientSideId, SegmentId, Trouble};
+use crate::domain::{Attempt, ClientSideId, SegmentId, TransientError};
 
 /// Places that an account has at least once it is known to have several environments: one that
 /// hangs must not have the only one.
@@ -75,11 +75,11 @@ pub(super) struct Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Feedback {
     /// What was called.
-    pub(super) errand: Errand,
+    pub(super) errand: CallKind,
     /// When it was.
     pub(super) started: Instant,
     /// Why it should be tried again; none if it was answered for good.
-    pub(super) trouble: Option<Trouble>,
+    pub(super) error: Option<TransientError>,
     /// How long the account was told to wait.
     pub(super) wait: Option<Duration>,
     /// What the answer said of the calls that remain.
@@ -88,12 +88,12 @@ pub(super) struct Feedback {
 
 /// What a call is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Errand {
+pub(super) enum CallKind {
     /// To change a segment.
     Delivery(Origin),
     /// To ask something. That it succeeds or fails proves nothing for deliveries, which go to
     /// another route; only a limit may be the account's.
-    Question,
+    Query,
 }
 
 /// How many calls remain, and until when.
@@ -109,14 +109,14 @@ pub(super) struct Hold {
     /// The moment.
     pub(super) until: Instant,
     /// Why.
-    pub(super) trouble: Trouble,
+    pub(super) error: TransientError,
 }
 
 /// Whether a call may start.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// This one may, and is counted from now on.
-    Go(Ticket, Departure),
+    Go(Ticket, AdmittedCall),
     /// Ask again then, or when something was observed, has ended or is wanted.
     Wait(Instant),
     /// Ask again when something was observed, has ended or is wanted.
@@ -126,8 +126,8 @@ pub(super) enum Admission {
 /// A call that is counted among those under way; to be given back.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "what is not given back counts for ever"]
-pub(super) struct Departure {
-    /// None for a question.
+pub(super) struct AdmittedCall {
+    /// None for a query.
     origin: Option<Origin>,
     of_account: Option<Probe>,
     of_environment: Option<Probe>,
@@ -136,37 +136,37 @@ pub(super) struct Departure {
 /// The pace of one account.
 #[derive(Debug)]
 pub(super) struct Pace {
-    line: Line,
-    limit: Limit,
-    gate: Gate,
-    breaker: Breaker<ClientSideId>,
-    budget: Budget,
-    size: Size,
-    crowd: Crowd<ClientSideId>,
-    environments: Environments,
-    /// Questions under way.
-    questions: usize,
+    queue: WaitQueue,
+    concurrency: ConcurrencyLimit,
+    rate_window: RateWindow,
+    breaker: CircuitBreaker<ClientSideId>,
+    retry_budget: RetryBudget,
+    batch_size: BatchSizeLimit,
+    fair_share: FairShare<ClientSideId>,
+    environments: EnvironmentPaces,
+    /// Queries under way.
+    queries: usize,
 }
 
 impl Pace {
     /// Starts with nothing known, for at most this many calls under way.
     pub(super) fn new(most: NonZeroU16, now: Instant) -> Self {
         Self {
-            line: Line::default(),
-            limit: Limit::new(most),
-            gate: Gate::default(),
-            breaker: Breaker::new(),
-            budget: Budget::new(now),
-            size: Size::default(),
-            crowd: Crowd::new(),
-            environments: Environments::new(most),
-            questions: 0,
+            queue: WaitQueue::default(),
+            concurrency: ConcurrencyLimit::new(most),
+            rate_window: RateWindow::default(),
+            breaker: CircuitBreaker::new(),
+            retry_budget: RetryBudget::new(now),
+            batch_size: BatchSizeLimit::default(),
+            fair_share: FairShare::new(),
+            environments: EnvironmentPaces::new(most),
+            queries: 0,
         }
     }
 
     /// Somebody begins to wait for a call.
-    pub(super) fn enter(&mut self, wish: Wish, now: Instant) -> Ticket {
-        if let Wish::Delivery(
+    pub(super) fn enter(&mut self, wish: CallRequest, now: Instant) -> Ticket {
+        if let CallRequest::Delivery(
             Origin {
                 environment,
                 segment,
@@ -174,34 +174,34 @@ impl Pace {
             _,
         ) = &wish
         {
-            self.crowd.wants(environment, now);
+            self.fair_share.wants(environment, now);
             self.environments.wants(environment, segment, now);
         }
-        self.line.enter(wish)
+        self.queue.enter(wish)
     }
 
     /// Somebody waits no longer; nothing was taken yet.
     pub(super) fn withdraw(&mut self, ticket: Ticket) {
-        self.line.withdraw(ticket);
+        self.queue.withdraw(ticket);
     }
 
     /// Lets the next of those who wait start at `now`, or tells when to ask again. `unit` is drawn
     /// from `0.0..1.0`.
     pub(super) fn admit(&mut self, now: Instant, unit: f64) -> Admission {
-        if self.line.is_empty() {
+        if self.queue.is_empty() {
             return Admission::Full;
         }
-        if let Some(at) = self.gate.not_before(now, self.under_way(), unit) {
+        if let Some(at) = self.rate_window.not_before(now, self.under_way(), unit) {
             return Admission::Wait(at);
         }
-        if self.under_way() >= usize::from(self.limit.most()) {
-            self.limit.note_use(now, self.under_way());
+        if self.under_way() >= usize::from(self.concurrency.most()) {
+            self.concurrency.note_use(now, self.under_way());
             return Admission::Full;
         }
-        if let Some(ticket) = self.line.next_question() {
-            self.questions += 1;
+        if let Some(ticket) = self.queue.next_query() {
+            self.queries += 1;
             self.note_departure(now, unit);
-            let departure = Departure {
+            let departure = AdmittedCall {
                 origin: None,
                 of_account: None,
                 of_environment: None,
@@ -212,33 +212,33 @@ impl Pace {
     }
 
     fn admit_delivery(&mut self, now: Instant, unit: f64) -> Admission {
-        let afforded = self.budget.affords(now);
-        let obstacles = Obstacles::default();
+        let afforded = self.retry_budget.affords(now);
+        let obstacles = Blockers::default();
         let Self {
-            line,
-            limit,
+            queue,
+            concurrency,
             breaker,
-            crowd,
+            fair_share,
             environments,
             ..
         } = self;
-        let places = places(limit, crowd, self.questions);
+        let places = places(concurrency, fair_share, self.queries);
         let account = breaker.passage(now);
-        let chosen = line.choose(|environment, segment, attempt| {
+        let chosen = queue.choose(|environment, segment, attempt| {
             if !obstacles.pass(account) {
-                return Verdict::NotThisLine;
+                return Eligibility::NotThisQueue;
             }
-            if account == Passage::Free && !crowd.has_room(environment, places, now) {
+            if account == BreakerDecision::Free && !fair_share.has_room(environment, places, now) {
                 obstacles.full.set(true);
-                return Verdict::NotThisLine;
+                return Eligibility::NotThisQueue;
             }
-            if attempt == Attempt::Again && !obstacles.pay(afforded) {
-                return Verdict::NotThisLine;
+            if attempt == Attempt::Retry && !obstacles.pay(afforded) {
+                return Eligibility::NotThisQueue;
             }
             environments.may_depart(environment, segment, now, &obstacles)
         });
         if obstacles.full.get() {
-            self.limit.note_full(now);
+            self.concurrency.note_full(now);
         }
         match chosen {
             Some((ticket, origin, attempt)) => {
@@ -248,13 +248,19 @@ impl Pace {
         }
     }
 
-    fn depart(&mut self, origin: Origin, attempt: Attempt, now: Instant, unit: f64) -> Departure {
+    fn depart(
+        &mut self,
+        origin: Origin,
+        attempt: Attempt,
+        now: Instant,
+        unit: f64,
+    ) -> AdmittedCall {
         match attempt {
-            Attempt::First => self.budget.deposit(),
-            Attempt::Again => self.budget.withdraw(),
+            Attempt::First => self.retry_budget.deposit(),
+            Attempt::Retry => self.retry_budget.withdraw(),
         }
-        self.crowd.departs(&origin.environment, now);
-        let departure = Departure {
+        self.fair_share.departs(&origin.environment, now);
+        let departure = AdmittedCall {
             of_account: self.breaker.depart(now, unit),
             of_environment: self.environments.depart(&origin, now, unit),
             origin: Some(origin),
@@ -264,23 +270,23 @@ impl Pace {
     }
 
     fn note_departure(&mut self, now: Instant, unit: f64) {
-        self.limit.note_use(now, self.under_way());
-        self.gate.departs(now, self.limit.most(), unit);
+        self.concurrency.note_use(now, self.under_way());
+        self.rate_window.departs(now, self.concurrency.most(), unit);
     }
 
     /// Calls under way, whatever they are for.
     fn under_way(&self) -> usize {
-        self.crowd.under_way() + self.questions
+        self.fair_share.under_way() + self.queries
     }
 
     /// A call has ended, or was never made. What it taught is [observed](Self::observe) before:
     /// a probe that is gone without a lesson gives its place to the next at once.
-    pub(super) fn leave(&mut self, departure: &Departure) {
+    pub(super) fn leave(&mut self, departure: &AdmittedCall) {
         let Some(origin) = &departure.origin else {
-            self.questions -= 1;
+            self.queries -= 1;
             return;
         };
-        self.crowd.returns(&origin.environment);
+        self.fair_share.returns(&origin.environment);
         if let Some(probe) = departure.of_account {
             self.breaker.ended(probe);
         }
@@ -290,45 +296,45 @@ impl Pace {
     /// Whether a call of no urgency could be made at `now` without taking what a delivery may
     /// need: nothing holds calls back, and more remain than are under way.
     pub(super) fn is_at_ease(&self, environment: &ClientSideId, now: Instant) -> bool {
-        let spare = self.gate.not_before(now, self.under_way() + 1, 0.0);
+        let spare = self.rate_window.not_before(now, self.under_way() + 1, 0.0);
         self.hold(environment, now).is_none() && spare.is_none()
     }
 
     /// Learns from a call that ended at `now`; `unit` is drawn from `0.0..1.0`.
     pub(super) fn observe(&mut self, now: Instant, feedback: &Feedback, unit: f64) {
-        self.gate.observe(now, feedback, unit);
+        self.rate_window.observe(now, feedback, unit);
         match &feedback.errand {
-            Errand::Question => {
-                if feedback.trouble == Some(Trouble::RateLimited) {
-                    self.limit.failed(feedback.started, now);
-                    self.budget.failed();
+            CallKind::Query => {
+                if feedback.error == Some(TransientError::RateLimited) {
+                    self.concurrency.failed(feedback.started, now);
+                    self.retry_budget.failed();
                 }
             }
-            Errand::Delivery(origin) => self.observe_delivery(origin, now, feedback, unit),
+            CallKind::Delivery(origin) => self.observe_delivery(origin, now, feedback, unit),
         }
     }
 
     fn observe_delivery(&mut self, origin: &Origin, now: Instant, feedback: &Feedback, unit: f64) {
         let (started, under_way) = (feedback.started, self.under_way());
         let of = &origin.environment;
-        match feedback.trouble {
+        match feedback.error {
             None => {
-                self.limit.succeeded(started, now, under_way);
+                self.concurrency.succeeded(started, now, under_way);
                 self.breaker.succeeded(now);
-                self.budget.succeeded();
+                self.retry_budget.succeeded();
             }
-            Some(Trouble::Conflict) => self.breaker.succeeded(now),
-            Some(Trouble::RateLimited) => {
-                self.limit.failed(started, now);
+            Some(TransientError::Conflict) => self.breaker.succeeded(now),
+            Some(TransientError::RateLimited) => {
+                self.concurrency.failed(started, now);
                 self.breaker.succeeded(now);
-                self.budget.failed();
+                self.retry_budget.failed();
             }
-            Some(trouble) => {
-                if trouble == Trouble::Connection {
-                    self.limit.failed(started, now);
+            Some(error) => {
+                if error == TransientError::Connection {
+                    self.concurrency.failed(started, now);
                 }
-                self.breaker.failed(of, started, now, trouble, unit);
-                self.budget.failed();
+                self.breaker.failed(of, started, now, error, unit);
+                self.retry_budget.failed();
             }
         }
         self.environments.observe(origin, now, feedback, unit);
@@ -349,17 +355,17 @@ impl Pace {
 
     /// What the account was told to wait for at `now`; not the breaker, which lets probes pass.
     pub(super) fn told_to_wait(&self, now: Instant) -> Option<Hold> {
-        self.gate.hold(now)
+        self.rate_window.hold(now)
     }
 
     /// Most members to put into a call at `now`, if a limit is known.
     pub(super) fn most_members(&mut self, now: Instant) -> Option<usize> {
-        self.size.limit(now)
+        self.batch_size.limit(now)
     }
 
     /// No more than so many members seem to fit into a call.
     pub(super) fn learn_most_members(&mut self, members: usize, now: Instant) {
-        if self.size.learn(members, now) {
+        if self.batch_size.learn(members, now) {
             tracing::info!(
                 members,
                 "a call was too large: calls of the account get smaller"
@@ -369,35 +375,39 @@ impl Pace {
 
     /// Takes over a hold from another pace, which turned out to be the same account's.
     pub(super) fn inherit(&mut self, hold: Hold) {
-        self.gate.hold_until(hold.until, hold.trouble);
+        self.rate_window.hold_until(hold.until, hold.error);
     }
 }
 
 /// How many places deliveries may take of those that an account has.
-fn places(limit: &Limit, crowd: &Crowd<ClientSideId>, questions: usize) -> usize {
+fn places(limit: &ConcurrencyLimit, fair_share: &FairShare<ClientSideId>, queries: usize) -> usize {
     let most = usize::from(limit.most());
-    let least = if crowd.size() > 1 { LEAST_SHARED } else { 1 };
+    let least = if fair_share.size() > 1 {
+        LEAST_SHARED
+    } else {
+        1
+    };
     let places = limit.places().max(least.min(most));
-    // Whatever questions have taken.
-    places.min(most.saturating_sub(questions))
+    // Whatever queries have taken.
+    places.min(most.saturating_sub(queries))
 }
 
 /// What has kept those who wait from leaving, as they are looked at.
 #[derive(Debug, Default)]
-struct Obstacles {
+struct Blockers {
     /// When to look again.
     wake: Cell<Option<Instant>>,
     /// Whether places were wanting.
     full: Cell<bool>,
 }
 
-impl Obstacles {
+impl Blockers {
     /// Whether a breaker lets a call pass.
-    fn pass(&self, passage: Passage) -> bool {
+    fn pass(&self, passage: BreakerDecision) -> bool {
         match passage {
-            Passage::Free | Passage::AsProbe => true,
-            Passage::AfterProbe => false,
-            Passage::NotBefore(at) => {
+            BreakerDecision::Free | BreakerDecision::AsProbe => true,
+            BreakerDecision::AfterProbe => false,
+            BreakerDecision::NotBefore(at) => {
                 self.look_again(at);
                 false
             }
@@ -437,9 +447,9 @@ impl Feedback {
     /// A delivery that was made.
     pub(super) fn success(started: Instant) -> Self {
         Self {
-            errand: Errand::Delivery(Origin::of("env", "vip")),
+            errand: CallKind::Delivery(Origin::of("env", "vip")),
             started,
-            trouble: None,
+            error: None,
             wait: None,
             remaining: None,
         }
@@ -448,15 +458,15 @@ impl Feedback {
     /// What a call of another origin taught.
     pub(super) fn of(self, origin: &Origin) -> Self {
         Self {
-            errand: Errand::Delivery(origin.clone()),
+            errand: CallKind::Delivery(origin.clone()),
             ..self
         }
     }
 
     /// A delivery that was not.
-    pub(super) fn failure(started: Instant, trouble: Trouble) -> Self {
+    pub(super) fn failure(started: Instant, error: TransientError) -> Self {
         Self {
-            trouble: Some(trouble),
+            error: Some(error),
             ..Self::success(started)
         }
     }

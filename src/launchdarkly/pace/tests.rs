@@ -2,7 +2,7 @@
 
 use super::*;
 
-const DOWN: Trouble = Trouble::Status(503);
+const DOWN: TransientError = TransientError::Status(503);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn pace(most: u16, now: Instant) -> Pace {
@@ -12,12 +12,12 @@ fn pace(most: u16, now: Instant) -> Pace {
 /// What one hears who comes now, and does not wait.
 #[derive(Debug, PartialEq)]
 enum Answer {
-    Go(Departure),
+    Go(AdmittedCall),
     Wait(Instant),
     Full,
 }
 
-fn ask(pace: &mut Pace, now: Instant, wish: Wish) -> Answer {
+fn ask(pace: &mut Pace, now: Instant, wish: CallRequest) -> Answer {
     let ticket = pace.enter(wish, now);
     let answer = match pace.admit(now, 0.0) {
         Admission::Go(_, departure) => return Answer::Go(departure),
@@ -33,17 +33,17 @@ fn vip() -> Origin {
 }
 
 fn admit(pace: &mut Pace, now: Instant, attempt: Attempt) -> Answer {
-    ask(pace, now, Wish::Delivery(vip(), attempt))
+    ask(pace, now, CallRequest::Delivery(vip(), attempt))
 }
 
-fn granted(answer: Answer) -> Departure {
+fn granted(answer: Answer) -> AdmittedCall {
     match answer {
         Answer::Go(departure) => departure,
         other => panic!("{other:?}"),
     }
 }
 
-fn admitted(pace: &mut Pace, now: Instant) -> Departure {
+fn admitted(pace: &mut Pace, now: Instant) -> AdmittedCall {
     granted(admit(pace, now, Attempt::First))
 }
 
@@ -61,7 +61,7 @@ fn held(pace: &Pace, now: Instant) -> Option<Hold> {
 
 fn places_of(pace: &Pace) -> usize {
     let own = pace.environments.places(&vip().environment);
-    own.min(pace.limit.places())
+    own.min(pace.concurrency.places())
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn an_account_that_was_left_one_place_grows_again() {
     let mut pace = pace(8, now);
     for _ in 0..3 {
         now += Duration::from_secs(1);
-        let feedback = Feedback::failure(now, Trouble::TimedOut);
+        let feedback = Feedback::failure(now, TransientError::TimedOut);
         pace.observe(now, &feedback, 0.5);
     }
     assert_eq!(places_of(&pace), 1);
@@ -100,15 +100,15 @@ fn an_account_that_was_left_one_place_grows_again() {
 fn a_conflict_is_neither_a_failure_nor_a_sign_of_room() {
     let now = Instant::now();
     let mut pace = pace(8, now);
-    for trouble in [Trouble::Conflict, Trouble::RateLimited] {
+    for error in [TransientError::Conflict, TransientError::RateLimited] {
         fail(&mut pace, now, 7);
-        pace.observe(now, &Feedback::failure(now, trouble), 0.0);
+        pace.observe(now, &Feedback::failure(now, error), 0.0);
         fail(&mut pace, now, 7);
-        assert_eq!(held(&pace, now), None, "{trouble:?} ends a run of failures");
+        assert_eq!(held(&pace, now), None, "{error:?} ends a run of failures");
     }
     let places = places_of(&pace);
     let _taken: Vec<_> = (0..places).map(|_| admitted(&mut pace, now)).collect();
-    pace.observe(now, &Feedback::failure(now, Trouble::Conflict), 0.0);
+    pace.observe(now, &Feedback::failure(now, TransientError::Conflict), 0.0);
     assert_eq!(places_of(&pace), places);
 }
 
@@ -118,7 +118,7 @@ fn an_open_breaker_is_told_as_a_hold_and_lets_one_probe_pass() {
     let mut pace = pace(8, now);
     fail(&mut pace, now, 8);
     let hold = held(&pace, now).unwrap();
-    assert_eq!(hold.trouble, DOWN);
+    assert_eq!(hold.error, DOWN);
     assert_eq!(pace.told_to_wait(now), None);
     assert_eq!(
         admit(&mut pace, now, Attempt::First),
@@ -141,18 +141,18 @@ fn an_open_breaker_lets_questions_pass_and_they_hold_up_no_probe() {
     fail(&mut pace, now, 8);
     let due = held(&pace, now).unwrap().until;
     assert_eq!(places_of(&pace), 1);
-    let mut questions = Vec::new();
+    let mut queries = Vec::new();
     for _ in 0..2 {
-        let departure = granted(ask(&mut pace, now, Wish::Question));
-        questions.push(departure);
+        let departure = granted(ask(&mut pace, now, CallRequest::Query));
+        queries.push(departure);
     }
     let probe = admitted(&mut pace, due);
     assert_eq!(
-        ask(&mut pace, due, Wish::Question),
+        ask(&mut pace, due, CallRequest::Query),
         Answer::Full,
         "the operator's bound"
     );
-    questions.iter().for_each(|question| pace.leave(question));
+    queries.iter().for_each(|query| pace.leave(query));
     let other = admit(&mut pace, due, Attempt::First);
     assert!(matches!(other, Answer::Wait(at) if at > due), "one probe");
     pace.leave(&probe);
@@ -163,17 +163,17 @@ fn a_question_waits_as_long_as_the_account_was_told_to_and_is_no_first_attempt()
     let now = Instant::now();
     let mut pace = pace(8, now);
     for _ in 0..5 {
-        let departure = granted(ask(&mut pace, now, Wish::Question));
+        let departure = granted(ask(&mut pace, now, CallRequest::Query));
         pace.leave(&departure);
     }
-    assert!(pace.budget.affords(now).is_err());
+    assert!(pace.retry_budget.affords(now).is_err());
     let hold = Hold {
         until: now + SECOND,
-        trouble: Trouble::RateLimited,
+        error: TransientError::RateLimited,
     };
     pace.inherit(hold);
     assert_eq!(
-        ask(&mut pace, now, Wish::Question),
+        ask(&mut pace, now, CallRequest::Query),
         Answer::Wait(hold.until)
     );
 }
@@ -189,17 +189,17 @@ fn a_run_of_deliveries_makes_repeats_free_and_a_limit_ends_it() {
         };
         (0..times).for_each(|_| pace.observe(now, &success, 0.0));
     };
-    answers(&mut pace, Errand::Question, 16);
-    assert!(pace.budget.affords(now).is_err());
-    for (trouble, ends) in [
-        (Trouble::Conflict, false),
-        (Trouble::RateLimited, true),
+    answers(&mut pace, CallKind::Query, 16);
+    assert!(pace.retry_budget.affords(now).is_err());
+    for (error, ends) in [
+        (TransientError::Conflict, false),
+        (TransientError::RateLimited, true),
         (DOWN, true),
     ] {
-        answers(&mut pace, Errand::Delivery(vip()), 16);
-        assert!(pace.budget.affords(now).is_ok());
-        pace.observe(now, &Feedback::failure(now, trouble), 0.0);
-        assert_eq!(pace.budget.affords(now).is_err(), ends, "{trouble:?}");
+        answers(&mut pace, CallKind::Delivery(vip()), 16);
+        assert!(pace.retry_budget.affords(now).is_ok());
+        pace.observe(now, &Feedback::failure(now, error), 0.0);
+        assert_eq!(pace.retry_budget.affords(now).is_err(), ends, "{error:?}");
     }
 }
 
@@ -208,32 +208,32 @@ fn an_answered_question_says_nothing_about_deliveries() {
     let now = Instant::now();
     let mut pace = pace(8, now);
     fail(&mut pace, now, 8);
-    let question = Feedback {
-        errand: Errand::Question,
+    let query = Feedback {
+        errand: CallKind::Query,
         ..Feedback::success(now)
     };
-    pace.observe(now, &question, 0.0);
+    pace.observe(now, &query, 0.0);
     assert!(held(&pace, now).is_some());
 }
 
 #[test]
 fn a_question_that_fails_says_nothing_about_deliveries_unless_the_account_is_limited() {
-    let troubles = [DOWN, Trouble::TimedOut, Trouble::Connection];
-    for (trouble, lowers) in troubles
-        .map(|trouble| (trouble, false))
+    let troubles = [DOWN, TransientError::TimedOut, TransientError::Connection];
+    for (error, lowers) in troubles
+        .map(|error| (error, false))
         .into_iter()
-        .chain([(Trouble::RateLimited, true)])
+        .chain([(TransientError::RateLimited, true)])
     {
         let now = Instant::now();
         let mut pace = pace(8, now);
         let places = places_of(&pace);
-        let question = Feedback {
-            errand: Errand::Question,
-            ..Feedback::failure(now, trouble)
+        let query = Feedback {
+            errand: CallKind::Query,
+            ..Feedback::failure(now, error)
         };
-        (0..20).for_each(|_| pace.observe(now, &question, 0.0));
-        assert_eq!(held(&pace, now), None, "{trouble:?}");
-        assert_eq!(places_of(&pace) < places, lowers, "{trouble:?}");
+        (0..20).for_each(|_| pace.observe(now, &query, 0.0));
+        assert_eq!(held(&pace, now), None, "{error:?}");
+        assert_eq!(places_of(&pace) < places, lowers, "{error:?}");
     }
 }
 
@@ -243,16 +243,16 @@ fn five_first_attempts_pay_for_one_repeated() {
     let mut pace = pace(8, now);
     for _ in 0..5 {
         assert!(matches!(
-            admit(&mut pace, now, Attempt::Again),
+            admit(&mut pace, now, Attempt::Retry),
             Answer::Wait(_)
         ));
         let departure = admitted(&mut pace, now);
         pace.leave(&departure);
     }
-    let departure = granted(admit(&mut pace, now, Attempt::Again));
+    let departure = granted(admit(&mut pace, now, Attempt::Retry));
     pace.leave(&departure);
     assert!(matches!(
-        admit(&mut pace, now, Attempt::Again),
+        admit(&mut pace, now, Attempt::Retry),
         Answer::Wait(_)
     ));
 }
@@ -286,7 +286,7 @@ fn an_inherited_hold_counts_if_it_is_the_later() {
     for (told, counts) in [(5, 5), (3, 5), (9, 9)] {
         let hold = Hold {
             until: now + SECOND * told,
-            trouble: Trouble::RateLimited,
+            error: TransientError::RateLimited,
         };
         pace.inherit(hold);
         assert_eq!(held(&pace, now).unwrap().until, now + SECOND * counts);

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    domain::{Instance, Trouble},
+    domain::{Instance, TransientError},
     launchdarkly::testing,
 };
 
@@ -24,7 +24,7 @@ fn throttle(calls: u16) -> Throttle {
 fn told_to_wait(wait: Duration) -> Feedback {
     Feedback {
         wait: Some(wait),
-        ..Feedback::failure(Instant::now(), Trouble::RateLimited)
+        ..Feedback::failure(Instant::now(), TransientError::RateLimited)
     }
 }
 
@@ -43,7 +43,10 @@ async fn a_hold_is_reported_while_it_lasts_and_to_its_account_only() {
     let (throttle, acme) = (throttle(1), connection("acme"));
     assert_eq!(throttle.hold(&acme), None);
     throttle.observe(&acme, &told_to_wait(HOLD));
-    assert_eq!(throttle.hold(&acme).unwrap().trouble, Trouble::RateLimited);
+    assert_eq!(
+        throttle.hold(&acme).unwrap().error,
+        TransientError::RateLimited
+    );
     assert_eq!(throttle.hold(&connection("other")), None);
     assert!(goes(&throttle, &connection("other")).await);
     tokio::time::advance(2 * HOLD).await;

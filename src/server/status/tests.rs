@@ -12,7 +12,7 @@ fn table() -> Vec<(Failure, Code, &'static str)> {
     use Failure::*;
     let segment = SegmentId::new("vip").unwrap();
     let unavailable = CredentialsUnavailable {
-        trouble: Trouble::TimedOut,
+        error: TransientError::TimedOut,
         retry_after: None,
     };
     let missing = RecordError::IdentifierMissing {
@@ -23,8 +23,8 @@ fn table() -> Vec<(Failure, Code, &'static str)> {
         source_name: "user_id".into(),
         reason: KeyError::TooLong,
     };
-    let timeout = |trouble| DeliveryTimeout {
-        trouble,
+    let timeout = |error| DeliveryTimeout {
+        error,
         tried_for: Duration::from_secs(300),
         attempts: 7,
     };
@@ -128,7 +128,7 @@ fn table() -> Vec<(Failure, Code, &'static str)> {
             "REJECTED_BY_DESTINATION",
         ),
         (
-            timeout(Some(Trouble::RateLimited)),
+            timeout(Some(TransientError::RateLimited)),
             Code::ResourceExhausted,
             "DELIVERY_TIMEOUT",
         ),
@@ -230,7 +230,7 @@ fn what_varies_is_in_the_metadata() {
 fn a_time_out_says_how_often_it_was_tried_as_people_do() {
     let message = |attempts| {
         Failure::DeliveryTimeout {
-            trouble: Some(Trouble::Status(503)),
+            error: Some(TransientError::Status(503)),
             tried_for: Duration::from_secs(2),
             attempts,
         }

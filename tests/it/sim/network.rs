@@ -24,7 +24,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use launchdarkly_connector::{
-    domain::Trouble,
+    domain::TransientError,
     launchdarkly::{Body, Transport},
     sandbox,
 };
@@ -195,9 +195,9 @@ pub(super) struct Calls(pub(super) Connections);
 
 #[async_trait]
 impl Transport for Calls {
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Trouble> {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, TransientError> {
         let answer = call(request, &self.0).await;
-        answer.map_err(|_| Trouble::Connection)
+        answer.map_err(|_| TransientError::Connection)
     }
 }
 

@@ -287,9 +287,9 @@ fn settings(service: &Service) -> Settings {
 }
 
 fn vendor(connections: Connections) -> launchdarkly::Client {
-    let settings = launchdarkly::Settings {
+    let settings = launchdarkly::ClientSettings {
         attempt_timeout: ATTEMPT,
-        ..launchdarkly::Settings::default()
+        ..launchdarkly::ClientSettings::default()
     };
     launchdarkly::Client::over(Box::new(Calls(connections)), settings).unwrap()
 }

@@ -2,16 +2,16 @@
 
 use super::*;
 
-const UNAUTHORIZED: Outcome = Outcome::Refused(Refusal::Unauthorized);
-const FORBIDDEN: Outcome = Outcome::Refused(Refusal::Forbidden);
-const NO_SEGMENT: Outcome = Outcome::Refused(Refusal::Segment);
-const UNKNOWN: Standing = Standing::Unknown { retry_after: None };
+const UNAUTHORIZED: CallOutcome = CallOutcome::Refused(Refusal::Unauthorized);
+const FORBIDDEN: CallOutcome = CallOutcome::Refused(Refusal::Forbidden);
+const NO_SEGMENT: CallOutcome = CallOutcome::Refused(Refusal::Segment);
+const UNKNOWN: CredentialStanding = CredentialStanding::Unknown { retry_after: None };
 
 impl Bench {
     /// One whose vendor says so of refusals, one after another.
     fn told(
-        script: impl IntoIterator<Item = Outcome>,
-        standings: impl IntoIterator<Item = Standing>,
+        script: impl IntoIterator<Item = CallOutcome>,
+        standings: impl IntoIterator<Item = CredentialStanding>,
     ) -> Self {
         let bench = Self::new(script, &[]);
         bench.vendor.standings.lock().unwrap().extend(standings);
@@ -22,8 +22,8 @@ impl Bench {
         self.vendor.questions.lock().unwrap().len()
     }
 
-    fn is_condemned(&self) -> bool {
-        self.targets.watch(self.uid).current().1 == TargetState::Rejected
+    fn are_credentials_refused(&self) -> bool {
+        self.live.watch(self.uid).current().1 == LiveState::Rejected
     }
 }
 
@@ -36,31 +36,31 @@ impl Stream {
 }
 
 /// What is told next, bounded since it may be nothing.
-async fn told(health: &mut watch::Receiver<Health>) -> Health {
+async fn told(health: &mut watch::Receiver<DeliveryHealth>) -> DeliveryHealth {
     let changed = tokio::time::timeout(LONG, health.changed()).await;
     changed.expect("nothing is told").unwrap();
     *health.borrow_and_update()
 }
 
-fn unconfirmed(refusal: Refusal) -> Trouble {
-    Trouble::Unconfirmed(refusal)
+fn unconfirmed(refusal: Refusal) -> TransientError {
+    TransientError::Unconfirmed(refusal)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_passing_401_is_tried_again_and_told() {
-    let bench = Bench::told([UNAUTHORIZED], [Standing::Good]);
+    let bench = Bench::told([UNAUTHORIZED], [CredentialStanding::Good]);
     let mut stream = bench.open(LONG);
     let mut health = stream.lane.health();
     stream.submit("a", Operation::Add);
     let told = told(&mut health).await;
     assert!(
-        matches!(told, Health::Unreachable { trouble, .. } if trouble == unconfirmed(Refusal::Unauthorized)),
+        matches!(told, DeliveryHealth::Unreachable { error, .. } if error == unconfirmed(Refusal::Unauthorized)),
         "{told:?}"
     );
     assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
     let attempts = bench.vendor.attempts.lock().unwrap().clone();
-    assert_eq!(attempts, [Attempt::First, Attempt::Again]);
-    assert!(!bench.is_condemned());
+    assert_eq!(attempts, [Attempt::First, Attempt::Retry]);
+    assert!(!bench.are_credentials_refused());
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +69,7 @@ async fn a_refusal_that_could_not_be_confirmed_is_tried_and_asked_about_again() 
         let bench = Bench::told([refused; 3], [UNKNOWN, UNKNOWN]);
         let mut stream = bench.open(LONG);
         let verdict = stream.send("a").await;
-        assert_eq!(verdict, Verdict::Deferred(Cause::Credentials));
+        assert_eq!(verdict, Verdict::Deferred(DeferralCause::Credentials));
         assert_eq!((bench.calls().len(), bench.questions()), (3, 3));
     }
 }
@@ -77,7 +77,7 @@ async fn a_refusal_that_could_not_be_confirmed_is_tried_and_asked_about_again() 
 #[tokio::test(start_paused = true)]
 async fn a_question_that_asks_for_patience_is_given_it() {
     let wait = Duration::from_secs(7);
-    let patience = Standing::Unknown {
+    let patience = CredentialStanding::Unknown {
         retry_after: Some(wait),
     };
     let bench = Bench::told([UNAUTHORIZED], [patience]);
@@ -94,9 +94,7 @@ async fn a_token_rotated_while_its_refusal_is_asked_about_is_used_at_once() {
     stream.submit("a", Operation::Add);
     stream.lane.flush();
     tokio::time::sleep(2 * CALL_TIME).await;
-    bench
-        .targets
-        .publish(bench.uid, Revision(2), active("second"));
+    bench.live.publish(bench.uid, Revision(2), active("second"));
     let rotated = Instant::now();
     assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
     assert!(rotated.elapsed() < Duration::from_secs(2));
@@ -109,9 +107,9 @@ async fn nobody_waits_for_a_question_beyond_his_time_out() {
     *bench.vendor.question_time.lock().unwrap() = LONG;
     let mut stream = bench.open(Duration::from_secs(3));
     let began = Instant::now();
-    let tried = Tried {
+    let tried = DeliveryAttempts {
         calls: 1,
-        trouble: Some(unconfirmed(Refusal::Unauthorized)),
+        error: Some(unconfirmed(Refusal::Unauthorized)),
     };
     assert_eq!(stream.send("a").await, Verdict::TimedOut(tried));
     assert!(began.elapsed() < Duration::from_secs(5));
@@ -119,11 +117,14 @@ async fn nobody_waits_for_a_question_beyond_his_time_out() {
 
 #[tokio::test(start_paused = true)]
 async fn a_forbidden_segment_ends_alone() {
-    let bench = Bench::told([Outcome::Applied, FORBIDDEN], [Standing::Good]);
+    let bench = Bench::told(
+        [CallOutcome::Applied, FORBIDDEN],
+        [CredentialStanding::Good],
+    );
     let (mut well, mut guarded) = (bench.open(LONG), bench.open_into("guarded", LONG));
     assert_eq!(well.send("a").await, Verdict::Delivered);
     let verdict = guarded.send("b").await;
-    assert_eq!(verdict, Verdict::Deferred(Cause::Permission));
+    assert_eq!(verdict, Verdict::Deferred(DeferralCause::Permission));
     assert_eq!(well.send("c").await, Verdict::Delivered);
     // Somebody has approved it.
     assert_eq!(guarded.send("d").await, Verdict::Delivered);
@@ -131,31 +132,31 @@ async fn a_forbidden_segment_ends_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_forbidden_segment_by_itself_does_not_condemn_however_often() {
-    let bench = Bench::told([FORBIDDEN; 3], [Standing::Good; 3]);
+    let bench = Bench::told([FORBIDDEN; 3], [CredentialStanding::Good; 3]);
     let mut stream = bench.open(LONG);
     for _ in 0..3 {
         let verdict = stream.send("a").await;
-        assert_eq!(verdict, Verdict::Deferred(Cause::Permission));
+        assert_eq!(verdict, Verdict::Deferred(DeferralCause::Permission));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_destination_whose_segments_are_all_forbidden_is_condemned() {
-    let bench = Bench::told([FORBIDDEN; 2], [Standing::Good; 2]);
+    let bench = Bench::told([FORBIDDEN; 2], [CredentialStanding::Good; 2]);
     // The first stream is over before the second one opens.
     let verdict = bench.open_into("one", LONG).send("a").await;
-    assert_eq!(verdict, Verdict::Deferred(Cause::Permission));
+    assert_eq!(verdict, Verdict::Deferred(DeferralCause::Permission));
     let verdict = bench.open_into("two", LONG).send("b").await;
-    assert_eq!(verdict, Verdict::Deferred(Cause::Credentials));
-    assert!(bench.is_condemned());
+    assert_eq!(verdict, Verdict::Deferred(DeferralCause::Credentials));
+    assert!(bench.are_credentials_refused());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_role_that_cannot_write_condemns_the_destination_at_once() {
-    let bench = Bench::told([FORBIDDEN], [Standing::Refused]);
+    let bench = Bench::told([FORBIDDEN], [CredentialStanding::Refused]);
     let verdict = bench.open(LONG).send("a").await;
-    assert_eq!(verdict, Verdict::Deferred(Cause::Credentials));
-    assert!(bench.is_condemned());
+    assert_eq!(verdict, Verdict::Deferred(DeferralCause::Credentials));
+    assert!(bench.are_credentials_refused());
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,14 +165,14 @@ async fn a_single_refusal_of_a_segment_that_was_accepted_is_tried_again() {
         (NO_SEGMENT, Refusal::Segment),
         (FORBIDDEN, Refusal::Forbidden),
     ] {
-        let bench = Bench::told([Outcome::Applied, refused], [Standing::Good]);
+        let bench = Bench::told([CallOutcome::Applied, refused], [CredentialStanding::Good]);
         let mut stream = bench.open(LONG);
         assert_eq!(stream.send("a").await, Verdict::Delivered);
         let mut health = stream.lane.health();
         stream.submit("b", Operation::Add);
         let told = told(&mut health).await;
         assert!(
-            matches!(told, Health::Unreachable { trouble, .. } if trouble == unconfirmed(refusal)),
+            matches!(told, DeliveryHealth::Unreachable { error, .. } if error == unconfirmed(refusal)),
             "{told:?}"
         );
         assert_eq!(stream.verdict().await, (2, Verdict::Delivered));
@@ -181,33 +182,39 @@ async fn a_single_refusal_of_a_segment_that_was_accepted_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn a_segment_that_was_accepted_is_believed_to_be_refused_once_that_lasts() {
     let refusals = std::iter::repeat_n(NO_SEGMENT, 20);
-    let bench = Bench::told([Outcome::Applied].into_iter().chain(refusals), []);
+    let bench = Bench::told([CallOutcome::Applied].into_iter().chain(refusals), []);
     let mut stream = bench.open(LONG);
     assert_eq!(stream.send("a").await, Verdict::Delivered);
     let began = Instant::now();
     let verdict = stream.send("b").await;
-    assert_eq!(verdict, Verdict::Deferred(Cause::Segment));
+    assert_eq!(verdict, Verdict::Deferred(DeferralCause::Segment));
     let took = began.elapsed();
-    assert!(DOUBT <= took && took < 2 * DOUBT, "{took:?}");
+    assert!(
+        UNCONFIRMED_REFUSAL_PERIOD <= took && took < 2 * UNCONFIRMED_REFUSAL_PERIOD,
+        "{took:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn conflicts_without_end_are_told_and_named() {
-    let conflicts = std::iter::repeat_n(retry(Trouble::Conflict, None), 100);
+    let conflicts = std::iter::repeat_n(retry(TransientError::Conflict, None), 100);
     let bench = Bench::new(conflicts, &[]);
     let mut stream = bench.open(Duration::from_secs(30));
     let mut health = stream.lane.health();
     stream.submit("a", Operation::Add);
     let began = Instant::now();
     let told = told(&mut health).await;
-    assert!(matches!(told, Health::Conflicting { .. }), "{told:?}");
+    assert!(
+        matches!(told, DeliveryHealth::Conflicting { .. }),
+        "{told:?}"
+    );
     let took = began.elapsed();
     assert!(
-        TOLD_AFTER <= took && took < Duration::from_secs(6),
+        CONFLICT_NOTICE_DELAY <= took && took < Duration::from_secs(6),
         "{took:?}"
     );
     let (_, verdict) = stream.verdict().await;
-    let named = |tried: Tried| tried.trouble == Some(Trouble::Conflict);
+    let named = |tried: DeliveryAttempts| tried.error == Some(TransientError::Conflict);
     assert!(
         matches!(verdict, Verdict::TimedOut(tried) if named(tried)),
         "{verdict:?}"
@@ -218,16 +225,16 @@ async fn conflicts_without_end_are_told_and_named() {
 #[tokio::test(start_paused = true)]
 async fn conflicts_that_pass_are_not_worth_a_word() {
     // Four in a row take less than a second and a half, and so do those after a success.
-    let conflict = retry(Trouble::Conflict, None);
+    let conflict = retry(TransientError::Conflict, None);
     let mut script = vec![conflict; 3];
-    script.push(Outcome::Applied);
+    script.push(CallOutcome::Applied);
     script.extend([conflict; 3]);
     let bench = Bench::new(script, &[]);
     let mut stream = bench.open(LONG);
     let mut health = stream.lane.health();
     health.mark_unchanged();
     assert_eq!(stream.send("a").await, Verdict::Delivered);
-    tokio::time::sleep(TOLD_AFTER).await;
+    tokio::time::sleep(CONFLICT_NOTICE_DELAY).await;
     assert_eq!(stream.send("b").await, Verdict::Delivered);
     assert!(!health.has_changed().unwrap());
 }

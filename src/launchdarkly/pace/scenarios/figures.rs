@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde::Deserialize;
 
 use super::vendor::Phase;
-use crate::domain::{Attempt, Trouble};
+use crate::domain::{Attempt, TransientError};
 
 /// A call that was made.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +15,7 @@ pub(super) struct Made {
     pub(super) started: Duration,
     pub(super) ended: Duration,
     pub(super) attempt: Attempt,
-    pub(super) trouble: Option<Trouble>,
+    pub(super) error: Option<TransientError>,
 }
 
 /// What a figure must lie between, over a span of seconds.
@@ -100,10 +100,10 @@ impl Figures<'_> {
             Figure::MostUnderWay => self.most_under_way(from, to),
             Figure::Calls => starts(|_| true),
             Figure::Limited => answers(Made::was_limited) / answers(|_| true),
-            Figure::Troubled => answers(|made| made.trouble.is_some()) / answers(|_| true),
+            Figure::Troubled => answers(|made| made.error.is_some()) / answers(|_| true),
             Figure::Goodput => answers(Made::went_well) / self.ceiling(span),
             Figure::BeyondBudget => {
-                let again = starts(|made| made.attempt == Attempt::Again);
+                let again = starts(|made| made.attempt == Attempt::Retry);
                 let first = starts(|made| made.attempt == Attempt::First);
                 again - 0.2 * first - 10.0 * (to - from).as_secs_f64()
             }
@@ -161,10 +161,10 @@ impl Figures<'_> {
 
 impl Made {
     fn went_well(&self) -> bool {
-        self.trouble.is_none()
+        self.error.is_none()
     }
 
     fn was_limited(&self) -> bool {
-        self.trouble == Some(Trouble::RateLimited)
+        self.error == Some(TransientError::RateLimited)
     }
 }

@@ -23,7 +23,7 @@ use self::{
     figures::{Expectation, Figures, Made},
     vendor::{Answer, Phase, Vendor},
 };
-use super::{Admission, Departure, Feedback, Origin, Pace, Ticket, Wish};
+use super::{Admission, AdmittedCall, CallRequest, Feedback, Origin, Pace, Ticket};
 use crate::{backoff::Backoff, domain::Attempt};
 
 /// How lanes back off on their own.
@@ -47,7 +47,7 @@ struct Scenario {
     most: u16,
     /// Lanes that have something to send all the time, each with a segment of its own.
     lanes: usize,
-    /// Environments that these are of, in turns; one unless told.
+    /// EnvironmentPaces that these are of, in turns; one unless told.
     #[serde(default = "one")]
     environments: usize,
     /// How long each rests after a call that went well.
@@ -83,7 +83,7 @@ struct Call {
     /// When it was wanted.
     wanted: Duration,
     started: Duration,
-    departure: Departure,
+    departure: AdmittedCall,
     answer: Option<Answer>,
 }
 
@@ -159,9 +159,9 @@ impl Play {
         let attempt = if self.failures[lane] == 0 {
             Attempt::First
         } else {
-            Attempt::Again
+            Attempt::Retry
         };
-        let wish = Wish::Delivery(self.origin(lane), attempt);
+        let wish = CallRequest::Delivery(self.origin(lane), attempt);
         let ticket = self.pace.enter(wish, self.instant());
         self.line.insert(ticket, (lane, attempt, self.now));
     }
@@ -204,7 +204,7 @@ impl Play {
         }
     }
 
-    fn start(&mut self, ticket: Ticket, departure: Departure) {
+    fn start(&mut self, ticket: Ticket, departure: AdmittedCall) {
         let (lane, attempt, wanted) = self.line.remove(&ticket).unwrap();
         assert!(
             self.now >= self.stated,
@@ -240,7 +240,7 @@ impl Play {
         let origin = self.origin(lane);
         self.vendor.release(&answer);
         let feedback = Feedback {
-            trouble: answer.trouble,
+            error: answer.error,
             wait: answer.wait(self.now),
             remaining: answer.remaining(self.now),
             ..Feedback::success(self.start + started + DISPATCH).of(&origin)
@@ -255,9 +255,9 @@ impl Play {
             started,
             ended: self.now,
             attempt,
-            trouble: answer.trouble,
+            error: answer.error,
         });
-        let rest = if answer.trouble.is_none() {
+        let rest = if answer.error.is_none() {
             self.failures[lane] = 0;
             self.rest
         } else {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::{domain::Trouble, launchdarkly::pace::Remaining};
+use crate::{domain::TransientError, launchdarkly::pace::Remaining};
 
 /// LaunchDarkly's fixed windows.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ pub(super) enum Told {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Answer {
     pub(super) after: Duration,
-    pub(super) trouble: Option<Trouble>,
+    pub(super) error: Option<TransientError>,
     /// Before when no call may start.
     pub(super) stated: Option<Duration>,
     /// Whether it names a reset that has passed.
@@ -138,20 +138,20 @@ impl Vendor {
         if phase.silent || environment < phase.silent_environments {
             return Answer {
                 after: TIME_OUT,
-                trouble: Some(Trouble::TimedOut),
+                error: Some(TransientError::TimedOut),
                 ..Answer::default()
             };
         }
         let latency = Duration::from_millis(phase.latency_ms);
         let after = latency.mul_f64(0.35 + chance.f64());
         let answer = self.count(now, &phase, after);
-        if answer.trouble.is_some() {
+        if answer.error.is_some() {
             return answer;
         }
         let overloaded = phase.at_once.is_some_and(|most| self.working >= most);
         if overloaded || chance.f64() < phase.failing {
             return Answer {
-                trouble: Some(Trouble::Status(503)),
+                error: Some(TransientError::Status(503)),
                 ..answer
             };
         }
@@ -185,7 +185,7 @@ impl Vendor {
         let left = u64::from(most).checked_sub(u64::from(self.counted) + others);
         let limited = left.is_none();
         let answer = Answer {
-            trouble: limited.then_some(Trouble::RateLimited),
+            error: limited.then_some(TransientError::RateLimited),
             ..plain
         };
         let left = left.unwrap_or(0);

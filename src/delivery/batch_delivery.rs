@@ -1,0 +1,310 @@
+//! One call of a lane, with the isolation of refused members.
+
+use std::{ops::Range, pin::pin, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    ack::Verdict,
+    batch::{PendingKey, SealedBatch},
+    bisect::{Bisect, BisectStep, RefusalHistory, RefusedProbe},
+    live::LiveDestination,
+};
+use crate::domain::{
+    Attempt, CallOutcome, Connection, ContextKey, CredentialStanding, Operation, Refusal, Revision,
+    SegmentCall, SegmentClient, SegmentRef, Slot, TransientError,
+};
+
+/// How often a call that waits for the slot of its next probe, or for a confirmation, looks whether
+/// it is still wanted; as often as a lane does.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+
+/// A sealed batch on its way.
+#[derive(Debug)]
+pub(super) struct BatchDelivery {
+    pub(super) client: Arc<dyn SegmentClient>,
+    pub(super) live: LiveDestination,
+    /// The target's, by `revision`.
+    pub(super) connection: Arc<Connection>,
+    pub(super) revision: Revision,
+    pub(super) segment: SegmentRef,
+    /// What calls of this lane have met so far.
+    pub(super) history: RefusalHistory,
+}
+
+/// What a call left behind. What is not left has been settled.
+#[derive(Debug)]
+pub(super) struct DeliveryReport {
+    /// Every key that was in flight.
+    pub(super) keys: Vec<ContextKey>,
+    /// Entries without a verdict.
+    pub(super) left: Vec<PendingKey>,
+    /// Why they were left.
+    pub(super) end: DeliveryEnd,
+    /// Whether the vendor accepted anything.
+    pub(super) applied: bool,
+    /// What calls of this lane have met by now.
+    pub(super) history: RefusalHistory,
+    pub(super) revision: Revision,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DeliveryEnd {
+    /// All that could be judged was; try the rest, if any, at once.
+    Judged,
+    /// The destination has changed: the rest goes out by what it says now, if at all.
+    Outdated,
+    /// Try the rest later.
+    Later {
+        error: TransientError,
+        retry_after: Option<Duration>,
+    },
+    /// The vendor has asked for no call before then: the rest was not tried.
+    Held {
+        until: Instant,
+        error: TransientError,
+    },
+    /// The segment is refused, or its change forbidden: trying again cannot help.
+    Refused(Refusal),
+    /// The destination's credentials are refused, and that was confirmed.
+    CredentialsRefused,
+}
+
+impl BatchDelivery {
+    /// Calls, isolating refused members, and settles everything that gets a verdict.
+    pub(super) async fn run(self, slot: Slot, sealed: SealedBatch) -> DeliveryReport {
+        let SealedBatch { operation, entries } = sealed;
+        let keys = entries.iter().map(|entry| entry.key.clone()).collect();
+        let mut work = IsolationState {
+            bisect: Bisect::new(entries.len(), self.history),
+            entries: entries.into_iter().map(Some).collect(),
+            largest_applied: 0,
+            too_large: None,
+        };
+        let end = self.work_through(&mut work, slot, operation).await;
+        if let Some(members) = work.limit() {
+            self.client.learn_most_members(&self.connection, members);
+        }
+        DeliveryReport {
+            keys,
+            end,
+            applied: work.largest_applied > 0,
+            history: work.bisect.history(),
+            revision: self.revision,
+            left: work.entries.into_iter().flatten().collect(),
+        }
+    }
+
+    async fn work_through(
+        &self,
+        work: &mut IsolationState,
+        slot: Slot,
+        operation: Operation,
+    ) -> DeliveryEnd {
+        let mut slot = Some(slot);
+        loop {
+            let part = match work.bisect.step() {
+                BisectStep::Probe(part) => part,
+                BisectStep::Done | BisectStep::Capped => return DeliveryEnd::Judged,
+                BisectStep::Systemic => return DeliveryEnd::Refused(Refusal::Segment),
+            };
+            let ready = match slot.take() {
+                Some(slot) => slot,
+                None => match self.next_slot(work).await {
+                    Ok(slot) => slot,
+                    Err(end) => return end,
+                },
+            };
+            // Isolating takes many calls: none of them with a token that was rotated, or into a
+            // destination that was deleted, since the one before.
+            if !self.live.is_in_force(self.revision) {
+                return DeliveryEnd::Outdated;
+            }
+            // Streams may have gone, and time-outs passed, since the last probe.
+            work.refresh(Instant::now());
+            let members = work.wanted(part, operation);
+            if members.is_empty() {
+                work.bisect.skipped();
+                slot = Some(ready);
+                continue;
+            }
+            let delivery = self.delivery(operation, work.keys(&members));
+            match self.client.apply(ready, &delivery).await {
+                CallOutcome::Applied => work.apply(&members),
+                CallOutcome::Refused(Refusal::Payload) => work.refuse(&members),
+                CallOutcome::Refused(Refusal::TooLarge) => work.refuse_size(&members),
+                CallOutcome::Refused(refusal) => {
+                    work.fail(&members, TransientError::Unconfirmed(refusal));
+                    return self.refused(work, refusal).await;
+                }
+                CallOutcome::Held { until, error } => return DeliveryEnd::Held { until, error },
+                CallOutcome::Retry { error, retry_after } => {
+                    work.fail(&members, error);
+                    return DeliveryEnd::Later { error, retry_after };
+                }
+            }
+        }
+    }
+
+    /// The slot of a further probe. Where the vendor holds calls back, the lane waits better: it
+    /// coalesces and times out meanwhile. In line for a slot, what nobody waits for any more is
+    /// let go every now and then.
+    async fn next_slot(&self, work: &mut IsolationState) -> Result<Slot, DeliveryEnd> {
+        // Isolating is progress, not repetition.
+        let (connection, segment) = (&self.connection, &self.segment.id);
+        let mut ready = pin!(self.client.ready(connection, segment, Attempt::First));
+        loop {
+            if let Some((until, error)) = self.client.held_until(&self.connection) {
+                return Err(DeliveryEnd::Held { until, error });
+            }
+            tokio::select! {
+                // A slot that has come is used.
+                biased;
+                slot = &mut ready => return Ok(slot),
+                () = tokio::time::sleep(LOOK_AROUND) => work.refresh(Instant::now()),
+            }
+            // It may be another account's line by now.
+            if !self.live.is_in_force(self.revision) {
+                return Err(DeliveryEnd::Outdated);
+            }
+            if work.entries.iter().all(Option::is_none) {
+                return Err(DeliveryEnd::Judged);
+            }
+        }
+    }
+
+    /// What a refusal means that was not for the members' sake. One of the token, or of its
+    /// rights, is not believed before the vendor has confirmed it.
+    async fn refused(&self, work: &mut IsolationState, refusal: Refusal) -> DeliveryEnd {
+        let later = |retry_after| DeliveryEnd::Later {
+            error: TransientError::Unconfirmed(refusal),
+            retry_after,
+        };
+        if !matches!(refusal, Refusal::Unauthorized | Refusal::Forbidden) {
+            return DeliveryEnd::Refused(refusal);
+        }
+        match self.confirm(work, refusal).await {
+            Ok(CredentialStanding::Refused) => DeliveryEnd::CredentialsRefused,
+            Ok(CredentialStanding::Good) if refusal == Refusal::Forbidden => {
+                DeliveryEnd::Refused(refusal)
+            }
+            Ok(CredentialStanding::Good) => later(None),
+            Ok(CredentialStanding::Unknown { retry_after }) => later(retry_after),
+            Err(end) => end.unwrap_or_else(|| later(None)),
+        }
+    }
+
+    /// Asks what stands behind a refusal, as long as anybody waits for it. What is no longer
+    /// waited for ends without an answer: as outdated, or to be tried later.
+    async fn confirm(
+        &self,
+        work: &mut IsolationState,
+        refusal: Refusal,
+    ) -> Result<CredentialStanding, Option<DeliveryEnd>> {
+        let mut standing = pin!(self.client.confirm(&self.connection, refusal));
+        loop {
+            work.refresh(Instant::now());
+            if !self.live.is_in_force(self.revision) {
+                return Err(Some(DeliveryEnd::Outdated));
+            }
+            if work.entries.iter().all(Option::is_none) {
+                return Err(None);
+            }
+            tokio::select! {
+                // An answer that has come is used.
+                biased;
+                standing = &mut standing => return Ok(standing),
+                () = tokio::time::sleep(LOOK_AROUND) => {}
+            }
+        }
+    }
+
+    fn delivery(&self, operation: Operation, keys: Vec<ContextKey>) -> SegmentCall {
+        SegmentCall {
+            connection: Arc::clone(&self.connection),
+            segment: self.segment.clone(),
+            operation,
+            keys,
+        }
+    }
+}
+
+/// A call's entries, by their place, until each has its verdict.
+#[derive(Debug)]
+struct IsolationState {
+    bisect: Bisect,
+    entries: Vec<Option<PendingKey>>,
+    /// Members of the largest call that was accepted; none was if zero.
+    largest_applied: usize,
+    /// Members of the smallest call that was too large.
+    too_large: Option<usize>,
+}
+
+impl IsolationState {
+    /// Lets go of entries that nobody waits for any more, in every part: a stream that has gone
+    /// must not wait for the probes of others.
+    fn refresh(&mut self, now: Instant) {
+        for place in &mut self.entries {
+            place.take_if(|entry| entry.refresh(now).is_none());
+        }
+    }
+
+    /// The members of a part for which the call is still to be made. An entry whose newest change
+    /// has gone may ask for the opposite now, and is left.
+    fn wanted(&self, part: Range<usize>, operation: Operation) -> Vec<usize> {
+        let asks = |member: &usize| {
+            let entry = self.entries[*member].as_ref();
+            entry.is_some_and(|entry| entry.operation() == Some(operation))
+        };
+        part.filter(asks).collect()
+    }
+
+    fn keys(&self, members: &[usize]) -> Vec<ContextKey> {
+        let entries = members.iter().filter_map(|at| self.entries[*at].as_ref());
+        entries.map(|entry| entry.key.clone()).collect()
+    }
+
+    fn apply(&mut self, members: &[usize]) {
+        self.bisect.applied();
+        self.largest_applied = self.largest_applied.max(members.len());
+        self.settle(members, Verdict::Delivered);
+    }
+
+    fn refuse(&mut self, members: &[usize]) {
+        if self.bisect.refused(members) == RefusedProbe::Isolated {
+            let proven = self.bisect.history().proven;
+            self.settle(members, Verdict::Rejected { proven });
+        }
+    }
+
+    fn refuse_size(&mut self, members: &[usize]) {
+        let size = members.len();
+        self.too_large = Some(self.too_large.map_or(size, |least| least.min(size)));
+        self.refuse(members);
+    }
+
+    /// Half of the smallest call that was too large, but not less than was accepted. None if one
+    /// member was too large by itself: it may explain all, and if it does not, the next call will
+    /// tell.
+    fn limit(&self) -> Option<usize> {
+        let half = self.too_large.filter(|members| *members > 1)? / 2;
+        Some(half.max(self.largest_applied))
+    }
+
+    /// Notes that the members were in a call in vain; the others of the batch were not.
+    fn fail(&mut self, members: &[usize], error: TransientError) {
+        for member in members {
+            if let Some(entry) = &mut self.entries[*member] {
+                entry.failed(error);
+            }
+        }
+    }
+
+    /// Settles the members that were in the call.
+    fn settle(&mut self, members: &[usize], verdict: Verdict) {
+        let called = members.iter().filter_map(|at| self.entries[*at].take());
+        let called: Vec<_> = called.collect();
+        called.into_iter().for_each(|entry| entry.settle(verdict));
+    }
+}

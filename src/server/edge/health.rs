@@ -1,0 +1,105 @@
+//! `grpc.health.v1.Health`: what is told of the one thing that is healthy or not.
+//!
+//! | asked about | `Check` | `Watch` |
+//! |---|---|---|
+//! | the server (`""`), or its service | the status | the status, and each change of it |
+//! | anything else | `NOT_FOUND` | `SERVICE_UNKNOWN`, and the stream stays open |
+//!
+//! Both as `health.proto` says. Services neither come nor go while the process lives, so what is
+//! unknown stays so.
+
+use futures_util::{StreamExt, stream, stream::BoxStream};
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status, async_trait};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse,
+    health_check_response::ServingStatus,
+    health_server::{self, HealthServer},
+};
+
+use crate::{pb::destination_connector_server::SERVICE_NAME, server::status};
+
+/// Whether the process serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// It does.
+    Yes,
+    /// It cannot, or was asked to stop.
+    No,
+}
+
+/// Tells all who ask and watch.
+#[derive(Debug, Clone)]
+pub struct Reporter(watch::Sender<Serving>);
+
+impl Reporter {
+    /// A reporter, and the service that answers with what it says.
+    #[must_use]
+    pub fn new(first: Serving) -> (Self, HealthServer<Health>) {
+        let (reporter, status) = watch::channel(first);
+        (Self(reporter), HealthServer::new(Health(status)))
+    }
+
+    /// Says how it is from now on.
+    pub fn say(&self, serving: Serving) {
+        self.0.send_if_modified(|last| {
+            let changed = *last != serving;
+            *last = serving;
+            changed
+        });
+    }
+}
+
+/// The gRPC service.
+#[derive(Debug)]
+pub struct Health(watch::Receiver<Serving>);
+
+#[async_trait]
+impl health_server::Health for Health {
+    type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
+
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        if !is_known(&request.get_ref().service) {
+            return Err(status::unknown_service());
+        }
+        let serving = *self.0.borrow();
+        Ok(Response::new(answer(serving.into())))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let told = if is_known(&request.get_ref().service) {
+            let changes = WatchStream::new(self.0.clone());
+            changes.map(|serving| Ok(answer(serving.into()))).boxed()
+        } else {
+            let unknown = Ok(answer(ServingStatus::ServiceUnknown));
+            stream::iter([unknown]).chain(stream::pending()).boxed()
+        };
+        Ok(Response::new(told))
+    }
+}
+
+fn is_known(service: &str) -> bool {
+    ["", SERVICE_NAME].contains(&service)
+}
+
+fn answer(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse {
+        status: status.into(),
+    }
+}
+
+impl From<Serving> for ServingStatus {
+    fn from(serving: Serving) -> Self {
+        match serving {
+            Serving::Yes => Self::Serving,
+            Serving::No => Self::NotServing,
+        }
+    }
+}

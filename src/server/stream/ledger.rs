@@ -1,0 +1,246 @@
+//! The stream rules, as plain functions: numbering, windows, and verdicts as runs of results.
+//!
+//! | a batch's `first_sequence` | in the first batch | later |
+//! |---|---|---|
+//! | unset | 1 | the next one |
+//! | the next one | any positive value is | accepted |
+//! | anything else | refused if not positive | `OUT_OF_RANGE` |
+//!
+//! A batch without records is a heartbeat. One that sets no `first_sequence` says nothing about
+//! numbers; one that does is held to the table, and may begin the numbering. Its answer is an ack,
+//! with what results there are: many proxies count the silence of each side. There is none before
+//! the numbers have begun, since nothing is known then of what is committed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    delivery::{DeferralCause, DeliveryAttempts, Verdict},
+    pb,
+    server::status::{Blame, Failure, Violation},
+};
+
+/// Most results in one ack, so that it stays below the 4 MiB that clients accept by default even if
+/// every other one names as many identifiers as there may be, of the greatest length.
+const MAX_RESULTS_PER_ACK: usize = 1000;
+
+/// What a record got; `None` when it was accepted.
+pub(super) type RecordOutcome = Option<Failure>;
+
+/// Numbers a stream's records, and says what has a result.
+#[derive(Debug)]
+pub(super) struct ResultLedger {
+    /// The next sequence; `None` before the first batch.
+    next: Option<i64>,
+    /// Every record up to here has a result that was reported.
+    committed: i64,
+    /// Reported runs beyond `committed`: first → last. They never touch each other.
+    beyond: BTreeMap<i64, i64>,
+    /// Runs of the same result that were not reported yet: first → last. A client that does not read
+    /// costs no more memory the more of its records are delivered.
+    fresh: BTreeMap<i64, (i64, RecordOutcome)>,
+    /// Whether a heartbeat waits for its answer. However many there were, one ack answers them.
+    owes_ack: bool,
+    /// Records without a result.
+    unsettled: usize,
+    max_batch_records: usize,
+    window: usize,
+}
+
+impl ResultLedger {
+    pub(super) fn new(max_batch_records: usize, window: usize) -> Self {
+        Self {
+            next: None,
+            committed: 0,
+            beyond: BTreeMap::new(),
+            fresh: BTreeMap::new(),
+            owes_ack: false,
+            unsettled: 0,
+            max_batch_records,
+            window,
+        }
+    }
+
+    /// Numbers a batch; returns the sequence of its first record, or of the next one if it has none.
+    ///
+    /// # Errors
+    /// Breaking a stream rule, which ends the stream.
+    pub(super) fn admit(&mut self, batch: &pb::IdentifierBatch) -> Result<i64, Failure> {
+        let len = batch.records.len();
+        // A sender that resumes may send a heartbeat before it says where its numbers begin.
+        if len == 0 && batch.first_sequence.is_none() {
+            self.owes_ack |= self.next.is_some();
+            return Ok(self.next.unwrap_or(1));
+        }
+        if len > self.max_batch_records {
+            let limit = self.max_batch_records;
+            let what = format!("holds {len} records, but at most {limit} are accepted");
+            return Err(Failure::invalid("batch.records", what));
+        }
+        let first = self.number(batch.first_sequence)?;
+        let len = i64::try_from(len).expect("a batch is small");
+        let next = first.checked_add(len).ok_or_else(|| {
+            Failure::invalid(
+                "batch.first_sequence",
+                "leaves no room for the batch's records",
+            )
+        })?;
+        if self.next.is_none() {
+            self.committed = first - 1;
+        }
+        self.next = Some(next);
+        self.owes_ack |= batch.records.is_empty();
+        self.unsettled += batch.records.len();
+        Ok(first)
+    }
+
+    fn number(&self, wanted: Option<i64>) -> Result<i64, Failure> {
+        match (self.next, wanted) {
+            (Some(next), None) => Ok(next),
+            (Some(expected), Some(got)) if expected != got => {
+                Err(Failure::SequenceMismatch { expected, got })
+            }
+            (Some(_) | None, Some(first)) if first >= 1 => Ok(first),
+            (None, None) => Ok(1),
+            (_, Some(_)) => Err(Failure::invalid("batch.first_sequence", "must be positive")),
+        }
+    }
+
+    /// Whether another batch may be read: the window beyond what is committed has room.
+    pub(super) fn has_room(&self) -> bool {
+        let beyond = self.next.map_or(0, |next| next - 1 - self.committed);
+        usize::try_from(beyond).is_ok_and(|beyond| beyond < self.window)
+    }
+
+    /// Notes a record's result.
+    pub(super) fn settle(&mut self, sequence: i64, outcome: RecordOutcome) {
+        debug_assert!(self.next.is_some_and(|next| sequence < next) && sequence > self.committed);
+        self.unsettled -= 1;
+        self.note(sequence, outcome);
+    }
+
+    fn note(&mut self, sequence: i64, outcome: RecordOutcome) {
+        let last = match self.fresh.get(&(sequence + 1)) {
+            Some((last, same)) if *same == outcome => {
+                let last = *last;
+                self.fresh.remove(&(sequence + 1));
+                last
+            }
+            _ => sequence,
+        };
+        match self.fresh.range_mut(..sequence).next_back() {
+            Some((_, (end, same))) if *end + 1 == sequence && *same == outcome => *end = last,
+            _ => drop(self.fresh.insert(sequence, (last, outcome))),
+        }
+    }
+
+    /// Records without a result.
+    pub(super) fn unsettled(&self) -> usize {
+        self.unsettled
+    }
+
+    /// Whether every record has a result.
+    pub(super) fn is_settled(&self) -> bool {
+        self.unsettled == 0
+    }
+
+    /// Whether there is something to report.
+    pub(super) fn has_news(&self) -> bool {
+        self.owes_ack || !self.fresh.is_empty()
+    }
+
+    /// Every record up to here has a result that was reported.
+    pub(super) fn committed(&self) -> i64 {
+        self.committed
+    }
+
+    /// Fresh results, oldest first, and the prefix that they commit.
+    pub(super) fn report(&mut self) -> Option<pb::Ack> {
+        let mut results = Vec::new();
+        while results.len() < MAX_RESULTS_PER_ACK
+            && let Some((first, (last, outcome))) = self.fresh.pop_first()
+        {
+            self.commit(first, last);
+            results.push(result(first, last, outcome));
+        }
+        let answers = std::mem::take(&mut self.owes_ack);
+        (answers || !results.is_empty()).then_some(pb::Ack {
+            committed_sequence: self.committed,
+            results,
+            max_in_flight_records: None,
+        })
+    }
+
+    fn commit(&mut self, first: i64, mut last: i64) {
+        let first = match self.beyond.range(..first).next_back() {
+            Some((&start, &end)) if end + 1 == first => start,
+            _ => first,
+        };
+        if let Some(end) = self.beyond.remove(&(last + 1)) {
+            last = end;
+        }
+        if first == self.committed + 1 {
+            self.beyond.remove(&first);
+            self.committed = last;
+        } else {
+            self.beyond.insert(first, last);
+        }
+    }
+}
+
+fn result(first_sequence: i64, last_sequence: i64, outcome: RecordOutcome) -> pb::RecordResult {
+    pb::RecordResult {
+        first_sequence,
+        last_sequence,
+        error: outcome.map(|failure| failure.to_rpc()),
+    }
+}
+
+/// A verdict as a record's outcome.
+///
+/// # Errors
+/// Why the record cannot have one, and stays with its sender.
+pub(super) fn outcome(
+    verdict: Verdict,
+    tried_for: Duration,
+) -> Result<RecordOutcome, DeferralCause> {
+    match verdict {
+        Verdict::Delivered => Ok(None),
+        Verdict::Rejected { proven } => {
+            let blame = if proven {
+                Blame::Record
+            } else {
+                Blame::Unproven
+            };
+            Ok(Some(Failure::RejectedByDestination(blame)))
+        }
+        Verdict::TimedOut(DeliveryAttempts { calls, error }) => {
+            Ok(Some(Failure::DeliveryTimeout {
+                error,
+                tried_for,
+                attempts: calls,
+            }))
+        }
+        Verdict::Deferred(cause) => Err(cause),
+    }
+}
+
+/// The operation a record asks for.
+///
+/// # Errors
+/// A value that the contract does not have, which rejects this record alone.
+pub(super) fn operation(
+    record: &pb::IdentifierRecord,
+) -> Result<crate::domain::Operation, Failure> {
+    use pb::identifier_record::Operation as Wire;
+    match Wire::try_from(record.operation) {
+        Ok(Wire::Unspecified | Wire::Add) => Ok(crate::domain::Operation::Add),
+        Ok(Wire::Remove) => Ok(crate::domain::Operation::Remove),
+        Err(_) => Err(Failure::InvalidFields(vec![Violation::new(
+            "operation",
+            "must be OPERATION_ADD or OPERATION_REMOVE",
+        )])),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,9 @@
+//! `SendIdentifiers`: from an accepted stream to its status.
+
+pub mod acceptor;
+mod accounting;
+mod fences;
+mod ledger;
+mod notice;
+mod opening;
+mod session;

@@ -1,0 +1,293 @@
+//! From a stream's first message to a lane it may write to.
+
+use std::time::Duration;
+
+use super::{
+    acceptor::StreamContext,
+    fences::{Fence, StreamKey},
+};
+use crate::{
+    delivery::{LaneHandle, LiveDestination, LiveState},
+    domain::{Destination, DestinationName, Mapping, SegmentId, SegmentRef},
+    pb,
+    server::{check, status::Failure, unary},
+};
+
+/// Shortest and longest delivery time-out of one record (the contract's).
+const DELIVERY_TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3600);
+/// Longest `stream_id`, in bytes. Ours: it is kept in memory and shown in logs.
+const MAX_STREAM_ID: usize = 256;
+
+/// A checked `open`.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) destination: DestinationName,
+    pub(super) segment: SegmentRef,
+    /// Replaces the destination's mapping on this stream.
+    pub(super) mapping: Option<Mapping>,
+    pub(super) stream_id: Option<String>,
+    pub(super) delivery_timeout: Duration,
+    pub(super) validate_only: bool,
+}
+
+/// What an opened stream works with.
+#[derive(Debug)]
+pub(super) struct AdmittedStream {
+    pub(super) mapping: Mapping,
+    pub(super) live: LiveDestination,
+    pub(super) lane: LaneHandle,
+    pub(super) fence: Option<Fence>,
+}
+
+impl Opening {
+    /// Checks the first message of a stream.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub(super) fn check(
+        first: pb::SendIdentifiersRequest,
+        default_timeout: Duration,
+    ) -> Result<Self, Failure> {
+        use pb::send_identifiers_request::Message;
+        match first.message {
+            Some(Message::Open(open)) => {
+                check::all(|violations| opening(open, default_timeout, violations))
+            }
+            Some(Message::Batch(_)) => Err(Failure::StreamProtocol(
+                "the first message must be `open`, not `batch`".into(),
+            )),
+            None => Err(Failure::StreamProtocol(
+                "the first message must be `open`".into(),
+            )),
+        }
+    }
+}
+
+fn opening(
+    open: pb::OpenStream,
+    default_timeout: Duration,
+    violations: &mut check::Violations,
+) -> Option<Opening> {
+    let destination = violations.keep("open.destination", open.destination.parse());
+    let (segment, mapping) = match open.activation {
+        Some(activation) => activated(activation, violations),
+        None => {
+            violations.note("open.activation", "is required: it names the segment");
+            (None, None)
+        }
+    };
+    let stream_id = stream_id(open.stream_id, violations);
+    let delivery_timeout = delivery_timeout(open.delivery_timeout, default_timeout, violations);
+    Some(Opening {
+        destination: destination?,
+        segment: segment?,
+        mapping,
+        stream_id,
+        delivery_timeout: delivery_timeout?,
+        validate_only: open.validate_only,
+    })
+}
+
+fn activated(
+    activation: pb::Activation,
+    violations: &mut check::Violations,
+) -> (Option<SegmentRef>, Option<Mapping>) {
+    let id = SegmentId::new(&activation.segment_id);
+    let id = violations.keep("open.activation.segment_id", id);
+    // The name is checked even under a broken id, so that both are reported at once.
+    let stand_in = || SegmentId::new("x").expect("a letter is an id");
+    let named = SegmentRef::new(
+        id.clone().unwrap_or_else(stand_in),
+        &activation.segment_name,
+    );
+    let named = violations.keep("open.activation.segment_name", named);
+    let mappings = activation.field_mappings;
+    let mapping = (!mappings.is_empty())
+        .then(|| check::mapping(mappings, "open.activation.field_mappings", violations));
+    (id.and(named), mapping.flatten())
+}
+
+fn stream_id(id: String, violations: &mut check::Violations) -> Option<String> {
+    if id.len() > MAX_STREAM_ID || id.chars().any(char::is_control) {
+        let rule = format!("must be at most {MAX_STREAM_ID} bytes without control characters");
+        violations.note("open.stream_id", rule);
+    }
+    (!id.is_empty()).then_some(id)
+}
+
+fn delivery_timeout(
+    wanted: Option<prost_types::Duration>,
+    default: Duration,
+    violations: &mut check::Violations,
+) -> Option<Duration> {
+    let Some(wanted) = wanted else {
+        return Some(default);
+    };
+    let accepted = Duration::try_from(wanted)
+        .ok()
+        .filter(|d| DELIVERY_TIMEOUTS.contains(d));
+    violations.keep(
+        "open.delivery_timeout",
+        accepted.ok_or("must be between 1 s and 1 h"),
+    )
+}
+
+impl StreamContext {
+    /// Opens the lane that a checked `open` asks for, once every older stream of its id is done.
+    pub(super) async fn admit(&self, opening: &Opening) -> Result<AdmittedStream, Failure> {
+        let (mut destination, live) = self.look_up(&opening.destination).await?;
+        let key = opening.stream_id.clone().map(|stream_id| StreamKey {
+            organization: opening.destination.organization.clone(),
+            stream_id,
+            dry_run: opening.validate_only,
+        });
+        let fence = key.map(|key| self.fences.enter(key));
+        if let Some(fence) = &fence {
+            let has_waited = fence.previous_ended().await;
+            if fence.is_superseded() {
+                return Err(Failure::StreamSuperseded(fence.stream_id().to_owned()));
+            }
+            if has_waited && let Some(now) = self.stored(&opening.destination).await? {
+                // Its mapping may be another one by now. Should the destination be another one,
+                // the target says so.
+                destination = now;
+            }
+        }
+        usable(&live, &opening.destination)?;
+        let lane = self.dispatcher.open(live.clone(), &opening.segment);
+        if !opening.validate_only {
+            lane.rename(opening.segment.clone());
+        }
+        let mapping = opening.mapping.clone().unwrap_or(destination.mapping);
+        Ok(AdmittedStream {
+            mapping,
+            live,
+            lane,
+            fence,
+        })
+    }
+
+    async fn look_up(
+        &self,
+        name: &DestinationName,
+    ) -> Result<(Destination, LiveDestination), Failure> {
+        let missing = || Failure::DestinationNotFound(name.clone());
+        let uid = self.stored(name).await?.ok_or_else(missing)?.uid;
+        // Watched before it is read (again), so that no change in between is missed.
+        let live = self.live.watch(uid);
+        let destination = self
+            .stored(name)
+            .await?
+            .filter(|d| d.uid == uid)
+            .ok_or_else(missing)?;
+        let state = unary::live_state(&destination);
+        self.live.publish(uid, destination.revision, state);
+        Ok((destination, live))
+    }
+
+    async fn stored(&self, name: &DestinationName) -> Result<Option<Destination>, Failure> {
+        self.store.get(name).await.map_err(unary::store_failure)
+    }
+}
+
+/// Whether streams may deliver through this destination.
+///
+/// # Errors
+/// Why they may not.
+pub(super) fn usable(live: &LiveDestination, name: &DestinationName) -> Result<(), Failure> {
+    match live.current().1 {
+        LiveState::Active(_) => Ok(()),
+        LiveState::Rejected => Err(Failure::CredentialsRejected(name.clone())),
+        LiveState::Deleted => Err(Failure::DestinationDeleted(name.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::status::Violation;
+
+    const DEFAULT: Duration = Duration::from_secs(300);
+
+    fn open() -> pb::OpenStream {
+        pb::OpenStream {
+            destination: "organizations/acme/destinations/vip".into(),
+            activation: Some(pb::Activation {
+                segment_id: "vip".into(),
+                segment_name: "VIP".into(),
+                field_mappings: vec![],
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn check(open: pb::OpenStream) -> Result<Opening, Failure> {
+        let message = Some(pb::send_identifiers_request::Message::Open(open));
+        Opening::check(pb::SendIdentifiersRequest { message }, DEFAULT)
+    }
+
+    fn fields(open: pb::OpenStream) -> Vec<String> {
+        match check(open) {
+            Err(Failure::InvalidFields(violations)) => violations
+                .into_iter()
+                .map(|Violation { field, .. }| field)
+                .collect(),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_good_open_gets_the_defaults() {
+        let opening = check(open()).unwrap();
+        assert_eq!(opening.delivery_timeout, DEFAULT);
+        assert!(opening.stream_id.is_none() && opening.mapping.is_none());
+    }
+
+    #[test]
+    fn everything_wrong_is_named_at_once() {
+        let bad = pb::OpenStream {
+            destination: "vip".into(),
+            activation: Some(pb::Activation {
+                segment_id: "a b".into(),
+                segment_name: " ".into(),
+                field_mappings: vec![pb::FieldMapping::default()],
+            }),
+            stream_id: "x\n".into(),
+            delivery_timeout: Some(prost_types::Duration {
+                seconds: 0,
+                nanos: 5,
+            }),
+            validate_only: false,
+        };
+        let named = fields(bad);
+        for field in [
+            "open.destination",
+            "open.activation.segment_id",
+            "open.activation.segment_name",
+            "open.activation.field_mappings[0].field",
+            "open.activation.field_mappings[0].sources",
+            "open.stream_id",
+            "open.delivery_timeout",
+        ] {
+            assert!(
+                named.iter().any(|name| name == field),
+                "{field} not in {named:?}"
+            );
+        }
+        assert_eq!(
+            fields(pb::OpenStream {
+                activation: None,
+                ..open()
+            }),
+            ["open.activation"]
+        );
+    }
+
+    #[test]
+    fn a_first_message_that_is_not_open_breaks_the_protocol() {
+        let empty = pb::SendIdentifiersRequest { message: None };
+        let refused = Opening::check(empty, DEFAULT);
+        assert!(matches!(refused, Err(Failure::StreamProtocol(_))));
+    }
+}

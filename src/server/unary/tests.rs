@@ -1,0 +1,160 @@
+mod creating;
+pub(crate) mod fakes;
+mod reading;
+mod updating;
+
+use std::sync::Arc;
+
+use pb::{destination::Config, field_mapping::Transform, launch_darkly_config::Instance};
+
+use self::fakes::{Oracle, TroubledStore};
+use super::*;
+use crate::{delivery::LiveDestination, store::ListQuery};
+
+const PARENT: &str = "organizations/acme";
+const VIP: &str = "organizations/acme/destinations/vip";
+const REQUEST_ID: &str = "4b1f4a0e-7d52-4b0f-9a53-0c6a7f0e4f11";
+const TOKEN: &str = "api-canary-0001";
+
+/// The unary calls, and all they stand on.
+struct StreamContext {
+    control: Control,
+    store: Arc<TroubledStore>,
+    oracle: Arc<Oracle>,
+    live: Arc<LiveDestinations>,
+    metrics: Metrics,
+}
+
+impl StreamContext {
+    async fn new() -> Self {
+        Self::with_actions(&["send-identifiers", "send-other"]).await
+    }
+
+    async fn with_actions(ids: &[&'static str]) -> Self {
+        let store = Arc::new(TroubledStore::new().await);
+        let oracle = Arc::new(Oracle::with_actions(ids));
+        let (live, _) = LiveDestinations::new();
+        let metrics = Metrics::default();
+        Self {
+            control: Control::new(store.clone(), oracle.clone(), live.clone(), metrics.clone()),
+            store,
+            oracle,
+            live,
+            metrics,
+        }
+    }
+
+    /// A house with the destination [`VIP`] in it.
+    async fn with_vip() -> (Self, pb::Destination) {
+        let context = Self::new().await;
+        let vip = context.control.create_destination(create()).await.unwrap();
+        (context, vip)
+    }
+
+    async fn get(&self) -> pb::Destination {
+        let request = pb::GetDestinationRequest { name: VIP.into() };
+        self.control.get_destination(request).await.unwrap()
+    }
+
+    /// How many destinations there are.
+    async fn count(&self) -> usize {
+        let query = ListQuery {
+            organization: vip().organization,
+            display_name: None,
+            after: None,
+            limit: 10,
+        };
+        self.store.list(&query).await.unwrap().destinations.len()
+    }
+
+    /// [`VIP`] as it is stored.
+    async fn stored(&self) -> Destination {
+        self.store.get(&vip()).await.unwrap().unwrap()
+    }
+
+    /// [`VIP`] as its streams see it.
+    async fn watch(&self) -> LiveDestination {
+        let vip = self.stored().await;
+        let live = self.live.watch(vip.uid);
+        self.live.publish(vip.uid, vip.revision, live_state(&vip));
+        live
+    }
+
+    async fn update(
+        &self,
+        destination: pb::Destination,
+        paths: &[&str],
+    ) -> Result<pb::Destination, Failure> {
+        let request = update(destination, paths);
+        self.control.update_destination(request).await
+    }
+}
+
+fn config(token: &str, client_side_id: &str, instance: Instance) -> pb::LaunchDarklyConfig {
+    pb::LaunchDarklyConfig {
+        access_token: token.into(),
+        obfuscated_access_token: String::new(),
+        client_side_id: client_side_id.into(),
+        instance: instance.into(),
+    }
+}
+
+fn settings() -> pb::Destination {
+    pb::Destination {
+        display_name: "VIP customers".into(),
+        action: "send-identifiers".into(),
+        config: Some(Config::LaunchDarkly(config(
+            TOKEN,
+            "5f0c",
+            Instance::Commercial,
+        ))),
+        field_mappings: vec![pb::FieldMapping {
+            field: "context_key".into(),
+            sources: ["user_id".to_owned()].into(),
+            transforms: vec![Transform::Trim.into()],
+        }],
+        ..Default::default()
+    }
+}
+
+fn create() -> pb::CreateDestinationRequest {
+    pb::CreateDestinationRequest {
+        parent: PARENT.into(),
+        destination_id: "vip".into(),
+        destination: Some(settings()),
+        ..Default::default()
+    }
+}
+
+fn update(destination: pb::Destination, paths: &[&str]) -> pb::UpdateDestinationRequest {
+    pb::UpdateDestinationRequest {
+        destination: Some(pb::Destination {
+            name: VIP.into(),
+            ..destination
+        }),
+        update_mask: (!paths.is_empty()).then(|| prost_types::FieldMask {
+            paths: paths.iter().map(ToString::to_string).collect(),
+        }),
+        ..Default::default()
+    }
+}
+
+fn delete() -> pb::DeleteDestinationRequest {
+    pb::DeleteDestinationRequest {
+        name: VIP.into(),
+        ..Default::default()
+    }
+}
+
+fn vip() -> DestinationName {
+    VIP.parse().unwrap()
+}
+
+/// The paths of all violations; no text of which may hold a token.
+fn paths(failure: Failure) -> Vec<String> {
+    assert!(!format!("{failure:?}").contains("canary"));
+    match failure {
+        Failure::InvalidFields(violations) => violations.into_iter().map(|v| v.field).collect(),
+        other => panic!("{other:?}"),
+    }
+}

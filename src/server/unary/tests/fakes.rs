@@ -1,0 +1,207 @@
+//! What the unary calls stand on in tests: the real store, which can be troubled, and a vendor that
+//! answers as it is told.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        Action, ActionField, Connection, CredentialChecker, CredentialReport,
+        CredentialsUnavailable, Destination, DestinationName, DestinationState, DestinationUid,
+        Etag, FieldType, OrganizationId, Pattern, Revision,
+    },
+    store::{Error, KeyRing, ListQuery, Once, Page, Remembered, SqliteStore, Store},
+};
+
+/// An SQLite store, and what may happen to its callers.
+#[derive(Debug)]
+pub(crate) struct TroubledStore {
+    inner: SqliteStore,
+    /// Every call fails.
+    pub(crate) is_down: AtomicBool,
+    /// So many replacements come to find that another change came first.
+    pub(super) races: AtomicU32,
+    /// Deletions answer only with a permit of this.
+    pub(super) answers: Semaphore,
+    /// Deleted with the store.
+    _folder: tempfile::TempDir,
+}
+
+impl TroubledStore {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let keys: KeyRing = KeyRing::generate_line().parse().unwrap();
+        let file = folder.path().join("connector.db");
+        let address = format!("sqlite:{}", file.display());
+        Self {
+            inner: SqliteStore::open(&address, keys).await.unwrap(),
+            is_down: AtomicBool::new(false),
+            races: AtomicU32::new(0),
+            // More than a test deletes.
+            answers: Semaphore::new(100),
+            _folder: folder,
+        }
+    }
+
+    fn open(&self) -> Result<&SqliteStore, Error> {
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err(Error::Unavailable("the disk is on fire".into()));
+        }
+        Ok(&self.inner)
+    }
+}
+
+#[async_trait]
+impl Store for TroubledStore {
+    async fn create(&self, destination: &Destination, once: Option<&Once>) -> Result<(), Error> {
+        self.open()?.create(destination, once).await
+    }
+
+    async fn get(&self, name: &DestinationName) -> Result<Option<Destination>, Error> {
+        self.open()?.get(name).await
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Page, Error> {
+        self.open()?.list(query).await
+    }
+
+    async fn replace(
+        &self,
+        destination: &Destination,
+        expected: Revision,
+        once: Option<&Once>,
+    ) -> Result<(), Error> {
+        let race = self.races.load(Ordering::Relaxed);
+        if race > 0 {
+            self.races.store(race - 1, Ordering::Relaxed);
+            let at = destination.update_time;
+            self.inner
+                .set_state(
+                    destination.uid,
+                    expected,
+                    DestinationState::CredentialsRejected,
+                    at,
+                )
+                .await?;
+        }
+        self.open()?.replace(destination, expected, once).await
+    }
+
+    async fn delete(
+        &self,
+        name: &DestinationName,
+        etag: Option<&Etag>,
+    ) -> Result<Option<DestinationUid>, Error> {
+        let deleted = self.open()?.delete(name, etag).await?;
+        self.answers.acquire().await.unwrap().forget();
+        Ok(deleted)
+    }
+
+    async fn find(&self, uid: DestinationUid) -> Result<Option<Destination>, Error> {
+        self.open()?.find(uid).await
+    }
+
+    async fn list_rejected(
+        &self,
+        after: Option<DestinationUid>,
+        limit: u16,
+    ) -> Result<Vec<DestinationUid>, Error> {
+        self.open()?.list_rejected(after, limit).await
+    }
+
+    async fn set_state(
+        &self,
+        uid: DestinationUid,
+        seen: Revision,
+        state: DestinationState,
+        at: SystemTime,
+    ) -> Result<bool, Error> {
+        self.open()?.set_state(uid, seen, state, at).await
+    }
+
+    async fn recall(
+        &self,
+        organization: &OrganizationId,
+        request_id: Uuid,
+    ) -> Result<Option<Remembered>, Error> {
+        self.open()?.recall(organization, request_id).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.open()?.ping().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+/// Answers every check of credentials alike, and keeps what it was asked.
+#[derive(Debug)]
+pub(super) struct Oracle {
+    pub(super) actions: Vec<Action>,
+    pub(super) answer: Mutex<Result<CredentialReport, CredentialsUnavailable>>,
+    pub(super) asked: Mutex<Vec<Connection>>,
+}
+
+impl Oracle {
+    pub(super) fn with_actions(ids: &[&'static str]) -> Self {
+        let action = |id: &&'static str| Action {
+            id,
+            display_name: "Send",
+            description: "Sends.",
+            destination_fields: vec![
+                field("launch_darkly.access_token", "^[!-~]+$", 512),
+                field("launch_darkly.client_side_id", "^[a-z0-9]+$", 64),
+            ],
+            mapping_fields: vec![],
+            activation_fields: vec![],
+            operations: vec![],
+        };
+        Self {
+            actions: ids.iter().map(action).collect(),
+            answer: Mutex::new(Ok(CredentialReport::default())),
+            asked: Mutex::default(),
+        }
+    }
+}
+
+fn field(path: &'static str, pattern: &str, max_length: u16) -> ActionField {
+    ActionField {
+        path,
+        display_name: "Field",
+        description: "A field.",
+        kind: FieldType::Text,
+        required: true,
+        pattern: Some(Pattern::new(pattern)),
+        max_length,
+        remedy: |_| "copy it again".to_owned(),
+        placeholder: "",
+        default_value: "",
+        help_uri: "",
+    }
+}
+
+#[async_trait]
+impl CredentialChecker for Oracle {
+    fn actions(&self) -> &[Action] {
+        &self.actions
+    }
+
+    async fn check_credentials(
+        &self,
+        connection: &Connection,
+    ) -> Result<CredentialReport, CredentialsUnavailable> {
+        self.asked.lock().unwrap().push(connection.clone());
+        self.answer.lock().unwrap().clone()
+    }
+}

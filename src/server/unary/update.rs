@@ -1,0 +1,144 @@
+//! UpdateDestination.
+
+use super::{
+    Control, edit::Edit, etag, live_state, mask, once::once, stamp, store_failure, to_its_end,
+};
+use crate::{
+    domain::{Action, Destination, DestinationName, Etag},
+    pb,
+    server::{
+        check::{self, Violations},
+        convert,
+        status::Failure,
+    },
+    store::{self, Once},
+};
+
+/// How often an update without an etag is tried against others that come first. Our choice: each
+/// loss means that another update won, so a few are plenty for a form that people edit.
+const TRIES: u32 = 5;
+
+/// A request that passed its checks.
+#[derive(Debug)]
+struct Wanted {
+    name: DestinationName,
+    edit: Edit,
+    etag: Option<Etag>,
+    once: Option<Once>,
+}
+
+/// What an update finds.
+enum Found {
+    /// The destination as the caller saw it.
+    Current(Destination),
+    /// The same request was carried out before; the destination as it is now.
+    Done(Destination),
+}
+
+impl Control {
+    /// Updates a destination and tells its streams.
+    ///
+    /// # Errors
+    /// Malformed fields, no such destination, another etag, a reused request id, or the store's
+    /// failure.
+    pub async fn update_destination(
+        &self,
+        request: pb::UpdateDestinationRequest,
+    ) -> Result<pb::Destination, Failure> {
+        let control = self.clone();
+        to_its_end(async move { control.update(request).await }).await
+    }
+
+    async fn update(
+        &self,
+        mut request: pb::UpdateDestinationRequest,
+    ) -> Result<pb::Destination, Failure> {
+        let dry_run = std::mem::take(&mut request.validate_only);
+        let wanted = check::all(|noted| check_update(request, self.vendor.actions(), noted))?;
+        if dry_run {
+            self.preview_update(&wanted).await
+        } else {
+            self.update_now(&wanted).await
+        }
+    }
+
+    async fn preview_update(&self, wanted: &Wanted) -> Result<pb::Destination, Failure> {
+        match self.find(wanted).await? {
+            Found::Done(done) => Ok(convert::destination(&done)),
+            Found::Current(current) => {
+                let mut preview = convert::destination(&wanted.edit.apply(&current, stamp()));
+                preview.etag.clear();
+                Ok(preview)
+            }
+        }
+    }
+
+    async fn update_now(&self, wanted: &Wanted) -> Result<pb::Destination, Failure> {
+        for _ in 0..TRIES {
+            if let Some(updated) = self.try_update(wanted).await? {
+                return Ok(convert::destination(&updated));
+            }
+        }
+        Err(Failure::Contended(wanted.name.clone()))
+    }
+
+    /// The updated destination; none if someone else was faster.
+    async fn try_update(&self, wanted: &Wanted) -> Result<Option<Destination>, Failure> {
+        let current = match self.find(wanted).await? {
+            Found::Done(done) => return Ok(Some(done)),
+            Found::Current(current) => current,
+        };
+        let next = wanted.edit.apply(&current, stamp());
+        let once = wanted.once.as_ref();
+        match self.store.replace(&next, current.revision, once).await {
+            Ok(()) => {
+                let state = live_state(&next);
+                self.live.publish(next.uid, next.revision, state);
+                Ok(Some(next))
+            }
+            Err(store::Error::Conflict | store::Error::Remembered) => Ok(None),
+            Err(error) => Err(store_failure(error)),
+        }
+    }
+
+    async fn find(&self, wanted: &Wanted) -> Result<Found, Failure> {
+        let Wanted {
+            name, etag, once, ..
+        } = wanted;
+        // Read before recalling: the same request, if it is carried out right now, is then either
+        // recalled here or found to have come first when this one writes. The other way round its
+        // own new etag would be held against it.
+        let current = self.read(name).await?;
+        if let Some(done) = self.replay(&name.organization, once.as_ref()).await? {
+            return Ok(Found::Done(done));
+        }
+        let current = current.ok_or_else(|| Failure::DestinationNotFound(name.clone()))?;
+        match etag {
+            Some(seen) if *seen != current.etag() => Err(Failure::EtagMismatch(name.clone())),
+            _ => Ok(Found::Current(current)),
+        }
+    }
+}
+
+fn check_update(
+    mut request: pb::UpdateDestinationRequest,
+    actions: &[Action],
+    noted: &mut Violations,
+) -> Option<Wanted> {
+    let request_id = check::request_id(&std::mem::take(&mut request.request_id), noted);
+    let once = once("UpdateDestination", request_id, &request);
+    let Some(mut destination) = request.destination else {
+        noted.note("destination", "is required");
+        return None;
+    };
+    let name = noted.keep("destination.name", destination.name.parse());
+    let etag = etag(std::mem::take(&mut destination.etag));
+    let parts = mask::parts(request.update_mask.as_ref(), &destination, noted);
+    let edit = Edit::check(destination, &parts, actions, noted);
+    Some(Wanted {
+        name: name?,
+        edit,
+        etag,
+        once,
+    })
+}
