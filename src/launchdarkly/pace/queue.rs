@@ -203,8 +203,13 @@ mod tests {
 
     /// Who leaves, in order, if everybody may.
     fn order(line: &mut WaitQueue) -> Vec<String> {
+        order_if(line, |_| Eligibility::Go)
+    }
+
+    /// Who leaves, in order, if these attempts may.
+    fn order_if(line: &mut WaitQueue, may: impl Fn(Attempt) -> Eligibility) -> Vec<String> {
         let next = || {
-            let (_, origin, _) = line.choose(|_, _, _| Eligibility::Go)?;
+            let (_, origin, _) = line.choose(|_, _, attempt| may(attempt))?;
             Some(format!("{}/{}", origin.environment, origin.segment))
         };
         std::iter::from_fn(next).collect()
@@ -225,6 +230,19 @@ mod tests {
         enter_all(&mut line, "a", &["1", "2", "3"]);
         enter(&mut line, "a", "again", Attempt::Retry);
         assert_eq!(order(&mut line), ["a/1", "a/again", "a/2", "a/3"]);
+    }
+
+    #[test]
+    fn first_attempts_pass_repeats_that_may_not_go() {
+        let mut line = WaitQueue::default();
+        enter_all(&mut line, "a", &["1", "2", "3"]);
+        enter(&mut line, "a", "again", Attempt::Retry);
+        let first_alone = |attempt| match attempt {
+            Attempt::First => Eligibility::Go,
+            Attempt::Retry => Eligibility::NotThisQueue,
+        };
+        assert_eq!(order_if(&mut line, first_alone), ["a/1", "a/2", "a/3"]);
+        assert_eq!(order(&mut line), ["a/again"]);
     }
 
     #[test]
