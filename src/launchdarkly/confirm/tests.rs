@@ -16,6 +16,8 @@ const TOKEN: &str = "api-00000000-0000-4000-8000-000000000001";
 const OWN: &str = "5a01";
 const UNAUTHORIZED: Refusal = Refusal::Unauthorized;
 const FORBIDDEN: Refusal = Refusal::Forbidden;
+/// Nothing here takes as long.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A LaunchDarkly where a token has this role.
 fn with_role(role: &'static str) -> Server {
@@ -121,9 +123,13 @@ async fn whoever_gives_up_leaves_the_question_to_the_next() {
         tokio::spawn(async move { client.confirm(&connection, UNAUTHORIZED).await })
     };
     let has_asked = async |times| {
-        while server.calls().len() < times {
-            tokio::task::yield_now().await;
-        }
+        let asked = async {
+            while server.calls().len() < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        let in_time = tokio::time::timeout(DEADLINE, asked).await;
+        in_time.unwrap_or_else(|_| panic!("not asked {times} times"));
     };
     let first = ask();
     has_asked(1).await;
@@ -151,4 +157,18 @@ async fn an_answer_serves_a_moment_and_is_then_forgotten() {
     let other = QuerySubject::of(&testing::connection("api-other", OWN), UNAUTHORIZED);
     drop(confirmations.turn(&other));
     assert!(!confirmations.0.lock().unwrap().contains_key(&topic));
+}
+
+#[test]
+fn an_answer_about_rights_serves_longer() {
+    let serves = |refusal, standing| {
+        let topic = Topic::of(&testing::connection(TOKEN, OWN), refusal);
+        topic.serves(standing)
+    };
+    for known in [Standing::Good, Standing::Refused] {
+        assert_eq!(serves(UNAUTHORIZED, known), TOKEN_SERVES);
+        assert_eq!(serves(FORBIDDEN, known), RIGHTS_SERVE);
+    }
+    let unknown = Standing::Unknown { retry_after: None };
+    assert_eq!(serves(FORBIDDEN, unknown), TOKEN_SERVES);
 }
