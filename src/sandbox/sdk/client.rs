@@ -169,8 +169,8 @@ mod tests {
         *,
     };
     use crate::sandbox::{
-        Settings,
-        fixtures::{CLIENT_SIDE_ID, FLAG, TEST_CLIENT_SIDE_ID},
+        Flag, Settings,
+        fixtures::{CLIENT_SIDE_ID, FLAG, SEGMENT, TEST_CLIENT_SIDE_ID},
         flags::Reasons,
     };
 
@@ -198,16 +198,25 @@ mod tests {
 
     #[test]
     fn a_bell_rings_for_each_change_of_its_environment() {
-        let settings = Settings::default();
-        let mut state = State::new(&settings);
+        let sandbox = Sandbox::default();
         let mut bell = Bell::of(CLIENT_SIDE_ID.into());
-        assert_eq!(events(&bell.news(&state)), ["ping"]);
-        add(&mut state, TEST_CLIENT_SIDE_ID, "vip", "ann");
-        assert_eq!(bell.news(&state), []);
-        add(&mut state, CLIENT_SIDE_ID, "vip", "ann");
-        assert_eq!(events(&bell.news(&state)), ["ping"]);
-        state.reset(&settings);
-        assert_eq!(events(&bell.news(&state)), ["ping"]);
-        assert_eq!(bell.news(&state), []);
+        let mut heard = || events(&bell.news(&sandbox.lock()));
+        assert_eq!(heard(), ["ping"]);
+        add(&mut sandbox.lock(), TEST_CLIENT_SIDE_ID, "vip", "ann");
+        assert_eq!(heard(), [""; 0]);
+        for key in ["ann", "bob"] {
+            add(&mut sandbox.lock(), CLIENT_SIDE_ID, "vip", key);
+            assert_eq!(heard(), ["ping"], "{key}");
+        }
+        let off = Flag {
+            key: FLAG.into(),
+            segment: SEGMENT.into(),
+            on: false,
+        };
+        sandbox.put_flag(CLIENT_SIDE_ID, off);
+        assert_eq!(heard(), ["ping"]);
+        sandbox.reset();
+        assert_eq!(heard(), ["ping"]);
+        assert_eq!(heard(), [""; 0]);
     }
 }
