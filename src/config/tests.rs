@@ -203,6 +203,12 @@ fn host_names_are_resolved_and_held_to_the_same_rule() {
     let settings = with_keys(&["--listen=localhost:1", "--metrics-listen=localhost:2"]).unwrap();
     assert!(settings.listen.is_loopback());
     assert_eq!(settings.metrics_listen.unwrap().to_string(), "localhost:2");
+    // A name that stands for 0.0.0.0 in every C library, whatever name servers say.
+    let open = problems(&["--listen=0:1"]);
+    assert!(
+        open.len() == 1 && open[0].contains("--insecure"),
+        "{open:?}"
+    );
     let unknown = problems(&["--listen=no-such-host.invalid:1"]);
     assert!(
         unknown.len() == 1 && unknown[0].contains("cannot be resolved"),
