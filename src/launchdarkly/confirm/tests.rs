@@ -162,13 +162,13 @@ async fn an_answer_serves_a_moment_and_is_then_forgotten() {
 #[test]
 fn an_answer_about_rights_serves_longer() {
     let serves = |refusal, standing| {
-        let topic = Topic::of(&testing::connection(TOKEN, OWN), refusal);
+        let topic = QuerySubject::of(&testing::connection(TOKEN, OWN), refusal);
         topic.serves(standing)
     };
-    for known in [Standing::Good, Standing::Refused] {
+    for known in [CredentialStanding::Good, CredentialStanding::Refused] {
         assert_eq!(serves(UNAUTHORIZED, known), TOKEN_SERVES);
         assert_eq!(serves(FORBIDDEN, known), RIGHTS_SERVE);
     }
-    let unknown = Standing::Unknown { retry_after: None };
+    let unknown = CredentialStanding::Unknown { retry_after: None };
     assert_eq!(serves(FORBIDDEN, unknown), TOKEN_SERVES);
 }
