@@ -1,29 +1,38 @@
 //! The settings of `serve`: from flags and environment to checked values, or all that is wrong.
 
 use std::{
-    net::SocketAddr, num::NonZeroU16, ops::RangeInclusive, path::PathBuf, str::FromStr,
+    num::NonZeroU16,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
 use crate::{
-    launchdarkly::{Egress, Endpoint},
+    launchdarkly::{Egress, EgressProxy, Endpoint, Roots},
     telemetry,
 };
 
-mod args;
-mod check;
 pub mod duration;
-mod egress;
 mod listen;
+mod reader;
 #[cfg(test)]
 mod tests;
 
-use check::{Check, count, switch, time};
+use reader::{FromFlags, SettingsReader};
 
-pub use args::{LogArgs, ServeArgs};
-pub use check::{Problem, Problems};
-pub use egress::EgressArgs;
 pub use listen::Listen;
+pub use reader::{Flags, Problem, Problems};
+
+/// Flags of `serve`.
+pub type ServeArgs = Flags<Settings>;
+/// Flags of everything that logs.
+pub type LogArgs = Flags<telemetry::Settings>;
+
+/// Where `serve` listens, and its commands look for it, unless told.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
+/// Where a sandbox listens unless told.
+pub const DEFAULT_SANDBOX_LISTEN: &str = "127.0.0.1:8090";
 
 /// Everything an operator can set, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,12 +47,14 @@ pub struct Settings {
     pub keys_file: PathBuf,
     /// How LaunchDarkly is called.
     pub launch_darkly: LaunchDarkly,
-    /// The sandbox that runs beside the service, if one does.
-    pub sandbox: Option<Sandbox>,
+    /// Where the sandbox that runs beside the service listens, if there is one.
+    pub sandbox_listen: Option<Listen>,
     /// How records become calls.
     pub delivery: Delivery,
     /// What callers may take.
     pub limits: Limits,
+    /// Whether `listen` may be reached from other machines although callers are not identified.
+    pub insecure: bool,
     /// What is logged.
     pub log: telemetry::Settings,
 }
@@ -61,13 +72,6 @@ pub struct LaunchDarkly {
     pub attempt_timeout: Duration,
     /// Most calls that are under way at once for one LaunchDarkly account.
     pub max_calls_per_account: NonZeroU16,
-}
-
-/// The sandbox that runs beside the service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sandbox {
-    /// Where it listens.
-    pub listen: Listen,
 }
 
 /// How records become calls.
@@ -105,53 +109,8 @@ impl Settings {
     #[must_use]
     pub fn with_keys(keys_file: PathBuf) -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 50051)).into(),
-            metrics_listen: None,
-            store: "sqlite:connector.db".into(),
             keys_file,
-            launch_darkly: LaunchDarkly::default(),
-            sandbox: None,
-            delivery: Delivery::default(),
-            limits: Limits::default(),
-            log: telemetry::Settings::default(),
-        }
-    }
-}
-
-impl Default for LaunchDarkly {
-    fn default() -> Self {
-        Self {
-            url: None,
-            egress: Egress::default(),
-            integration_key: "zeotap".into(),
-            // What the peers allow.
-            attempt_timeout: Duration::from_secs(10),
-            max_calls_per_account: NonZeroU16::new(8).expect("eight is not zero"),
-        }
-    }
-}
-
-impl Default for Delivery {
-    fn default() -> Self {
-        Self {
-            linger: Duration::from_millis(50),
-            // What the peers send; LaunchDarkly publishes no limit.
-            max_members_per_call: 1_000,
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_streams: 1_000,
-            max_batch_records: 1_000,
-            max_in_flight_records: 10_000,
-            default_delivery_timeout: Duration::from_secs(300),
-            max_stream_age: Duration::from_secs(3_600),
-            max_stream_idle: Duration::from_secs(600),
-            drain_timeout: Duration::from_secs(20),
-            max_buffered_bytes: 128 * MIB,
+            ..Self::defaults()
         }
     }
 }
@@ -167,199 +126,273 @@ const CALLS_PER_ACCOUNT: RangeInclusive<NonZeroU16> =
 const STREAM_TIME: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3_600);
 
-impl ServeArgs {
-    /// Checks everything.
-    ///
-    /// # Errors
-    /// Every problem there is, in the order of the flags.
-    pub fn check(&self) -> Result<Settings, Problems> {
-        let mut check = Check::default();
-        let mut settings = Settings::with_keys(self.keys_file.clone().unwrap_or_default());
-        self.check_doors(&mut settings, &mut check);
-        self.check_launch_darkly(&mut settings, &mut check);
-        self.check_delivery(&mut settings.delivery, &mut check);
-        self.check_limits(&mut settings.limits, &mut check);
-        self.log.check_into(&mut settings.log, &mut check);
-        check.end(settings)
+impl FromFlags for Settings {
+    fn read(from: &mut SettingsReader<'_>) -> Self {
+        let settings = Self {
+            listen: from
+                .setting(
+                    "listen",
+                    "Address and port of the gRPC service; port 0 takes a free one",
+                )
+                .details(
+                    "A host name is resolved once, at the start, and the first of its addresses \
+                     that this machine has is taken, those of IPv4 first. Unless every address is \
+                     loopback, `--insecure` is needed.",
+                )
+                .text("ADDRESS", DEFAULT_LISTEN, str::parse),
+            metrics_listen: from
+                .setting(
+                    "metrics-listen",
+                    "Address and port where `GET /metrics` answers; nowhere unless set",
+                )
+                .details(
+                    "Plain HTTP without authentication. It shows the names of destinations and \
+                     counts of their records.",
+                )
+                .optional("ADDRESS", str::parse),
+            store: from
+                .setting("store", "Database of destinations")
+                .details("A file, which is made if missing and migrated if older.")
+                .text("URL", "sqlite:connector.db", store_url),
+            keys_file: keys_file(from),
+            launch_darkly: LaunchDarkly::read(from),
+            sandbox_listen: sandbox_listen(from),
+            delivery: Delivery::read(from),
+            limits: Limits::read(from),
+            insecure: from
+                .setting(
+                    "insecure",
+                    "Listen on an address that other machines reach although callers are not \
+                     identified",
+                )
+                .switch(),
+            log: telemetry::Settings::read(from),
+        };
+        settings.check_together(from);
+        settings
     }
+}
 
-    fn check_doors(&self, to: &mut Settings, check: &mut Check) {
-        let mut insecure = false;
-        check.set(&mut insecure, "insecure", &self.insecure, switch);
-        check.set(&mut to.listen, "listen", &self.listen, str::parse);
-        if !to.listen.is_loopback() && !insecure {
-            check.problem(
+impl Settings {
+    /// What no setting shows by itself.
+    fn check_together(&self, from: &mut SettingsReader<'_>) {
+        if !self.listen.is_loopback() && !self.insecure {
+            from.problem(
                 "listen",
                 "this address can be reached from other machines, and callers are not identified: \
                  whoever reaches it may use every stored access token. Use a loopback address, or \
                  add --insecure if something in front of the service lets only the right ones in",
             );
         }
-        if let Some(address) = &self.metrics_listen {
-            let some = |text: &str| text.parse().map(Some);
-            check.set(&mut to.metrics_listen, "metrics-listen", address, some);
-        }
-        check.set(&mut to.store, "store", &self.store, store_url);
-        if self.keys_file.is_none() {
-            check.problem(
-                "keys-file",
-                "access tokens are sealed with keys from a file, and there is none. Make one: \
-                 `(umask 077; launchdarkly-connector keygen > connector.keys)`, keep it away from \
-                 the database's backups, and start with `--keys-file connector.keys`",
-            );
-        }
-    }
-
-    fn check_launch_darkly(&self, settings: &mut Settings, check: &mut Check) {
-        let to = &mut settings.launch_darkly;
-        if let Some(url) = &self.launchdarkly_url {
-            check.set(&mut to.url, "launchdarkly-url", url, endpoint);
-        }
-        self.egress.check_into(&mut to.egress, check);
-        let key = &self.integration_key;
-        check.set(
-            &mut to.integration_key,
-            "integration-key",
-            key,
-            integration_key,
-        );
-        let attempt = Duration::from_millis(100)..=Duration::from_secs(300);
-        let timeout = &self.attempt_timeout;
-        check.set(
-            &mut to.attempt_timeout,
-            "attempt-timeout",
-            timeout,
-            time(attempt),
-        );
-        let calls = &self.max_calls_per_account;
-        check.set(
-            &mut to.max_calls_per_account,
-            "max-calls-per-account",
-            calls,
-            count(CALLS_PER_ACCOUNT),
-        );
-        self.check_sandbox(settings, check);
-    }
-
-    fn check_sandbox(&self, settings: &mut Settings, check: &mut Check) {
-        let mut wanted = false;
-        check.set(&mut wanted, "sandbox", &self.sandbox, switch);
-        let mut listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
-        check.set(
-            &mut listen,
-            "sandbox-listen",
-            &self.sandbox_listen,
-            str::parse,
-        );
-        if !wanted {
-            return;
-        }
-        if self.launchdarkly_url.is_some() {
-            check.problem(
+        if self.sandbox_listen.is_some() && self.launch_darkly.url.is_some() {
+            from.problem(
                 "sandbox",
                 "says to call the sandbox, and --launchdarkly-url says to call another address; \
                  use one of them",
             );
         }
-        settings.sandbox = Some(Sandbox { listen });
-    }
-
-    fn check_delivery(&self, to: &mut Delivery, check: &mut Check) {
-        let linger = Duration::ZERO..=Duration::from_secs(60);
-        check.set(&mut to.linger, "linger", &self.linger, time(linger));
-        let members = &self.max_members_per_call;
-        check.set(
-            &mut to.max_members_per_call,
-            "max-members-per-call",
-            members,
-            count(1..=1_000),
-        );
-    }
-
-    fn check_limits(&self, to: &mut Limits, check: &mut Check) {
-        check.set(
-            &mut to.max_streams,
-            "max-streams",
-            &self.max_streams,
-            count(1..=100_000),
-        );
-        let batch = &self.max_batch_records;
-        check.set(
-            &mut to.max_batch_records,
-            "max-batch-records",
-            batch,
-            count(1..=1_000),
-        );
-        let window = &self.max_in_flight_records;
-        let at_least_a_batch = u32::from(to.max_batch_records)..=1_000_000;
-        check.set(
-            &mut to.max_in_flight_records,
-            "max-in-flight-records",
-            window,
-            count(at_least_a_batch),
-        );
-        let times = [
-            (
-                &mut to.default_delivery_timeout,
-                "default-delivery-timeout",
-                &self.default_delivery_timeout,
-                DELIVERY_TIMEOUT,
-            ),
-            (
-                &mut to.max_stream_age,
-                "max-stream-age",
-                &self.max_stream_age,
-                STREAM_TIME,
-            ),
-            (
-                &mut to.max_stream_idle,
-                "max-stream-idle",
-                &self.max_stream_idle,
-                STREAM_TIME,
-            ),
-            (
-                &mut to.drain_timeout,
-                "drain-timeout",
-                &self.drain_timeout,
-                Duration::ZERO..=Duration::from_secs(3_600),
-            ),
-        ];
-        for (to, flag, text, range) in times {
-            check.set(to, flag, text, time(range));
-        }
-        // Below 4 MiB, two senders' largest messages would already wait for each other.
-        let mebibytes = |text: &str| count(4..=65_536)(text).map(|mib: usize| mib * MIB);
-        check.set(
-            &mut to.max_buffered_bytes,
-            "max-buffered-mib",
-            &self.max_buffered_mib,
-            mebibytes,
-        );
     }
 }
 
-impl LogArgs {
-    /// Checks what `sandbox` and `demo` share with `serve`.
-    ///
-    /// # Errors
-    /// Every problem there is.
-    pub fn check(&self) -> Result<telemetry::Settings, Problems> {
-        let mut check = Check::default();
-        let mut settings = telemetry::Settings::default();
-        self.check_into(&mut settings, &mut check);
-        check.end(settings)
-    }
-
-    fn check_into(&self, to: &mut telemetry::Settings, check: &mut Check) {
-        check.set(
-            &mut to.format,
-            "log-format",
-            &self.log_format,
-            telemetry::Format::from_str,
+fn keys_file(from: &mut SettingsReader<'_>) -> PathBuf {
+    const FLAG: &str = "keys-file";
+    let help =
+        "File of the keys that seal access tokens at rest, as `keygen` prints them; required";
+    let path = from.setting(FLAG, help).file(|path| Ok(path.to_owned()));
+    if path.is_none() {
+        from.problem(
+            FLAG,
+            "access tokens are sealed with keys from a file, and there is none. Make one: \
+             `(umask 077; launchdarkly-connector keygen > connector.keys)`, keep it away from \
+             the database's backups, and start with `--keys-file connector.keys`",
         );
-        check.set(&mut to.filter, "log", &self.log, |text| {
-            telemetry::parse_filter(text).map(|_| text.to_owned())
-        });
+    }
+    path.unwrap_or_default()
+}
+
+fn sandbox_listen(from: &mut SettingsReader<'_>) -> Option<Listen> {
+    let runs = from
+        .setting(
+            "sandbox",
+            "Also run a sandbox LaunchDarkly, and call it instead of the real one",
+        )
+        .switch();
+    let listen = from
+        .setting(
+            "sandbox-listen",
+            "Address and port of that sandbox; port 0 takes a free one",
+        )
+        .text("ADDRESS", DEFAULT_SANDBOX_LISTEN, str::parse);
+    runs.then_some(listen)
+}
+
+impl FromFlags for LaunchDarkly {
+    fn read(from: &mut SettingsReader<'_>) -> Self {
+        Self {
+            url: from
+                .setting(
+                    "launchdarkly-url",
+                    "Call this address instead of every LaunchDarkly host: https, or http on \
+                     loopback",
+                )
+                .optional("URL", endpoint),
+            egress: Egress::read(from),
+            integration_key: from
+                .setting(
+                    "integration-key",
+                    "Key of the integration registered with LaunchDarkly",
+                )
+                .details(
+                    "The last part of the path of calls, and the first of every segment's key.",
+                )
+                .text("KEY", "zeotap", integration_key),
+            attempt_timeout: from
+                .setting(
+                    "attempt-timeout",
+                    "Longest time for one attempt at a call to LaunchDarkly",
+                )
+                // What the peers allow.
+                .time("10s", Duration::from_millis(100)..=Duration::from_secs(300)),
+            max_calls_per_account: from
+                .setting(
+                    "max-calls-per-account",
+                    "Most calls under way at once for one LaunchDarkly account",
+                )
+                .details("How many there really are adapts to what LaunchDarkly accepts.")
+                .number("COUNT", "8", CALLS_PER_ACCOUNT),
+        }
+    }
+}
+
+/// A proxy's URL may hold a password, and a flag's value can be read by everyone on the machine
+/// for as long as the process runs; a variable's cannot.
+impl FromFlags for Egress {
+    fn read(from: &mut SettingsReader<'_>) -> Self {
+        const PROXY: &str = "egress-proxy";
+        let is_public = from.is_in_arguments(PROXY);
+        Self {
+            proxy: from
+                .setting(
+                    PROXY,
+                    "Proxy through which LaunchDarkly is called, http or https; a user name and \
+                     password in it are taken from the variable alone",
+                )
+                .secret()
+                .optional("URL", |url| egress_proxy(url, is_public)),
+            roots: from
+                .setting(
+                    "ca-file",
+                    "Certificates in PEM form that LaunchDarkly's hosts and the proxy are trusted \
+                     by too, beside the system's",
+                )
+                .file(roots),
+        }
+    }
+}
+
+impl FromFlags for Delivery {
+    fn read(from: &mut SettingsReader<'_>) -> Self {
+        Self {
+            linger: from
+                .setting(
+                    "linger",
+                    "How long an idle lane waits for more records before it calls LaunchDarkly",
+                )
+                .details(
+                    "Longer means fewer calls and later flags. While a call of the lane is under \
+                     way, its records wait for the end of that call, up to 500 ms.",
+                )
+                .time("50ms", Duration::ZERO..=Duration::from_secs(60)),
+            max_members_per_call: from
+                .setting(
+                    "max-members-per-call",
+                    "Most members in one call to LaunchDarkly, up to 1000",
+                )
+                // What the peers send; LaunchDarkly publishes no limit.
+                .number("COUNT", "1000", 1..=1_000),
+        }
+    }
+}
+
+impl FromFlags for Limits {
+    fn read(from: &mut SettingsReader<'_>) -> Self {
+        let max_streams = from
+            .setting("max-streams", "Most streams open at once")
+            .details("Counted over all callers.")
+            .number("COUNT", "1000", 1..=100_000);
+        let max_batch_records = from
+            .setting(
+                "max-batch-records",
+                "Most records in one message of a stream, up to 1000",
+            )
+            .details("Told in `opened`.")
+            .number("COUNT", "1000", 1..=1_000);
+        Self {
+            max_streams,
+            max_batch_records,
+            max_in_flight_records: from
+                .setting(
+                    "max-in-flight-records",
+                    "Most records of one stream that wait for a result",
+                )
+                .details("Told in `opened`; at least `--max-batch-records`.")
+                .number("COUNT", "10000", u32::from(max_batch_records)..=1_000_000),
+            default_delivery_timeout: from
+                .setting(
+                    "default-delivery-timeout",
+                    "How long one record is tried when its stream does not say, 1s to 1h",
+                )
+                .time("5m", DELIVERY_TIMEOUT),
+            max_stream_age: from
+                .setting("max-stream-age", "Age at which a stream is asked to move")
+                .details("Each stream's differs by up to 10 %, so that not all move at once.")
+                .time("1h", STREAM_TIME),
+            max_stream_idle: from
+                .setting(
+                    "max-stream-idle",
+                    "Time without a record or a result after which a stream is asked to move",
+                )
+                .time("10m", STREAM_TIME),
+            drain_timeout: from
+                .setting(
+                    "drain-timeout",
+                    "Time that streams get to finish when the service stops or asks them to move",
+                )
+                .time("20s", Duration::ZERO..=Duration::from_secs(3_600)),
+            max_buffered_bytes: MIB
+                * from
+                    .setting(
+                        "max-buffered-mib",
+                        "Most MiB of records that wait for a result, over all streams",
+                    )
+                    .details("At the limit, reading from streams waits (backpressure).")
+                    // Below 4 MiB, two senders' largest messages would already wait for each other.
+                    .number("MIB", "128", 4..=65_536),
+        }
+    }
+}
+
+impl FromFlags for telemetry::Settings {
+    fn read(from: &mut SettingsReader<'_>) -> Self {
+        Self {
+            format: from
+                .setting(
+                    "log-format",
+                    "Form of the log on standard error: auto (text on a terminal, else JSON), text \
+                     or json",
+                )
+                .text("FORMAT", "auto", telemetry::Format::from_str),
+            filter: from
+                .setting(
+                    "log",
+                    "What is logged: a level, or directives such as \
+                     `warn,launchdarkly_connector=debug`; libraries never say more than info, \
+                     since some print headers and so tokens",
+                )
+                .text("FILTER", "info", |text| {
+                    telemetry::parse_filter(text).map(|_| text.to_owned())
+                }),
+        }
     }
 }
 
@@ -384,8 +417,31 @@ fn integration_key(text: &str) -> Result<String, String> {
     }
 }
 
-fn endpoint(text: &str) -> Result<Option<Endpoint>, String> {
-    let checked = text.parse().map(Some);
-    // The text is not quoted: somebody may have put a password into it.
+/// The text is not quoted, since it may hold a password.
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let checked = text.parse();
     checked.map_err(|error| format!("{error}; write it like https://launchdarkly.example.com"))
+}
+
+/// Nothing of the URL is quoted, since it may hold a password.
+fn egress_proxy(url: &str, is_public: bool) -> Result<EgressProxy, String> {
+    let proxy: EgressProxy = url
+        .parse()
+        .map_err(|error| format!("{error}; write it like http://proxy.example.com:3128"))?;
+    if is_public && proxy.has_credentials() {
+        return Err(
+            "holds a user name or password, which everyone on this machine can read in a flag; put \
+             the URL into the variable instead"
+                .to_owned(),
+        );
+    }
+    Ok(proxy)
+}
+
+fn roots(path: &Path) -> Result<Roots, String> {
+    let shown = path.display();
+    let pem = std::fs::read(path).map_err(|error| {
+        format!("`{shown}` cannot be read ({error}); name a file of certificates in PEM form")
+    })?;
+    Roots::from_pem(pem).map_err(|error| format!("`{shown}` cannot be used: {error}"))
 }

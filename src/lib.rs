@@ -87,6 +87,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+#[cfg(test)]
+mod docs;
 pub mod domain;
 pub mod launchdarkly;
 pub mod metrics;

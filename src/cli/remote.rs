@@ -15,7 +15,10 @@ use tonic::{
 use tonic_types::StatusExt;
 
 use super::{reachable, terminal::inline};
-use crate::{pb::destination_connector_client::DestinationConnectorClient, server::status::DOMAIN};
+use crate::{
+    config::DEFAULT_LISTEN, pb::destination_connector_client::DestinationConnectorClient,
+    server::status::DOMAIN,
+};
 
 /// Longest time to connect. Our choice: a reachable server takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,7 +42,7 @@ static HERE: LazyLock<String> = LazyLock::new(|| here(env::var("CONNECTOR_LISTEN
 
 fn here(listen: Option<String>) -> String {
     let set = listen.filter(|listen| !listen.is_empty());
-    let listen = set.unwrap_or_else(|| "127.0.0.1:50051".into());
+    let listen = set.unwrap_or_else(|| DEFAULT_LISTEN.into());
     match listen.parse() {
         Ok(address) => format!("http://{}", reachable(address)),
         // A host name.

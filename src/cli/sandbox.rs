@@ -8,7 +8,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::{Exit, bind, reachable, say};
 use crate::{
-    config::{Listen, LogArgs, duration},
+    config::{DEFAULT_SANDBOX_LISTEN, Listen, LogArgs, duration},
     sandbox::{Faults, Limits, Sandbox, Settings, fixtures},
     shutdown::Shutdown,
     telemetry,
@@ -19,7 +19,7 @@ use crate::{
 pub struct SandboxArgs {
     /// Address and port; port 0 takes a free one
     #[arg(long, env = "CONNECTOR_SANDBOX_LISTEN", value_name = "ADDRESS")]
-    #[arg(default_value = "127.0.0.1:8090")]
+    #[arg(default_value = DEFAULT_SANDBOX_LISTEN)]
     listen: Listen,
 
     /// How long each change of a segment takes
@@ -58,7 +58,7 @@ impl SandboxArgs {
 
 /// Runs the command.
 pub(super) async fn run(args: SandboxArgs) -> Exit {
-    let log = args.log.check().map_err(anyhow::Error::from);
+    let log = args.log.clone().check().map_err(anyhow::Error::from);
     let ready = log.and_then(|log| telemetry::init(&log).map_err(anyhow::Error::msg));
     if let Err(problems) = ready {
         return Exit::unable(&problems);

@@ -116,10 +116,10 @@ async fn serve_metrics(
 /// Starts the sandbox, if one is asked for, and points the service at it. It outlives the
 /// service, which delivers to it until its last stream is drained.
 async fn start_sandbox(settings: &mut Settings) -> anyhow::Result<Option<sandbox::Running>> {
-    let Some(wanted) = &settings.sandbox else {
+    let Some(listen) = &settings.sandbox_listen else {
         return Ok(None);
     };
-    let listener = bind(&wanted.listen, "--sandbox-listen").await?;
+    let listener = bind(listen, "--sandbox-listen").await?;
     let running = sandbox::Running::start(listener, World::default())?;
     let url = running.url().parse();
     let url = url.context("the sandbox has to listen on loopback, or on every address")?;

@@ -11,6 +11,7 @@ use std::{
 const ALLOWED: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("clock", &[]),
+    ("docs", &[]),
     ("metrics", &[]),
     ("pb", &[]),
     ("secret", &[]),
@@ -27,7 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "clock", "delivery", "domain", "metrics", "pb", "secret", "store",
         ],
     ),
-    ("config", &["launchdarkly", "telemetry"]),
+    ("config", &["docs", "launchdarkly", "telemetry"]),
     (
         "app",
         &[
