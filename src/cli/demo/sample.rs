@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use crate::{
     cli::send::{
-        input::{self, Findings, Format, Settings},
-        window::Row,
+        input::{self, Findings, InputFormat, InputOptions},
+        window::InputRow,
     },
     pb::identifier_record::Operation,
 };
@@ -31,8 +31,8 @@ pub(super) fn bytes() -> u64 {
 }
 
 /// Its rows.
-pub(super) fn rows() -> Vec<Row> {
-    let settings = Settings::new(Format::Csv);
+pub(super) fn rows() -> Vec<InputRow> {
+    let settings = InputOptions::new(InputFormat::Csv);
     let mut rows = Vec::new();
     input::read(CSV, &settings, &mut Findings::default(), |item| {
         rows.extend(item.row());
@@ -44,7 +44,7 @@ pub(super) fn rows() -> Vec<Row> {
 
 /// What must come of the sample.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct ExpectedMembers {
     /// Records that can be delivered.
     pub(super) deliverable: u64,
     /// Records without a usable identifier.
@@ -53,8 +53,8 @@ pub(super) struct Outcome {
     pub(super) members: BTreeSet<String>,
 }
 
-impl Outcome {
-    pub(super) fn of(rows: &[Row]) -> Self {
+impl ExpectedMembers {
+    pub(super) fn of(rows: &[InputRow]) -> Self {
         let mut outcome = Self::default();
         for row in rows {
             outcome.follow(row);
@@ -62,7 +62,7 @@ impl Outcome {
         outcome
     }
 
-    fn follow(&mut self, row: &Row) {
+    fn follow(&mut self, row: &InputRow) {
         let Some(key) = key(row) else {
             self.unusable += 1;
             return;
@@ -77,7 +77,7 @@ impl Outcome {
 }
 
 /// The user ID, or else the e-mail address; trimmed, in lower case.
-fn key(row: &Row) -> Option<String> {
+fn key(row: &InputRow) -> Option<String> {
     let filled = |name| {
         row.record
             .identifiers
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn the_sample_has_everything_that_real_exports_have() {
         let rows = rows();
-        let outcome = Outcome::of(&rows);
+        let outcome = ExpectedMembers::of(&rows);
         assert!(rows.len() > 10_000, "{}", rows.len());
         assert!(outcome.unusable > 20, "{}", outcome.unusable);
         assert!(outcome.members.contains(STAYS));

@@ -11,16 +11,18 @@ use super::{
     flag,
     house::House,
     requests::{call, creation, credentials, open_stream, said},
-    sample::{self, LEAVES, Outcome, STAYS},
+    sample::{self, ExpectedMembers, LEAVES, STAYS},
 };
 use crate::{
     cli::{
         remote, say,
         send::{
             BACKOFF,
-            report::{Progress, Tally},
-            stream::{self, Event},
-            window::{Row, Settled},
+            options::TransferOptions,
+            outcome::SendEvent,
+            report::{Progress, SendTally},
+            transfer,
+            window::{InputRow, SettledRow},
         },
         validate,
     },
@@ -148,7 +150,7 @@ impl Walk<'_> {
 
     async fn send_members(&mut self) -> anyhow::Result<()> {
         let rows = sample::rows();
-        let expected = Outcome::of(&rows);
+        let expected = ExpectedMembers::of(&rows);
         title(format_args!(
             "SendIdentifiers: {} rows of {}",
             count(rows.len()),
@@ -205,7 +207,7 @@ impl Walk<'_> {
             identifiers: [("user_id".to_owned(), STAYS.to_owned())].into(),
             operation: Operation::Remove.into(),
         };
-        let row = Row {
+        let row = InputRow {
             line: 1,
             end: 0,
             record,
@@ -220,8 +222,8 @@ impl Walk<'_> {
         self.expect_flag("now", STAYS, false).await
     }
 
-    async fn send(&self, rows: Vec<Row>, bytes: Option<u64>) -> anyhow::Result<Sent> {
-        let settings = stream::Settings {
+    async fn send(&self, rows: Vec<InputRow>, bytes: Option<u64>) -> anyhow::Result<Sent> {
+        let settings = TransferOptions {
             endpoint: remote::endpoint(&self.house.url()).map_err(anyhow::Error::msg)?,
             open: open_stream(),
             give_up_after: GIVE_UP_AFTER,
@@ -238,7 +240,7 @@ impl Walk<'_> {
         let mut sent = Sent::default();
         // A signal ends the walk as a whole.
         let stop = std::future::pending();
-        let ended = stream::run(&settings, receiver, stop, |event| {
+        let ended = transfer::run(&settings, receiver, stop, |event| {
             sent.hear(&event);
             progress.show(&sent.tally);
             progress.tell(&event);
@@ -264,14 +266,14 @@ impl Walk<'_> {
 /// What became of some records.
 #[derive(Debug, Default)]
 struct Sent {
-    tally: Tally,
+    tally: SendTally,
     /// The first failures, as lines for people.
     failures: Vec<String>,
 }
 
 impl Sent {
-    fn hear(&mut self, event: &Event<'_>) {
-        let Event::Settled(settled) = event else {
+    fn hear(&mut self, event: &SendEvent<'_>) {
+        let SendEvent::Settled(settled) = event else {
             return;
         };
         for record in *settled {
@@ -282,7 +284,7 @@ impl Sent {
     }
 }
 
-fn failure(record: &Settled) -> Option<String> {
+fn failure(record: &SettledRow) -> Option<String> {
     let rejection = record.verdict.as_ref().err()?;
     Some(format!(
         "line {}: {} ({})",

@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use rustix::fs::{Access, access};
 use serde::Serialize;
 
-use super::window::{Rejection, Settled};
+use super::window::{RowFailure, SettledRow};
 use crate::cli::terminal::inline;
 
 /// Most bytes that are kept until there is a stream: a file of nothing but bad rows opens none.
@@ -26,7 +26,7 @@ const MOST_HELD: usize = 1024 * 1024;
 pub(crate) struct FailureFile {
     path: PathBuf,
     /// What must not be written to.
-    input: Option<Identity>,
+    input: Option<FileIdentity>,
     /// None until there is a stream.
     file: Option<File>,
     /// Lines that came before it.
@@ -35,7 +35,7 @@ pub(crate) struct FailureFile {
 
 /// A failed record, as it is written.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Failure<'a> {
+pub(crate) struct FailureRecord<'a> {
     /// Its first line in the input.
     pub line: u64,
     /// Its number in the stream, if it was sent.
@@ -49,11 +49,11 @@ pub(crate) struct Failure<'a> {
     pub message: &'a str,
 }
 
-impl<'a> Failure<'a> {
+impl<'a> FailureRecord<'a> {
     /// A record's, if it failed.
     #[must_use]
-    pub(crate) fn of(settled: &'a Settled) -> Option<Self> {
-        let Rejection {
+    pub(crate) fn of(settled: &'a SettledRow) -> Option<Self> {
+        let RowFailure {
             code,
             reason,
             message,
@@ -129,7 +129,7 @@ impl FailureFile {
     ///
     /// # Errors
     /// Those of the file system.
-    pub(crate) fn write(&mut self, failure: &Failure<'_>) -> anyhow::Result<()> {
+    pub(crate) fn write(&mut self, failure: &FailureRecord<'_>) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(failure)?;
         line.push(b'\n');
         match &mut self.file {
@@ -148,7 +148,7 @@ impl FailureFile {
 
     fn unless_input(&self, there: &Metadata) -> anyhow::Result<()> {
         // A terminal may be both: what is read from it is not what is written to it.
-        let is_input = self.input == Some(Identity::of(there));
+        let is_input = self.input == Some(FileIdentity::of(there));
         if is_input && !there.file_type().is_char_device() {
             bail!(
                 "--failures {} is the input itself, which it would destroy; name another file",
@@ -169,12 +169,12 @@ impl FailureFile {
 
 /// What a file is, whatever it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
+struct FileIdentity {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
+impl FileIdentity {
     fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -184,14 +184,14 @@ impl Identity {
 }
 
 /// Nothing where it cannot be told: whoever opens the input says why.
-fn identity_of_input(path: &Path) -> Option<Identity> {
+fn identity_of_input(path: &Path) -> Option<FileIdentity> {
     let metadata = if path.as_os_str() == "-" {
         let copy = io::stdin().as_fd().try_clone_to_owned();
         copy.and_then(|input| File::from(input).metadata())
     } else {
         fs::metadata(path)
     };
-    Some(Identity::of(&metadata.ok()?))
+    Some(FileIdentity::of(&metadata.ok()?))
 }
 
 fn folder(path: &Path) -> &Path {
@@ -205,8 +205,8 @@ fn folder(path: &Path) -> &Path {
 mod tests {
     use super::*;
 
-    fn write(file: &mut FailureFile, settled: &Settled) {
-        if let Some(failure) = Failure::of(settled) {
+    fn write(file: &mut FailureFile, settled: &SettledRow) {
+        if let Some(failure) = FailureRecord::of(settled) {
             file.write(&failure).unwrap();
         }
     }
@@ -217,7 +217,7 @@ mod tests {
         let path = folder.path().join("failures.ndjson");
         fs::write(&path, "of an earlier run").unwrap();
         let mut file = FailureFile::plan(&path, Path::new("-")).unwrap();
-        let skipped = Failure {
+        let skipped = FailureRecord {
             line: 2,
             sequence: None,
             code: "",
@@ -227,8 +227,11 @@ mod tests {
         file.write(&skipped).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "of an earlier run");
         file.open().unwrap();
-        write(&mut file, &Settled::example(3, None));
-        write(&mut file, &Settled::example(4, Some("IDENTIFIER_MISSING")));
+        write(&mut file, &SettledRow::example(3, None));
+        write(
+            &mut file,
+            &SettledRow::example(4, Some("IDENTIFIER_MISSING")),
+        );
         file.open().unwrap();
         assert_eq!(
             fs::read_to_string(path).unwrap(),

@@ -16,7 +16,7 @@ use std::{fmt, io::BufRead};
 
 use encoding_rs::Encoding;
 
-use super::window::Row;
+use super::window::InputRow;
 use crate::pb::{IdentifierRecord, identifier_record::Operation};
 
 mod columns;
@@ -45,7 +45,7 @@ const MAX_ROW_BYTES: usize = 8 * 1024 * 1024;
 
 /// How the input is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum InputFormat {
     /// Comma-separated values with a header.
     Csv,
     /// One JSON object a line.
@@ -63,9 +63,9 @@ pub(crate) enum BadRows {
 
 /// What there is to know about an input before it is read.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
+pub(crate) struct InputOptions {
     /// How it is written.
-    pub format: Format,
+    pub format: InputFormat,
     /// What stands between values of CSV.
     pub delimiter: Option<u8>,
     /// The same where neither a person nor the file says so.
@@ -87,9 +87,9 @@ pub(crate) struct Settings {
     pub bad_rows: BadRows,
 }
 
-impl Settings {
+impl InputOptions {
     /// Those of a plain file.
-    pub(crate) fn new(format: Format) -> Self {
+    pub(crate) fn new(format: InputFormat) -> Self {
         Self {
             format,
             delimiter: None,
@@ -107,18 +107,18 @@ impl Settings {
 
 /// What comes out of an input.
 #[derive(Debug)]
-pub(crate) enum Item {
+pub(crate) enum InputItem {
     /// A row to send.
-    Row(Row),
+    Row(InputRow),
     /// A row that is wrong, and left out.
     Bad(BadInput),
     /// What a person should know at once.
     Note(String),
 }
 
-impl Item {
+impl InputItem {
     /// The row, if it is one.
-    pub(crate) fn row(self) -> Option<Row> {
+    pub(crate) fn row(self) -> Option<InputRow> {
         match self {
             Self::Row(row) => Some(row),
             Self::Bad(_) | Self::Note(_) => None,
@@ -184,22 +184,22 @@ impl fmt::Display for BadInput {
 /// none.
 pub(crate) fn read(
     input: impl BufRead + Send,
-    settings: &Settings,
+    options: &InputOptions,
     findings: &mut Findings,
-    mut take: impl FnMut(Item) -> bool,
+    mut take: impl FnMut(InputItem) -> bool,
 ) -> Result<(), BadInput> {
-    let mut rows = Rows::open(input, settings)?;
-    if let Some(note) = rows.note(settings)
-        && !take(Item::Note(note))
+    let mut rows = Rows::open(input, options)?;
+    if let Some(note) = rows.note(options)
+        && !take(InputItem::Note(note))
     {
         return Ok(());
     }
     loop {
         let item = match rows.next(findings) {
-            Ok(Some(row)) => Item::Row(row),
+            Ok(Some(row)) => InputItem::Row(row),
             Ok(None) => return Ok(()),
-            Err(bad) if bad.reach == Reach::Row && settings.bad_rows == BadRows::Skip => {
-                Item::Bad(bad)
+            Err(bad) if bad.reach == Reach::Row && options.bad_rows == BadRows::Skip => {
+                InputItem::Bad(bad)
             }
             Err(bad) => return Err(bad),
         };
@@ -221,30 +221,30 @@ pub(crate) fn looks_like(
 }
 
 enum Rows<'a> {
-    Csv(csv::Reader<'a>),
-    Ndjson(ndjson::Reader<'a>),
+    Csv(csv::CsvReader<'a>),
+    Ndjson(ndjson::NdjsonReader<'a>),
 }
 
 impl<'a> Rows<'a> {
-    fn open(input: impl BufRead + Send + 'a, settings: &Settings) -> Result<Self, BadInput> {
-        let mut text = text::Text::open(input, settings.encoding)?;
-        if let Some(what) = sniff::other_format(settings.format, text.peek(1)) {
+    fn open(input: impl BufRead + Send + 'a, options: &InputOptions) -> Result<Self, BadInput> {
+        let mut text = text::Text::open(input, options.encoding)?;
+        if let Some(what) = sniff::other_format(options.format, text.peek(1)) {
             return Err(BadInput::rest(1, None, what));
         }
-        match settings.format {
-            Format::Csv => csv::Reader::open(text, settings).map(Self::Csv),
-            Format::Ndjson => Ok(Self::Ndjson(ndjson::Reader::new(text, settings))),
+        match options.format {
+            InputFormat::Csv => csv::CsvReader::open(text, options).map(Self::Csv),
+            InputFormat::Ndjson => Ok(Self::Ndjson(ndjson::NdjsonReader::new(text, options))),
         }
     }
 
-    fn note(&self, settings: &Settings) -> Option<String> {
+    fn note(&self, options: &InputOptions) -> Option<String> {
         match self {
-            Self::Csv(reader) => reader.note(settings),
+            Self::Csv(reader) => reader.note(options),
             Self::Ndjson(_) => None,
         }
     }
 
-    fn next(&mut self, findings: &mut Findings) -> Result<Option<Row>, BadInput> {
+    fn next(&mut self, findings: &mut Findings) -> Result<Option<InputRow>, BadInput> {
         match self {
             Self::Csv(reader) => reader.next(findings),
             Self::Ndjson(reader) => reader.next(findings),

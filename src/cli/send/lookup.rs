@@ -6,10 +6,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Status;
 
 use super::{
-    patience::Patience,
-    stream::{Error, Event, Settings},
-    trouble::{Trouble, judge},
-    window::Window,
+    attempt_error::{AttemptError, classify},
+    options::TransferOptions,
+    outcome::{SendError, SendEvent},
+    retry_timer::RetryTimer,
+    window::UnackedWindow,
 };
 use crate::{cli::remote, pb};
 
@@ -23,43 +24,46 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// Why it cannot be had.
 pub(super) async fn destination(
-    settings: &Settings,
-    mut watch: impl FnMut(Event<'_>) -> ControlFlow<()>,
-) -> Result<pb::Destination, Error> {
-    let nothing = Window::default();
-    let mut patience = Patience::new(settings);
+    options: &TransferOptions,
+    mut watch: impl FnMut(SendEvent<'_>) -> ControlFlow<()>,
+) -> Result<pb::Destination, SendError> {
+    let nothing = UnackedWindow::default();
+    let mut retries = RetryTimer::new(options);
     loop {
-        let passing = match ask(settings, patience.deadline_closed(&nothing)).await {
+        let transient = match ask(options, retries.deadline_closed(&nothing)).await {
             Ok(destination) => return Ok(destination),
-            Err(Trouble::Final(error)) => return Err(error),
-            Err(Trouble::Passing(passing)) => passing,
+            Err(AttemptError::Final(error)) => return Err(error),
+            Err(AttemptError::Transient(transient)) => transient,
         };
-        let next = patience.next_try(&passing, &nothing);
-        if next >= patience.deadline_closed(&nothing) {
+        let next = retries.next_try(&transient, &nothing);
+        if next >= retries.deadline_closed(&nothing) {
             sleep_until(next).await;
-            return Err(patience.exhausted());
+            return Err(retries.exhausted());
         }
         let pause = Some(next.saturating_duration_since(Instant::now()));
-        let why = &passing.why;
-        if watch(Event::Lost { why, pause }).is_break() {
-            return Err(Error::Unwatched);
+        let why = &transient.why;
+        if watch(SendEvent::Lost { why, pause }).is_break() {
+            return Err(SendError::Unwatched);
         }
         sleep_until(next).await;
     }
 }
 
-async fn ask(settings: &Settings, deadline: Instant) -> Result<pb::Destination, Trouble> {
+async fn ask(
+    options: &TransferOptions,
+    deadline: Instant,
+) -> Result<pb::Destination, AttemptError> {
     let deadline = deadline.min(Instant::now() + CALL_TIMEOUT);
-    match timeout_at(deadline, get(settings)).await {
+    match timeout_at(deadline, get(options)).await {
         Ok(Ok(destination)) => Ok(destination),
-        Ok(Err(status)) => Err(judge(status)),
-        Err(_) => Err(Trouble::passing("the server does not answer")),
+        Ok(Err(status)) => Err(classify(status)),
+        Err(_) => Err(AttemptError::transient("the server does not answer")),
     }
 }
 
-async fn get(settings: &Settings) -> Result<pb::Destination, Status> {
-    let name = settings.open.destination.clone();
-    let mut client = remote::connect(&settings.endpoint).await?;
+async fn get(options: &TransferOptions) -> Result<pb::Destination, Status> {
+    let name = options.open.destination.clone();
+    let mut client = remote::connect(&options.endpoint).await?;
     let request = pb::GetDestinationRequest { name };
     Ok(client.get_destination(request).await?.into_inner())
 }

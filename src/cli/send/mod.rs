@@ -15,26 +15,29 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use self::{
-    failures::{Failure, FailureFile},
-    input::{BadInput, Findings, Item, Reach},
+    failures::{FailureFile, FailureRecord},
+    input::{BadInput, Findings, InputItem, InputOptions, Reach},
+    input_args::InputArgs,
     mapping::MapArg,
-    reading::ReadingArgs,
-    report::{Progress, Tally},
-    stream::{Event, Unfinished},
-    window::Row,
+    options::TransferOptions,
+    outcome::{SendError, SendEvent, Unfinished},
+    report::{Progress, SendTally},
+    window::InputRow,
 };
 use super::{Exit, aside, remote::ServerArgs, say, stop::Stop, terminal::inline};
 use crate::{backoff::Backoff, config::duration, pb};
 
+mod attempt_error;
 mod failures;
 pub(super) mod input;
+mod input_args;
 mod lookup;
 mod mapping;
-mod patience;
-mod reading;
+pub(super) mod options;
+pub(super) mod outcome;
 pub(super) mod report;
-pub(super) mod stream;
-mod trouble;
+mod retry_timer;
+pub(super) mod transfer;
 pub(super) mod window;
 
 /// Rows between the thread that reads and the task that sends: enough for neither to wait.
@@ -86,7 +89,7 @@ pub struct SendArgs {
     validate_only: bool,
 
     #[command(flatten)]
-    reading: ReadingArgs,
+    reading: InputArgs,
 
     /// Write failed records here: line, sequence, code, reason and message as NDJSON. The file is
     /// made, or emptied, once a stream is open
@@ -131,14 +134,14 @@ async fn send(args: &SendArgs, stop: &Stop) -> anyhow::Result<Exit> {
     let Prepared {
         source,
         input,
-        settings,
+        options,
         watcher,
     } = prepared.context("nothing was sent")?;
     let watcher = RefCell::new(watcher);
     let mut reading = source.start(input);
-    let hear = |event: Event<'_>| watcher.borrow_mut().hear(&event);
+    let hear = |event: SendEvent<'_>| watcher.borrow_mut().hear(&event);
     let sent = tokio::select! {
-        sent = stream::run(&settings, reading.rows, stop.asked(), hear) => sent,
+        sent = transfer::run(&options, reading.rows, stop.asked(), hear) => sent,
         never = reading.asides.tell(&watcher) => match never {},
     };
     let mut watcher = watcher.into_inner();
@@ -172,8 +175,8 @@ async fn send(args: &SendArgs, stop: &Stop) -> anyhow::Result<Exit> {
 /// All that there is to know before a stream opens.
 struct Prepared {
     source: Source,
-    input: input::Settings,
-    settings: stream::Settings,
+    input: InputOptions,
+    options: TransferOptions,
     watcher: Watcher,
 }
 
@@ -185,17 +188,17 @@ async fn prepare(args: &SendArgs) -> anyhow::Result<Prepared> {
     let mut watcher = Watcher::new(source.bytes, failures);
     let mapping = args.mapping(&mut watcher).await?;
     let mapped = mapping.iter().flat_map(|map| map.sources.clone());
-    let input = args.reading.settings(&args.input, mapped.collect())?;
+    let input = args.reading.options(&args.input, mapped.collect())?;
     Ok(Prepared {
         source,
         input,
-        settings: args.stream(mapping),
+        options: args.stream(mapping),
         watcher,
     })
 }
 
 /// Says from where to send again.
-fn not_finished(tally: &Tally, next_line: Option<u64>) -> String {
+fn not_finished(tally: &SendTally, next_line: Option<u64>) -> String {
     match (tally.line, next_line) {
         (0, _) => "not finished: no record has a result; send all of it again".into(),
         (_, Some(next)) => format!(
@@ -209,9 +212,9 @@ fn not_finished(tally: &Tally, next_line: Option<u64>) -> String {
 
 impl SendArgs {
     /// Streams by the mapping that the input is read by, also if the destination's changes meanwhile.
-    fn stream(&self, mapping: Vec<pb::FieldMapping>) -> stream::Settings {
+    fn stream(&self, mapping: Vec<pb::FieldMapping>) -> TransferOptions {
         let stream_id = self.stream_id.clone();
-        stream::Settings {
+        TransferOptions {
             endpoint: self.server.server.clone(),
             open: pb::OpenStream {
                 destination: self.destination.clone(),
@@ -236,11 +239,11 @@ impl SendArgs {
         if !self.map.is_empty() {
             return Ok(self.map.iter().map(|MapArg(map)| map.clone()).collect());
         }
-        let settings = self.stream(Vec::new());
-        let asked = lookup::destination(&settings, |event| watcher.hear(&event)).await;
+        let options = self.stream(Vec::new());
+        let asked = lookup::destination(&options, |event| watcher.hear(&event)).await;
         let destination = asked.map_err(|error| match error {
             // Something in between may let streams pass and nothing else.
-            stream::Error::GaveUp { .. } => {
+            SendError::GaveUp { .. } => {
                 anyhow!("cannot ask what the destination maps; --map does without: {error}")
             }
             other => other.into(),
@@ -273,16 +276,16 @@ impl Source {
 
     /// Reads on a thread of its own, since standard input blocks. Nobody joins it: it ends with
     /// its input, when nobody takes its rows any more, or with the process.
-    fn start(self, settings: input::Settings) -> Reading {
+    fn start(self, options: InputOptions) -> Reading {
         let (rows, taken) = mpsc::channel(ROWS_AHEAD);
         let (asides, heard) = mpsc::channel(ROWS_AHEAD);
         let (end, ended) = oneshot::channel();
         std::thread::spawn(move || {
             let mut findings = Findings::default();
-            let read = input::read(self.input, &settings, &mut findings, |item| match item {
-                Item::Row(row) => rows.blocking_send(row).is_ok(),
-                Item::Bad(bad) => asides.blocking_send(Aside::Bad(bad)).is_ok(),
-                Item::Note(note) => asides.blocking_send(Aside::Note(note)).is_ok(),
+            let read = input::read(self.input, &options, &mut findings, |item| match item {
+                InputItem::Row(row) => rows.blocking_send(row).is_ok(),
+                InputItem::Bad(bad) => asides.blocking_send(Aside::Bad(bad)).is_ok(),
+                InputItem::Note(note) => asides.blocking_send(Aside::Note(note)).is_ok(),
             });
             // Without a listener the command is over already.
             end.send((findings, read)).ok();
@@ -297,7 +300,7 @@ impl Source {
 
 /// An input that is being read.
 struct Reading {
-    rows: mpsc::Receiver<Row>,
+    rows: mpsc::Receiver<InputRow>,
     asides: Asides,
     /// What was found, and how it ended.
     end: oneshot::Receiver<(Findings, Result<(), BadInput>)>,
@@ -331,7 +334,7 @@ impl Asides {
 
 /// Counts, shows and writes down what happens.
 struct Watcher {
-    tally: Tally,
+    tally: SendTally,
     progress: Progress,
     failures: Option<FailureFile>,
     /// Why failures can no longer be written down: nothing more is sent.
@@ -341,26 +344,26 @@ struct Watcher {
 impl Watcher {
     fn new(bytes: Option<u64>, failures: Option<FailureFile>) -> Self {
         Self {
-            tally: Tally::default(),
+            tally: SendTally::default(),
             progress: Progress::new(bytes),
             failures,
             broken: None,
         }
     }
 
-    fn hear(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+    fn hear(&mut self, event: &SendEvent<'_>) -> ControlFlow<()> {
         match event {
-            Event::Opened => self.open_failures(),
-            Event::Settled(settled) => {
+            SendEvent::Opened => self.open_failures(),
+            SendEvent::Settled(settled) => {
                 for record in *settled {
                     self.tally.count(record);
-                    if let Some(failure) = Failure::of(record) {
+                    if let Some(failure) = FailureRecord::of(record) {
                         self.write_down(&failure);
                     }
                 }
                 self.progress.show(&self.tally);
             }
-            Event::Notice(_) | Event::Drain | Event::Lost { .. } => {}
+            SendEvent::Notice(_) | SendEvent::Drain | SendEvent::Lost { .. } => {}
         }
         self.progress.tell(event);
         match self.broken {
@@ -375,7 +378,7 @@ impl Watcher {
             Aside::Bad(bad) => {
                 self.tally.fail(BAD_ROW);
                 let at = bad.column.map(|column| format!("column {column}: "));
-                self.write_down(&Failure {
+                self.write_down(&FailureRecord {
                     line: bad.line,
                     sequence: None,
                     code: "INVALID_ARGUMENT",
@@ -387,7 +390,7 @@ impl Watcher {
     }
 
     /// Writes a failure down; one that comes before the stream is open is kept until then.
-    fn write_down(&mut self, failure: &Failure<'_>) {
+    fn write_down(&mut self, failure: &FailureRecord<'_>) {
         if self.broken.is_none()
             && let Some(file) = &mut self.failures
         {
@@ -402,7 +405,7 @@ impl Watcher {
     }
 
     /// Says how it went, and from where to go on.
-    fn end(mut self, sent: Result<(), Unfinished>) -> anyhow::Result<Tally> {
+    fn end(mut self, sent: Result<(), Unfinished>) -> anyhow::Result<SendTally> {
         if sent.is_ok() {
             // There may have been nothing to open a stream for.
             self.open_failures();
@@ -426,7 +429,7 @@ mod tests {
 
     #[test]
     fn where_to_go_on_is_told_as_exactly_as_it_is_known() {
-        let mut tally = Tally::default();
+        let mut tally = SendTally::default();
         assert!(not_finished(&tally, Some(2)).ends_with("send all of it again"));
         tally.line = 17;
         assert!(not_finished(&tally, Some(20)).ends_with("go on from line 20"));

@@ -11,8 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use super::{
-    stream::Event,
-    window::{Rejection, Settled},
+    outcome::SendEvent,
+    window::{RowFailure, SettledRow},
 };
 use crate::{
     cli::terminal::{complain, inline, printable},
@@ -25,7 +25,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Counts of records with a result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct SendTally {
     /// Accepted by LaunchDarkly.
     pub delivered: u64,
     /// The others, by reason.
@@ -36,9 +36,9 @@ pub(crate) struct Tally {
     pub bytes: u64,
 }
 
-impl Tally {
+impl SendTally {
     /// Counts one record.
-    pub(crate) fn count(&mut self, settled: &Settled) {
+    pub(crate) fn count(&mut self, settled: &SettledRow) {
         self.line = settled.line;
         self.bytes = settled.end;
         match &settled.verdict {
@@ -65,7 +65,7 @@ impl Tally {
     }
 }
 
-fn label(rejection: &Rejection) -> &str {
+fn label(rejection: &RowFailure) -> &str {
     if rejection.reason.is_empty() {
         &rejection.code
     } else {
@@ -73,7 +73,7 @@ fn label(rejection: &Rejection) -> &str {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for SendTally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (records, failures) = (self.records(), self.failures());
         write!(
@@ -110,7 +110,7 @@ impl Progress {
     }
 
     /// Shows how far it is.
-    pub(crate) fn show(&mut self, tally: &Tally) {
+    pub(crate) fn show(&mut self, tally: &SendTally) {
         let (records, failures) = (tally.records(), tally.failures());
         let text = format!("{records} done, {failures} of them failed");
         if let Some(bar) = &self.bar {
@@ -131,17 +131,17 @@ impl Progress {
     }
 
     /// Says what happens to the stream; results are [`show`](Self::show)n by whoever counts them.
-    pub(crate) fn tell(&mut self, event: &Event<'_>) {
+    pub(crate) fn tell(&mut self, event: &SendEvent<'_>) {
         match event {
-            Event::Settled(_) => self.trouble = None,
-            Event::Opened => {}
-            Event::Notice(notice) => self.say(&describe(notice)),
-            Event::Drain => {
+            SendEvent::Settled(_) => self.trouble = None,
+            SendEvent::Opened => {}
+            SendEvent::Notice(notice) => self.say(&describe(notice)),
+            SendEvent::Drain => {
                 self.say(
                     "the server asks to move; a new stream follows when there is more to send",
                 );
             }
-            Event::Lost { why, pause } => self.tell_trouble(why, *pause),
+            SendEvent::Lost { why, pause } => self.tell_trouble(why, *pause),
         }
     }
 
@@ -198,9 +198,9 @@ mod tests {
 
     #[test]
     fn a_tally_counts_by_reason_and_says_so() {
-        let mut tally = Tally::default();
+        let mut tally = SendTally::default();
         for (line, reason) in [(2, None), (3, Some("A")), (4, Some("")), (5, Some("A"))] {
-            tally.count(&Settled::example(line, reason));
+            tally.count(&SettledRow::example(line, reason));
         }
         assert_eq!((tally.records(), tally.line, tally.bytes), (4, 5, 50));
         assert_eq!(

@@ -22,7 +22,7 @@ const MAX_BATCH_BYTES: usize = 512 * 1024;
 
 /// A record and where in the input it was.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Row {
+pub(crate) struct InputRow {
     /// Its first line, from 1.
     pub line: u64,
     /// Bytes of the input up to its end.
@@ -33,7 +33,7 @@ pub(crate) struct Row {
 
 /// A record that has its final result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Settled {
+pub(crate) struct SettledRow {
     /// Its number in the stream.
     pub sequence: i64,
     /// Its first line in the input.
@@ -41,14 +41,14 @@ pub(crate) struct Settled {
     /// Bytes of the input up to its end.
     pub end: u64,
     /// What became of it.
-    pub verdict: Verdict,
+    pub verdict: RowResult,
 }
 
 #[cfg(test)]
-impl Settled {
+impl SettledRow {
     /// A record that was delivered, or failed for a reason.
     pub(super) fn example(line: u64, reason: Option<&str>) -> Self {
-        let rejection = |reason: &str| Rejection {
+        let rejection = |reason: &str| RowFailure {
             code: "INVALID_ARGUMENT".into(),
             reason: reason.into(),
             message: "why".into(),
@@ -63,11 +63,11 @@ impl Settled {
 }
 
 /// What became of a record.
-pub(crate) type Verdict = Result<(), Rejection>;
+pub(crate) type RowResult = Result<(), RowFailure>;
 
 /// Why a record was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rejection {
+pub(crate) struct RowFailure {
     /// Name of the gRPC status code.
     pub code: String,
     /// Stable reason to branch on; empty if the server gave none.
@@ -76,7 +76,7 @@ pub(crate) struct Rejection {
     pub message: String,
 }
 
-impl From<&tonic_types::pb::Status> for Rejection {
+impl From<&tonic_types::pb::Status> for RowFailure {
     fn from(status: &tonic_types::pb::Status) -> Self {
         let info = status.get_details_error_info();
         Self {
@@ -89,7 +89,7 @@ impl From<&tonic_types::pb::Status> for Rejection {
 
 /// The server broke the protocol: nothing it says can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Broken {
+pub(crate) enum ProtocolViolation {
     /// Anything else before `opened`.
     #[error("the stream did not begin with `opened`")]
     NotOpened,
@@ -119,7 +119,7 @@ pub(crate) enum Broken {
 
 /// The records that are read and not committed.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub(crate) struct UnackedWindow {
     /// Number of the first record in `waiting`; everything before it is committed.
     base: i64,
     waiting: VecDeque<Waiting>,
@@ -131,12 +131,12 @@ pub(crate) struct Window {
 
 #[derive(Debug)]
 struct Waiting {
-    row: Row,
+    row: InputRow,
     bytes: usize,
-    verdict: Option<Verdict>,
+    verdict: Option<RowResult>,
 }
 
-impl Default for Window {
+impl Default for UnackedWindow {
     /// Nothing read, and nothing may be sent before a stream is open.
     fn default() -> Self {
         Self {
@@ -149,7 +149,7 @@ impl Default for Window {
     }
 }
 
-impl Window {
+impl UnackedWindow {
     /// Whether another row should be read.
     #[must_use]
     pub(crate) fn has_room(&self) -> bool {
@@ -181,7 +181,7 @@ impl Window {
     }
 
     /// Takes in the next row of the input.
-    pub(crate) fn push(&mut self, row: Row) {
+    pub(crate) fn push(&mut self, row: InputRow) {
         self.waiting.push_back(Waiting {
             // Its tag and length inside the batch take a few bytes more.
             bytes: row.record.encoded_len() + 8,
@@ -244,7 +244,7 @@ impl Window {
     ///
     /// # Errors
     /// What the server says cannot be.
-    pub(crate) fn settle(&mut self, ack: &pb::Ack) -> Result<Vec<Settled>, Broken> {
+    pub(crate) fn settle(&mut self, ack: &pb::Ack) -> Result<Vec<SettledRow>, ProtocolViolation> {
         for run in &ack.results {
             self.note(run)?;
         }
@@ -258,48 +258,48 @@ impl Window {
     ///
     /// # Errors
     /// Some of it is not.
-    pub(crate) fn end(&self) -> Result<(), Broken> {
+    pub(crate) fn end(&self) -> Result<(), ProtocolViolation> {
         match self.sent {
             0 => Ok(()),
-            unanswered => Err(Broken::Unanswered(unanswered)),
+            unanswered => Err(ProtocolViolation::Unanswered(unanswered)),
         }
     }
 
-    fn note(&mut self, run: &pb::RecordResult) -> Result<(), Broken> {
+    fn note(&mut self, run: &pb::RecordResult) -> Result<(), ProtocolViolation> {
         let (first, last) = (run.first_sequence, run.last_sequence);
         let end = self.base + as_sequence(self.sent);
         if first < self.base || last < first || last >= end {
-            return Err(Broken::Unasked { first, last });
+            return Err(ProtocolViolation::Unasked { first, last });
         }
         let verdict = run.error.as_ref().map_or(Ok(()), |error| Err(error.into()));
         for sequence in first..=last {
             let waiting = &mut self.waiting[as_index(sequence - self.base)];
             if waiting.verdict.replace(verdict.clone()).is_some() {
-                return Err(Broken::Twice(sequence));
+                return Err(ProtocolViolation::Twice(sequence));
             }
         }
         Ok(())
     }
 
-    fn commit(&mut self, committed: i64) -> Result<Vec<Settled>, Broken> {
+    fn commit(&mut self, committed: i64) -> Result<Vec<SettledRow>, ProtocolViolation> {
         let mut settled = Vec::new();
         while self.base <= committed {
             let missing = self.base;
             settled.push(
                 self.commit_next()
-                    .ok_or(Broken::Gap { committed, missing })?,
+                    .ok_or(ProtocolViolation::Gap { committed, missing })?,
             );
         }
         Ok(settled)
     }
 
-    fn commit_next(&mut self) -> Option<Settled> {
+    fn commit_next(&mut self) -> Option<SettledRow> {
         let verdict = self.waiting.front_mut()?.verdict.take()?;
         let Waiting { row, .. } = self.waiting.pop_front()?;
         let sequence = self.base;
         self.base += 1;
         self.sent -= 1;
-        Some(Settled {
+        Some(SettledRow {
             sequence,
             line: row.line,
             end: row.end,

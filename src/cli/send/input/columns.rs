@@ -4,7 +4,7 @@
 //! the file until a person has said what it is. Otherwise a removal could be an addition, or a
 //! member have another key, and nobody would know.
 
-use super::Settings;
+use super::InputOptions;
 
 /// Name of the column or member that says what to do with a record, unless told otherwise.
 pub(super) const OPERATION: &str = "operation";
@@ -38,7 +38,7 @@ const SHOWN_NAMES: usize = 20;
 
 /// What a column or member is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum ColumnRole {
     /// It is sent.
     Identifier,
     /// It says what to do with the record.
@@ -60,11 +60,11 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(options: &InputOptions) -> Self {
         Self {
-            mapped: settings.mapped.clone(),
-            operation: settings.operation_column.clone(),
-            ignored: settings.ignored_columns.clone(),
+            mapped: options.mapped.clone(),
+            operation: options.operation_column.clone(),
+            ignored: options.ignored_columns.clone(),
         }
     }
 
@@ -81,15 +81,15 @@ impl Columns {
     ///
     /// # Errors
     /// It may stand for something that it must not be taken for in silence.
-    pub(super) fn role(&self, name: &str) -> Result<Role, String> {
+    pub(super) fn role(&self, name: &str) -> Result<ColumnRole, String> {
         if self.is_ignored(name) {
-            return Ok(Role::Ignored);
+            return Ok(ColumnRole::Ignored);
         }
         if self.is_operation(name) {
-            return Ok(Role::Operation);
+            return Ok(ColumnRole::Operation);
         }
         if self.is_mapped(name) {
-            return Ok(Role::Identifier);
+            return Ok(ColumnRole::Identifier);
         }
         if let Some(mapped) = self.mapped.iter().find(|mapped| alike(mapped, name)) {
             return Err(format!(
@@ -107,8 +107,8 @@ impl Columns {
             ));
         }
         Ok(match self.know_mapping() {
-            true => Role::Unmapped,
-            false => Role::Identifier,
+            true => ColumnRole::Unmapped,
+            false => ColumnRole::Identifier,
         })
     }
 

@@ -1,46 +1,46 @@
 //! CSV with a header: records to rows.
 
 use super::{
-    BadInput, Reach, Settings,
-    columns::{Columns, OPERATION, Role, alike, listed, shown, trim},
+    BadInput, InputOptions, Reach,
+    columns::{ColumnRole, Columns, OPERATION, alike, listed, shown, trim},
     findings::Findings,
     operation, record,
-    records::{Record, Records, Wanted},
+    records::{CsvRecord, CsvRecords, WantedColumns},
     text::Text,
     values::Values,
 };
-use crate::{cli::send::window::Row, pb::identifier_record::Operation};
+use crate::{cli::send::window::InputRow, pb::identifier_record::Operation};
 
 /// What may stand between values where nobody says.
 const DELIMITERS: &[char] = &[',', ';', '\t', '|'];
 
-pub(super) struct Reader<'a> {
-    records: Records<'a>,
+pub(super) struct CsvReader<'a> {
+    records: CsvRecords<'a>,
     /// The name of each column.
     names: Vec<String>,
     /// What each column is for.
-    roles: Vec<Role>,
+    roles: Vec<ColumnRole>,
     /// Which ones matter.
     wanted: Vec<bool>,
     values: Values,
     operation: Operation,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> CsvReader<'a> {
     /// Reads and checks the header.
-    pub(super) fn open(mut text: Text<'a>, settings: &Settings) -> Result<Self, BadInput> {
+    pub(super) fn open(mut text: Text<'a>, options: &InputOptions) -> Result<Self, BadInput> {
         let told = told_delimiter(text.peek(SEPARATOR.len() + 2));
-        let delimiter = delimiter(told, settings).map_err(|what| BadInput::rest(1, None, what))?;
-        let mut records = Records::new(text, delimiter);
+        let delimiter = delimiter(told, options).map_err(|what| BadInput::rest(1, None, what))?;
+        let mut records = CsvRecords::new(text, delimiter);
         if told.is_some() {
             records.skip_line()?;
         }
-        let first = records.next(Wanted::All).map_err(|wrong| BadInput {
+        let first = records.next(WantedColumns::All).map_err(|wrong| BadInput {
             reach: Reach::Rest,
             ..wrong
         })?;
         let first = first.unwrap_or_default();
-        let header = Header::new(first.cells, settings, delimiter);
+        let header = Header::new(first.cells, options, delimiter);
         let wrong = |what| BadInput::rest(first.line.max(1), None, what);
         let roles = header.roles().map_err(wrong)?;
         let names = header.names.iter();
@@ -49,21 +49,21 @@ impl<'a> Reader<'a> {
             wanted: roles.iter().copied().map(is_used).collect(),
             roles,
             names: names.map(|name| header.name(name).to_owned()).collect(),
-            values: Values::new(settings),
-            operation: settings.operation,
+            values: Values::new(options),
+            operation: options.operation,
         })
     }
 
     /// What a person should know before rows are sent.
-    pub(super) fn note(&self, settings: &Settings) -> Option<String> {
+    pub(super) fn note(&self, options: &InputOptions) -> Option<String> {
         let has = |name: &&String| self.names.contains(name);
-        let missing: Vec<_> = settings
+        let missing: Vec<_> = options
             .mapped
             .iter()
             .take_while(|name| !has(name))
             .cloned()
             .collect();
-        let used = settings.mapped.get(missing.len())?;
+        let used = options.mapped.get(missing.len())?;
         (!missing.is_empty()).then(|| {
             format!(
                 "the header has no column {}: the first identifier of each record is {}",
@@ -73,8 +73,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn next(&mut self, findings: &mut Findings) -> Result<Option<Row>, BadInput> {
-        while let Some(record) = self.records.next(Wanted::These(&self.wanted))? {
+    pub(super) fn next(&mut self, findings: &mut Findings) -> Result<Option<InputRow>, BadInput> {
+        while let Some(record) = self.records.next(WantedColumns::These(&self.wanted))? {
             if self.is_header_again(&record)? {
                 findings.headers.note(record.line);
                 continue;
@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
         Ok(None)
     }
 
-    fn row(&self, read: Record, findings: &mut Findings) -> Result<Row, BadInput> {
+    fn row(&self, read: CsvRecord, findings: &mut Findings) -> Result<InputRow, BadInput> {
         let line = read.line;
         let wrong = |what| BadInput::row(line, None, what);
         if read.marked {
@@ -102,17 +102,17 @@ impl<'a> Reader<'a> {
         let mut identifiers = Vec::new();
         for ((role, name), value) in self.roles.iter().zip(&self.names).zip(read.cells) {
             match role {
-                Role::Operation => {
+                ColumnRole::Operation => {
                     wanted = operation(name, &value, self.operation).map_err(wrong)?;
                 }
-                Role::Identifier => {
+                ColumnRole::Identifier => {
                     let value = self.values.present(value, line, findings);
                     identifiers.extend(value.map(|value| (name.clone(), value)));
                 }
-                Role::Unmapped | Role::Ignored => {}
+                ColumnRole::Unmapped | ColumnRole::Ignored => {}
             }
         }
-        Ok(Row {
+        Ok(InputRow {
             line,
             end: self.records.text.taken(),
             record: record(identifiers, wanted),
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether a record is the header once more, as in exports that were joined.
-    fn is_header_again(&self, record: &Record) -> Result<bool, BadInput> {
+    fn is_header_again(&self, record: &CsvRecord) -> Result<bool, BadInput> {
         let names = || self.names.iter().zip(&self.wanted);
         let is_name = |cell: &String| self.names.iter().any(|name| alike(name, cell));
         let is_used = |cell: &String| names().any(|(name, used)| *used && alike(name, cell));
@@ -144,8 +144,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn is_used(role: Role) -> bool {
-    matches!(role, Role::Identifier | Role::Operation)
+fn is_used(role: ColumnRole) -> bool {
+    matches!(role, ColumnRole::Identifier | ColumnRole::Operation)
 }
 
 /// How spreadsheets say the delimiter, in a line before the header.
@@ -158,14 +158,14 @@ fn told_delimiter(start: &[u8]) -> Option<u8> {
     }
 }
 
-fn delimiter(told: Option<u8>, settings: &Settings) -> Result<u8, String> {
-    match (told, settings.delimiter) {
+fn delimiter(told: Option<u8>, options: &InputOptions) -> Result<u8, String> {
+    match (told, options.delimiter) {
         (Some(told), Some(named)) if told != named => Err(format!(
             "the file says that its delimiter is {}, and --delimiter says {}: leave that out",
             show_delimiter(char::from(told)),
             show_delimiter(char::from(named))
         )),
-        (told, named) => Ok(told.or(named).unwrap_or(settings.usual_delimiter)),
+        (told, named) => Ok(told.or(named).unwrap_or(options.usual_delimiter)),
     }
 }
 
@@ -184,16 +184,16 @@ struct Header {
 }
 
 impl Header {
-    fn new(names: Vec<String>, settings: &Settings, delimiter: u8) -> Self {
+    fn new(names: Vec<String>, options: &InputOptions, delimiter: u8) -> Self {
         Self {
             names,
-            columns: Columns::new(settings),
+            columns: Columns::new(options),
             delimiter: char::from(delimiter),
         }
     }
 
     /// What each column is for.
-    fn roles(&self) -> Result<Vec<Role>, String> {
+    fn roles(&self) -> Result<Vec<ColumnRole>, String> {
         self.check_delimiter()?;
         let roles = self.names.iter().map(|name| self.columns.role(name));
         let roles = roles.collect::<Result<Vec<_>, _>>()?;
@@ -203,7 +203,7 @@ impl Header {
     }
 
     /// The columns that matter. Blanks around a name mean nothing; where they may, that is refused.
-    fn used(&self, roles: &[Role]) -> Vec<(Role, String)> {
+    fn used(&self, roles: &[ColumnRole]) -> Vec<(ColumnRole, String)> {
         let columns = roles.iter().zip(&self.names);
         let used = columns.filter(|(role, _)| is_used(**role));
         used.map(|(role, name)| (*role, self.name(name).to_owned()))
@@ -244,11 +244,11 @@ impl Header {
 
     /// A header without a single mapped identifier would make every record fail: better said
     /// before.
-    fn check_names(&self, roles: &[Role]) -> Result<(), String> {
+    fn check_names(&self, roles: &[ColumnRole]) -> Result<(), String> {
         let used = self.used(roles);
         let identifiers: Vec<_> = used
             .iter()
-            .filter(|(role, _)| *role == Role::Identifier)
+            .filter(|(role, _)| *role == ColumnRole::Identifier)
             .collect();
         if identifiers.is_empty() {
             return Err(self.no_identifier());
@@ -275,12 +275,12 @@ impl Header {
         }
     }
 
-    fn check_operation(&self, roles: &[Role]) -> Result<(), String> {
+    fn check_operation(&self, roles: &[ColumnRole]) -> Result<(), String> {
         let named = self.columns.operation.as_deref();
         match (
             roles
                 .iter()
-                .filter(|role| **role == Role::Operation)
+                .filter(|role| **role == ColumnRole::Operation)
                 .count(),
             named,
         ) {

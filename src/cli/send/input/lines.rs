@@ -2,10 +2,10 @@
 
 use super::{
     BadInput, MAX_ROW_BYTES, Reach,
-    text::{MARK, Text, Trouble},
+    text::{MARK, Text, TextError},
 };
 
-pub(super) struct Lines<'a> {
+pub(super) struct TextLines<'a> {
     text: Text<'a>,
     /// Lines read.
     number: u64,
@@ -14,14 +14,14 @@ pub(super) struct Lines<'a> {
 }
 
 /// A line without its end.
-pub(super) struct Line {
+pub(super) struct TextLine {
     pub(super) number: u64,
     pub(super) text: String,
     /// A byte-order mark stood before it, though it is not the first.
     pub(super) marked: bool,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> TextLines<'a> {
     pub(super) fn new(text: Text<'a>) -> Self {
         Self {
             text,
@@ -39,7 +39,7 @@ impl<'a> Lines<'a> {
     ///
     /// # Errors
     /// It is too long or no text.
-    pub(super) fn next(&mut self) -> Result<Option<Line>, BadInput> {
+    pub(super) fn next(&mut self) -> Result<Option<TextLine>, BadInput> {
         while let Some(raw) = self.read()? {
             let (marked, raw) = match raw.strip_prefix(MARK) {
                 Some(rest) => (true, rest.to_vec()),
@@ -48,7 +48,7 @@ impl<'a> Lines<'a> {
             let text = String::from_utf8(raw).expect("the decoder writes UTF-8");
             if !text.trim().is_empty() {
                 let number = self.number;
-                return Ok(Some(Line {
+                return Ok(Some(TextLine {
                     number,
                     text,
                     marked,
@@ -100,9 +100,9 @@ impl<'a> Lines<'a> {
     }
 
     /// What cannot be read behind the beginning of a line.
-    fn bad(&self, trouble: Trouble, line: &[u8]) -> BadInput {
+    fn bad(&self, trouble: TextError, line: &[u8]) -> BadInput {
         let column = String::from_utf8_lossy(line).chars().count() + 1;
-        let is_passed = matches!(trouble, Trouble::Malformed);
+        let is_passed = matches!(trouble, TextError::Malformed);
         let what = self.text.describe(trouble);
         match is_passed {
             true => BadInput::row(self.number, Some(column), what),

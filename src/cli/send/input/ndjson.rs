@@ -7,21 +7,21 @@
 //! matters may come twice: whichever was meant, the other would be lost.
 
 use super::{
-    BadInput, MAX_KEPT_BYTES, Settings,
-    columns::{Columns, Role, alike, shown},
+    BadInput, InputOptions, MAX_KEPT_BYTES,
+    columns::{ColumnRole, Columns, alike, shown},
     findings::Findings,
     json::{self, Node},
-    lines::{Line, Lines},
+    lines::{TextLine, TextLines},
     operation, record,
     text::Text,
     values::Values,
 };
-use crate::{cli::send::window::Row, pb::IdentifierRecord, pb::identifier_record::Operation};
+use crate::{cli::send::window::InputRow, pb::IdentifierRecord, pb::identifier_record::Operation};
 
 const IDENTIFIERS: &str = "identifiers";
 
-pub(super) struct Reader<'a> {
-    lines: Lines<'a>,
+pub(super) struct NdjsonReader<'a> {
+    lines: TextLines<'a>,
     columns: Columns,
     values: Values,
     operation: Operation,
@@ -40,17 +40,17 @@ struct Members {
     identifiers: Vec<(String, Node)>,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(text: Text<'a>, settings: &Settings) -> Self {
+impl<'a> NdjsonReader<'a> {
+    pub(super) fn new(text: Text<'a>, options: &InputOptions) -> Self {
         Self {
-            lines: Lines::new(text),
-            columns: Columns::new(settings),
-            values: Values::new(settings),
-            operation: settings.operation,
+            lines: TextLines::new(text),
+            columns: Columns::new(options),
+            values: Values::new(options),
+            operation: options.operation,
         }
     }
 
-    pub(super) fn next(&mut self, findings: &mut Findings) -> Result<Option<Row>, BadInput> {
+    pub(super) fn next(&mut self, findings: &mut Findings) -> Result<Option<InputRow>, BadInput> {
         let Some(line) = self.lines.next()? else {
             return Ok(None);
         };
@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
             Wrong::Object(what) => BadInput::row(line.number, None, what),
             Wrong::Names(what) => BadInput::rest(line.number, None, what),
         })?;
-        Ok(Some(Row {
+        Ok(Some(InputRow {
             line: line.number,
             end: self.lines.taken(),
             record,
@@ -109,13 +109,13 @@ impl<'a> Reader<'a> {
         let is_wrapped = !wrapped.is_empty();
         for (name, node) in flat {
             match self.role(&name)? {
-                Role::Operation => self.set_operation(&mut members, &name, &node)?,
-                Role::Identifier if is_wrapped => {
+                ColumnRole::Operation => self.set_operation(&mut members, &name, &node)?,
+                ColumnRole::Identifier if is_wrapped => {
                     let what = format!("beside {IDENTIFIERS} there is {}", shown(&name));
                     return Err(Wrong::Object(what));
                 }
-                Role::Identifier => add(&mut members, name, node)?,
-                Role::Unmapped | Role::Ignored => {}
+                ColumnRole::Identifier => add(&mut members, name, node)?,
+                ColumnRole::Unmapped | ColumnRole::Ignored => {}
             }
         }
         self.unwrap(wrapped, &mut members)?;
@@ -133,24 +133,24 @@ impl<'a> Reader<'a> {
             };
             for (name, node) in identifiers {
                 match self.role(&name)? {
-                    Role::Operation => {
+                    ColumnRole::Operation => {
                         return Err(Wrong::Names(format!(
                             "{} stands inside {IDENTIFIERS}: put it beside them, or say \
                              --ignore-column if it does not matter",
                             shown(&name)
                         )));
                     }
-                    Role::Identifier => add(members, name, node)?,
-                    Role::Unmapped | Role::Ignored => {}
+                    ColumnRole::Identifier => add(members, name, node)?,
+                    ColumnRole::Unmapped | ColumnRole::Ignored => {}
                 }
             }
         }
         Ok(())
     }
 
-    fn role(&self, name: &str) -> Result<Role, Wrong> {
+    fn role(&self, name: &str) -> Result<ColumnRole, Wrong> {
         let role = self.columns.role(name).map_err(Wrong::Names)?;
-        if alike(name, IDENTIFIERS) && role == Role::Unmapped {
+        if alike(name, IDENTIFIERS) && role == ColumnRole::Unmapped {
             let what = format!("{} is not written {IDENTIFIERS}", shown(name));
             return Err(Wrong::Names(what));
         }
@@ -171,7 +171,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn object(line: &Line) -> Result<Vec<(String, Node)>, BadInput> {
+fn object(line: &TextLine) -> Result<Vec<(String, Node)>, BadInput> {
     let wrong = |column, what| BadInput::row(line.number, column, what);
     match json::read(&line.text) {
         Ok(Node::Object(members)) => Ok(members),

@@ -9,22 +9,22 @@
 
 use super::{
     BadInput, MAX_KEPT_BYTES, MAX_ROW_BYTES,
-    text::{MARK, Text, Trouble},
+    text::{MARK, Text, TextError},
 };
 
 /// Stands for bytes that are no text, in a record that is refused for them. Never a delimiter.
 const NO_TEXT: u8 = 0x7f;
 
 /// Splits text into records.
-pub(super) struct Records<'a> {
+pub(super) struct CsvRecords<'a> {
     pub(super) text: Text<'a>,
     delimiter: u8,
-    place: Place,
+    place: TextPosition,
 }
 
 /// One record, which may run over several lines.
 #[derive(Debug, Default)]
-pub(super) struct Record {
+pub(super) struct CsvRecord {
     /// Its first line.
     pub(super) line: u64,
     /// The cells; of those that are not wanted, the beginning.
@@ -47,14 +47,14 @@ const BEGINNING_BYTES: usize = 128;
 
 /// Which cells are wanted.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Wanted<'a> {
+pub(super) enum WantedColumns<'a> {
     All,
     These(&'a [bool]),
 }
 
 /// Where in a cell the next byte is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ParserState {
     /// Before its first byte.
     Start,
     /// In a cell without quotes.
@@ -66,7 +66,7 @@ enum State {
 }
 
 /// What a byte does.
-enum Step {
+enum ParserStep {
     /// It belongs to the value.
     Keep,
     /// It only moves on.
@@ -77,12 +77,12 @@ enum Step {
     Wrong(&'static str),
 }
 
-impl<'a> Records<'a> {
+impl<'a> CsvRecords<'a> {
     pub(super) fn new(text: Text<'a>, delimiter: u8) -> Self {
         Self {
             text,
             delimiter,
-            place: Place::START,
+            place: TextPosition::START,
         }
     }
 
@@ -91,7 +91,10 @@ impl<'a> Records<'a> {
     ///
     /// # Errors
     /// It is not well formed.
-    pub(super) fn next(&mut self, wanted: Wanted<'_>) -> Result<Option<Record>, BadInput> {
+    pub(super) fn next(
+        &mut self,
+        wanted: WantedColumns<'_>,
+    ) -> Result<Option<CsvRecord>, BadInput> {
         while let Some(record) = self.read(wanted)? {
             match record.wrong {
                 Some(wrong) => return Err(wrong),
@@ -104,7 +107,7 @@ impl<'a> Records<'a> {
 
     /// Skips a line.
     pub(super) fn skip_line(&mut self) -> Result<(), BadInput> {
-        while let Some(byte) = self.byte(&mut Record::new())? {
+        while let Some(byte) = self.byte(&mut CsvRecord::new())? {
             self.place.pass(byte);
             if matches!(byte, b'\n' | b'\r') {
                 break;
@@ -113,34 +116,34 @@ impl<'a> Records<'a> {
         Ok(())
     }
 
-    fn read(&mut self, wanted: Wanted<'_>) -> Result<Option<Record>, BadInput> {
-        let mut record = Record::new();
+    fn read(&mut self, wanted: WantedColumns<'_>) -> Result<Option<CsvRecord>, BadInput> {
+        let mut record = CsvRecord::new();
         let mut cell = Vec::new();
-        let mut state = State::Start;
+        let mut state = ParserState::Start;
         let mut quote = self.place;
         while let Some(byte) = self.byte(&mut record)? {
             if record.is_new() && self.comes_before(byte, &mut record) {
                 continue;
             }
             let (step, next) = step(state, byte, self.delimiter);
-            if (state, next) == (State::Start, State::Quoted) {
+            if (state, next) == (ParserState::Start, ParserState::Quoted) {
                 quote = self.place;
             }
             match step {
-                Step::Keep => record.keep(byte, wanted, &mut cell),
-                Step::Move => {}
-                Step::EndCell | Step::EndRecord => record.end_cell(wanted, &mut cell),
-                Step::Wrong(what) => return Err(self.place.wrong(what)),
+                ParserStep::Keep => record.keep(byte, wanted, &mut cell),
+                ParserStep::Move => {}
+                ParserStep::EndCell | ParserStep::EndRecord => record.end_cell(wanted, &mut cell),
+                ParserStep::Wrong(what) => return Err(self.place.wrong(what)),
             }
             self.place.pass(byte);
-            if let Step::EndRecord = step {
+            if let ParserStep::EndRecord = step {
                 return Ok(Some(record));
             }
             state = next;
             record.bytes += 1;
             record.bound(wanted, state, quote)?;
         }
-        if state == State::Quoted {
+        if state == ParserState::Quoted {
             return Err(quote.wrong("this quote is never closed"));
         }
         if record.is_new() {
@@ -151,7 +154,7 @@ impl<'a> Records<'a> {
     }
 
     /// Takes empty lines and byte-order marks before a record.
-    fn comes_before(&mut self, byte: u8, record: &mut Record) -> bool {
+    fn comes_before(&mut self, byte: u8, record: &mut CsvRecord) -> bool {
         if matches!(byte, b'\n' | b'\r') {
             self.place.pass(byte);
             return true;
@@ -167,9 +170,9 @@ impl<'a> Records<'a> {
         is_mark
     }
 
-    fn byte(&mut self, record: &mut Record) -> Result<Option<u8>, BadInput> {
+    fn byte(&mut self, record: &mut CsvRecord) -> Result<Option<u8>, BadInput> {
         self.text.byte().or_else(|trouble| {
-            let passes = matches!(trouble, Trouble::Malformed);
+            let passes = matches!(trouble, TextError::Malformed);
             let what = self.text.describe(trouble);
             if !passes {
                 return Err(BadInput::rest(self.place.line, None, what));
@@ -182,26 +185,26 @@ impl<'a> Records<'a> {
     }
 }
 
-fn step(state: State, byte: u8, delimiter: u8) -> (Step, State) {
+fn step(state: ParserState, byte: u8, delimiter: u8) -> (ParserStep, ParserState) {
     match (state, byte) {
-        (State::Quoted, b'"') => (Step::Move, State::Closed),
-        (State::Quoted, _) => (Step::Keep, State::Quoted),
-        (State::Closed, b'"') => (Step::Keep, State::Quoted),
-        (_, byte) if byte == delimiter => (Step::EndCell, State::Start),
-        (_, b'\n' | b'\r') => (Step::EndRecord, State::Start),
-        (State::Start, b'"') => (Step::Move, State::Quoted),
-        (State::Plain, b'"') => (
-            Step::Wrong(
+        (ParserState::Quoted, b'"') => (ParserStep::Move, ParserState::Closed),
+        (ParserState::Quoted, _) => (ParserStep::Keep, ParserState::Quoted),
+        (ParserState::Closed, b'"') => (ParserStep::Keep, ParserState::Quoted),
+        (_, byte) if byte == delimiter => (ParserStep::EndCell, ParserState::Start),
+        (_, b'\n' | b'\r') => (ParserStep::EndRecord, ParserState::Start),
+        (ParserState::Start, b'"') => (ParserStep::Move, ParserState::Quoted),
+        (ParserState::Plain, b'"') => (
+            ParserStep::Wrong(
                 "a quote inside a value; put the whole value in quotes, and double this one",
             ),
             state,
         ),
-        (State::Closed, _) => (Step::Wrong("text after a closing quote"), state),
-        (State::Start | State::Plain, _) => (Step::Keep, State::Plain),
+        (ParserState::Closed, _) => (ParserStep::Wrong("text after a closing quote"), state),
+        (ParserState::Start | ParserState::Plain, _) => (ParserStep::Keep, ParserState::Plain),
     }
 }
 
-impl Record {
+impl CsvRecord {
     fn new() -> Self {
         Self {
             blank: true,
@@ -213,11 +216,11 @@ impl Record {
         self.bytes == 0
     }
 
-    fn keep(&mut self, byte: u8, wanted: Wanted<'_>, cell: &mut Vec<u8>) {
+    fn keep(&mut self, byte: u8, wanted: WantedColumns<'_>, cell: &mut Vec<u8>) {
         self.blank &= byte.is_ascii_whitespace();
         match wanted {
-            Wanted::All => cell.push(byte),
-            Wanted::These(columns) => match columns.get(self.count) {
+            WantedColumns::All => cell.push(byte),
+            WantedColumns::These(columns) => match columns.get(self.count) {
                 Some(true) => {
                     self.kept += 1;
                     if self.kept <= MAX_KEPT_BYTES {
@@ -230,10 +233,10 @@ impl Record {
         }
     }
 
-    fn end_cell(&mut self, wanted: Wanted<'_>, cell: &mut Vec<u8>) {
+    fn end_cell(&mut self, wanted: WantedColumns<'_>, cell: &mut Vec<u8>) {
         let is_named = match wanted {
-            Wanted::All => true,
-            Wanted::These(columns) => self.count < columns.len(),
+            WantedColumns::All => true,
+            WantedColumns::These(columns) => self.count < columns.len(),
         };
         if is_named {
             // Only what is not wanted, or refused for its length, may end within a character.
@@ -245,10 +248,15 @@ impl Record {
     }
 
     /// Refuses what is too large. A row without quotes ends with its line, and can be passed over.
-    fn bound(&mut self, wanted: Wanted<'_>, state: State, quote: Place) -> Result<(), BadInput> {
+    fn bound(
+        &mut self,
+        wanted: WantedColumns<'_>,
+        state: ParserState,
+        quote: TextPosition,
+    ) -> Result<(), BadInput> {
         let longest = match wanted {
-            Wanted::All => MAX_HEADER_BYTES,
-            Wanted::These(_) => MAX_ROW_BYTES,
+            WantedColumns::All => MAX_HEADER_BYTES,
+            WantedColumns::These(_) => MAX_ROW_BYTES,
         };
         let what = if self.bytes > longest {
             format!("longer than {longest} bytes")
@@ -257,7 +265,7 @@ impl Record {
         } else {
             return Ok(());
         };
-        if self.bytes > longest && state == State::Quoted {
+        if self.bytes > longest && state == ParserState::Quoted {
             let what = format!("this quote is not closed within {longest} bytes");
             return Err(quote.wrong(what));
         }
@@ -270,7 +278,7 @@ impl Record {
 
 /// A place in the text.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct TextPosition {
     line: u64,
     /// Characters passed in this line.
     column: usize,
@@ -278,7 +286,7 @@ struct Place {
     after_cr: bool,
 }
 
-impl Place {
+impl TextPosition {
     const START: Self = Self {
         line: 1,
         column: 0,

@@ -1,6 +1,6 @@
 //! What bytes look like that are not what was asked for, and the way out.
 
-use super::Format;
+use super::InputFormat;
 
 /// How gzip begins.
 pub(super) const GZIP: &[u8] = &[0x1f, 0x8b];
@@ -58,7 +58,7 @@ pub(super) fn zeros(start: &[u8]) -> Option<String> {
 }
 
 /// What a text looks like that is not of this format.
-pub(super) fn other_format(format: Format, start: &[u8]) -> Option<&'static str> {
+pub(super) fn other_format(format: InputFormat, start: &[u8]) -> Option<&'static str> {
     let first = start.trim_ascii_start().first()?;
     match (format, first) {
         (_, b'<') => Some("this looks like a page of HTML or XML, not like a file of records"),
@@ -66,12 +66,12 @@ pub(super) fn other_format(format: Format, start: &[u8]) -> Option<&'static str>
             "this looks like a JSON array: write one object a line and no brackets around them, \
              as `jq -c '.[]'` does, and say --format ndjson",
         ),
-        (Format::Csv, b'{') => Some("this looks like JSON, not CSV: say --format ndjson"),
-        (Format::Ndjson, b'{') => None,
-        (Format::Ndjson, _) => {
+        (InputFormat::Csv, b'{') => Some("this looks like JSON, not CSV: say --format ndjson"),
+        (InputFormat::Ndjson, b'{') => None,
+        (InputFormat::Ndjson, _) => {
             Some("the first line is no JSON object; if this is CSV, say --format csv")
         }
-        (Format::Csv, _) => None,
+        (InputFormat::Csv, _) => None,
     }
 }
 
@@ -79,7 +79,7 @@ pub(super) fn other_format(format: Format, start: &[u8]) -> Option<&'static str>
 pub(super) fn format(start: &[u8]) -> &'static str {
     match start.trim_ascii_start().first() {
         Some(b'{') => "it looks like NDJSON: say --format ndjson",
-        Some(b'[' | b'<') => other_format(Format::Csv, start).unwrap_or_default(),
+        Some(b'[' | b'<') => other_format(InputFormat::Csv, start).unwrap_or_default(),
         Some(_) => "if it is CSV, as it seems, say --format csv",
         None => "it is empty: say --format csv or --format ndjson",
     }

@@ -17,14 +17,14 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn of(settings: &Settings, input: impl BufRead + Send) -> Self {
+    fn of(options: &InputOptions, input: impl BufRead + Send) -> Self {
         let (mut rows, mut bad, mut notes) = (vec![], vec![], vec![]);
         let mut findings = Findings::default();
-        let end = read(input, settings, &mut findings, |item| {
+        let end = read(input, options, &mut findings, |item| {
             match item {
-                Item::Row(row) => rows.push(show(&row)),
-                Item::Bad(wrong) => bad.push(wrong.to_string()),
-                Item::Note(note) => notes.push(note),
+                InputItem::Row(row) => rows.push(show(&row)),
+                InputItem::Bad(wrong) => bad.push(wrong.to_string()),
+                InputItem::Note(note) => notes.push(note),
             }
             true
         });
@@ -51,7 +51,7 @@ impl Outcome {
     }
 }
 
-fn show(row: &Row) -> String {
+fn show(row: &InputRow) -> String {
     let mut values: Vec<_> = row.record.identifiers.iter().collect();
     values.sort_unstable();
     let values: Vec<_> = values
@@ -66,18 +66,18 @@ fn show(row: &Row) -> String {
 }
 
 fn csv(input: &str) -> Outcome {
-    Outcome::of(&Settings::new(Format::Csv), input.as_bytes())
+    Outcome::of(&InputOptions::new(InputFormat::Csv), input.as_bytes())
 }
 
 fn json(input: &str) -> Outcome {
-    Outcome::of(&Settings::new(Format::Ndjson), input.as_bytes())
+    Outcome::of(&InputOptions::new(InputFormat::Ndjson), input.as_bytes())
 }
 
-/// Settings under a mapping of these identifiers.
-fn mapped(format: Format, names: &[&str]) -> Settings {
-    Settings {
+/// InputOptions under a mapping of these identifiers.
+fn mapped(format: InputFormat, names: &[&str]) -> InputOptions {
+    InputOptions {
         mapped: names.iter().map(|name| (*name).to_owned()).collect(),
-        ..Settings::new(format)
+        ..InputOptions::new(format)
     }
 }
 
@@ -116,9 +116,9 @@ fn what_looks_like_an_operation_stops_the_file_until_it_is_named() {
         let input = format!("user_id,{name}\nu-1,remove\n");
         let lines = both_forms(&format!("\"{name}\":\"remove\""));
         let formats = [
-            (Format::Csv, &input),
-            (Format::Ndjson, &lines[0]),
-            (Format::Ndjson, &lines[1]),
+            (InputFormat::Csv, &input),
+            (InputFormat::Ndjson, &lines[0]),
+            (InputFormat::Ndjson, &lines[1]),
         ];
         for (format, input) in formats {
             let plain = mapped(format, &["user_id"]);
@@ -128,14 +128,14 @@ fn what_looks_like_an_operation_stops_the_file_until_it_is_named() {
             assert!(stopped.error().starts_with(&expected), "{stopped:?}");
             assert_eq!(stopped.end.unwrap_err().reach, Reach::Rest);
 
-            let named = Settings {
+            let named = InputOptions {
                 operation_column: Some(name.to_lowercase()),
                 ..plain.clone()
             };
             let rows = Outcome::of(&named, input.as_bytes()).good();
             assert!(rows[0].ends_with(":-user_id=u-1"), "{rows:?}");
 
-            let ignored = Settings {
+            let ignored = InputOptions {
                 ignored_columns: vec![name.into()],
                 ..plain.clone()
             };
@@ -147,8 +147,8 @@ fn what_looks_like_an_operation_stops_the_file_until_it_is_named() {
 
 #[test]
 fn what_looks_like_an_operation_and_is_mapped_is_an_identifier() {
-    let settings = mapped(Format::Csv, &["action"]);
-    let rows = Outcome::of(&settings, &b"action,operation\nu-1,remove\n"[..]).good();
+    let options = mapped(InputFormat::Csv, &["action"]);
+    let rows = Outcome::of(&options, &b"action,operation\nu-1,remove\n"[..]).good();
     assert_eq!(rows, ["2:-action=u-1"]);
 }
 
@@ -156,19 +156,22 @@ fn what_looks_like_an_operation_and_is_mapped_is_an_identifier() {
 fn no_word_but_add_and_remove_is_taken_for_an_operation() {
     for word in ["true", "delete", "D", "1", "upsert", "NULL"] {
         for (format, input) in [
-            (Format::Csv, format!("user_id,op\nu-0,add\nu-1,{word}\n")),
             (
-                Format::Ndjson,
+                InputFormat::Csv,
+                format!("user_id,op\nu-0,add\nu-1,{word}\n"),
+            ),
+            (
+                InputFormat::Ndjson,
                 format!(
                     "{{\"user_id\":\"u-0\",\"op\":\"add\"}}\n{{\"user_id\":\"u-1\",\"op\":\"{word}\"}}"
                 ),
             ),
         ] {
-            let settings = Settings {
+            let options = InputOptions {
                 operation_column: Some("op".into()),
-                ..Settings::new(format)
+                ..InputOptions::new(format)
             };
-            let outcome = Outcome::of(&settings, input.as_bytes());
+            let outcome = Outcome::of(&options, input.as_bytes());
             assert_eq!(outcome.rows.len(), 1, "{outcome:?}");
             let error = outcome.error();
             assert!(
@@ -185,17 +188,17 @@ fn no_word_but_add_and_remove_is_taken_for_an_operation() {
 
 #[test]
 fn an_operation_column_that_is_not_there_is_told() {
-    let named = |format| Settings {
+    let named = |format| InputOptions {
         operation_column: Some("what".into()),
-        ..Settings::new(format)
+        ..InputOptions::new(format)
     };
-    let header = Outcome::of(&named(Format::Csv), &b"user_id,email\nu-1,a\n"[..]);
+    let header = Outcome::of(&named(InputFormat::Csv), &b"user_id,email\nu-1,a\n"[..]);
     assert_eq!(
         header.error(),
         "line 1: the header has no column what, which --operation-column names; it has user_id, email"
     );
     let input = b"{\"user_id\":\"u-1\",\"what\":null}\n{\"user_id\":\"u-2\"}\n";
-    let member = Outcome::of(&named(Format::Ndjson), &input[..]);
+    let member = Outcome::of(&named(InputFormat::Ndjson), &input[..]);
     assert_eq!(member.rows, ["1:user_id=u-1"]);
     assert_eq!(
         member.error(),
@@ -206,11 +209,11 @@ fn an_operation_column_that_is_not_there_is_told() {
 /// Beside the column that was named, another one still looks like an operation.
 #[test]
 fn a_second_operation_is_not_passed_over() {
-    let settings = Settings {
+    let options = InputOptions {
         operation_column: Some("op".into()),
-        ..mapped(Format::Csv, &["user_id"])
+        ..mapped(InputFormat::Csv, &["user_id"])
     };
-    let outcome = Outcome::of(&settings, &b"user_id,op,operation\nu-1,add,remove\n"[..]);
+    let outcome = Outcome::of(&options, &b"user_id,op,operation\nu-1,add,remove\n"[..]);
     assert!(
         outcome
             .error()
@@ -226,29 +229,29 @@ fn a_second_operation_is_not_passed_over() {
 fn a_name_that_is_nearly_a_mapped_one_is_refused() {
     for name in ["User_ID", "USER_ID", " user_id", "user_id\u{200b}"] {
         for (format, input) in [
-            (Format::Csv, format!("{name},email\nu-1,a@x.org\n")),
+            (InputFormat::Csv, format!("{name},email\nu-1,a@x.org\n")),
             (
-                Format::Ndjson,
+                InputFormat::Ndjson,
                 format!("{{\"{name}\":\"u-1\",\"email\":\"a@x.org\"}}"),
             ),
             (
-                Format::Ndjson,
+                InputFormat::Ndjson,
                 format!("{{\"identifiers\":{{\"{name}\":\"u-1\",\"email\":\"a\"}}}}"),
             ),
         ] {
-            let settings = mapped(format, &["user_id", "email"]);
-            let outcome = Outcome::of(&settings, input.as_bytes());
+            let options = mapped(format, &["user_id", "email"]);
+            let outcome = Outcome::of(&options, input.as_bytes());
             let part = "differs from the mapped identifier user_id only by case or blanks";
             assert!(outcome.error().contains(part), "{outcome:?}");
             assert_eq!(outcome.rows, [""; 0]);
-            let ignored = Settings {
+            let ignored = InputOptions {
                 ignored_columns: vec![name.into()],
-                ..settings
+                ..options
             };
             assert_eq!(Outcome::of(&ignored, input.as_bytes()).good().len(), 1);
         }
     }
-    let two = mapped(Format::Csv, &["user_id", "User_ID"]);
+    let two = mapped(InputFormat::Csv, &["user_id", "User_ID"]);
     assert_eq!(
         Outcome::of(&two, &b"User_ID\nu-1\n"[..]).good(),
         ["2:User_ID=u-1"]
@@ -277,9 +280,9 @@ fn values_that_say_that_there_is_none_are_absent_and_counted() {
         assert_eq!(outcome.rows, ["1:user_id=u-1"], "{null}");
         assert_eq!(outcome.findings.absent, findings(1, 1));
     }
-    let own = Settings {
+    let own = InputOptions {
         nulls: vec!["-".into()],
-        ..Settings::new(Format::Csv)
+        ..InputOptions::new(InputFormat::Csv)
     };
     let outcome = Outcome::of(&own, &b"user_id,email\nNULL,-\n"[..]);
     assert_eq!(outcome.rows, ["2:user_id=NULL"]);
@@ -295,9 +298,9 @@ fn findings(count: u64, first_line: u64) -> findings::Found {
 
 #[test]
 fn values_that_a_spreadsheet_shortened_are_delivered_and_counted() {
-    let settings = mapped(Format::Csv, &["user_id"]);
+    let options = mapped(InputFormat::Csv, &["user_id"]);
     let input = &b"user_id,score\nu-1,1.5E+3\n1.23457E+11,7\n123.0,\n1e5,\n"[..];
-    let outcome = Outcome::of(&settings, input);
+    let outcome = Outcome::of(&options, input);
     assert_eq!(outcome.findings.shortened, findings(2, 3));
     assert!(
         outcome
@@ -313,7 +316,7 @@ fn values_that_a_spreadsheet_shortened_are_delivered_and_counted() {
 
 #[test]
 fn a_wrong_row_is_left_out_if_told_and_the_rest_is_read() {
-    let skip = |format| Settings {
+    let skip = |format| InputOptions {
         bad_rows: BadRows::Skip,
         ..mapped(format, &["user_id"])
     };
@@ -321,7 +324,7 @@ fn a_wrong_row_is_left_out_if_told_and_the_rest_is_read() {
     let input = format!(
         "user_id,operation\nu-1,\nu-2,,x\nu-3\nu-4,upsert\n{long},\n\u{feff}u-5,\nu-6,remove\n"
     );
-    let outcome = Outcome::of(&skip(Format::Csv), input.as_bytes());
+    let outcome = Outcome::of(&skip(InputFormat::Csv), input.as_bytes());
     assert_eq!(
         outcome.bad,
         [
@@ -339,7 +342,7 @@ fn a_wrong_row_is_left_out_if_told_and_the_rest_is_read() {
          {{\"user_id\":\"{long}\"}}\n{}\n{{\"user_id\":\"u-7\"}}",
         " ".repeat(MAX_ROW_BYTES + 1)
     );
-    let outcome = Outcome::of(&skip(Format::Ndjson), input.as_bytes());
+    let outcome = Outcome::of(&skip(InputFormat::Ndjson), input.as_bytes());
     let lines: Vec<_> = outcome.bad.iter().map(|bad| &bad[..6]).collect();
     assert_eq!(
         lines,
@@ -352,9 +355,9 @@ fn a_wrong_row_is_left_out_if_told_and_the_rest_is_read() {
 
 #[test]
 fn what_makes_the_rest_unreadable_stops_also_then() {
-    let skip = Settings {
+    let skip = InputOptions {
         bad_rows: BadRows::Skip,
-        ..Settings::new(Format::Csv)
+        ..InputOptions::new(InputFormat::Csv)
     };
     for broken in ["\"u-2\n", "u\"2\n", "\"u\"2\n", "email,user_id\n"] {
         let input = format!("user_id,email\n{broken}u-3,x\n");
@@ -370,40 +373,37 @@ fn what_is_not_mapped_does_not_matter() {
     let long = "x".repeat(100_000);
     let header = "note,user_id,,note\n";
     let quoted = format!("{header}\"{long}\r\n{long}\",u-1,a,b\n{long},u-2,,\n");
-    let settings = mapped(Format::Csv, &["user_id"]);
+    let options = mapped(InputFormat::Csv, &["user_id"]);
     assert_eq!(
-        Outcome::of(&settings, quoted.as_bytes()).good(),
+        Outcome::of(&options, quoted.as_bytes()).good(),
         ["2:user_id=u-1", "4:user_id=u-2"]
     );
 
-    let settings = mapped(Format::Ndjson, &["user_id"]);
+    let options = mapped(InputFormat::Ndjson, &["user_id"]);
     for more in [
         format!("\"note\":\"{long}\""),
         "\"score\":1.5,\"on\":true,\"tags\":[{}],\"o\":{\"a\":{\"b\":{}}},\"score\":2".into(),
     ] {
         for line in both_forms(&more) {
             assert_eq!(
-                Outcome::of(&settings, line.as_bytes()).good(),
+                Outcome::of(&options, line.as_bytes()).good(),
                 ["1:user_id=u-1"]
             );
         }
     }
     let inside = b"{\"identifiers\":{\"user_id\":\"u-1\",\"score\":1.5}}";
-    assert_eq!(
-        Outcome::of(&settings, &inside[..]).good(),
-        ["1:user_id=u-1"]
-    );
+    assert_eq!(Outcome::of(&options, &inside[..]).good(), ["1:user_id=u-1"]);
 }
 
 #[test]
 fn the_default_operation_is_for_rows_that_do_not_say() {
-    let settings = Settings {
+    let options = InputOptions {
         operation: Operation::Remove,
-        ..Settings::new(Format::Csv)
+        ..InputOptions::new(InputFormat::Csv)
     };
     let input = &b"user_id,operation\nu-1,add\nu-2,\n"[..];
     assert_eq!(
-        Outcome::of(&settings, input).good(),
+        Outcome::of(&options, input).good(),
         ["2:user_id=u-1", "3:-user_id=u-2"]
     );
 }
@@ -411,8 +411,8 @@ fn the_default_operation_is_for_rows_that_do_not_say() {
 #[test]
 fn names_in_messages_cannot_steer_a_terminal_nor_fill_it() {
     let name = format!("\u{1b}[2J{}", "x".repeat(10_000));
-    let settings = mapped(Format::Csv, &["user_id"]);
-    let error = Outcome::of(&settings, format!("{name},b\n").as_bytes()).error();
+    let options = mapped(InputFormat::Csv, &["user_id"]);
+    let error = Outcome::of(&options, format!("{name},b\n").as_bytes()).error();
     assert!(
         error.contains("it has \\u{1b}[2Jxx") && error.len() < 300,
         "{error}"

@@ -26,7 +26,7 @@ const CHUNK_BYTES: usize = 16 * 1024;
 
 /// What stands between the reader and the next byte of text.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum TextError {
     /// Bytes that mean nothing in the encoding; the text goes on behind them.
     Malformed,
     /// Nothing more can be read.
@@ -44,7 +44,7 @@ pub(super) struct Text<'a> {
     ready: Vec<u8>,
     at: usize,
     /// Comes behind what is ready.
-    trouble: Option<Trouble>,
+    trouble: Option<TextError>,
     ended: bool,
 }
 
@@ -98,7 +98,7 @@ impl<'a> Text<'a> {
     ///
     /// # Errors
     /// What stands here is no text.
-    pub(super) fn fill(&mut self) -> Result<&[u8], Trouble> {
+    pub(super) fn fill(&mut self) -> Result<&[u8], TextError> {
         while self.at == self.ready.len() {
             if let Some(trouble) = self.trouble.take() {
                 return Err(trouble);
@@ -120,7 +120,7 @@ impl<'a> Text<'a> {
     ///
     /// # Errors
     /// What stands here is no text.
-    pub(super) fn byte(&mut self) -> Result<Option<u8>, Trouble> {
+    pub(super) fn byte(&mut self) -> Result<Option<u8>, TextError> {
         let byte = match self.ready.get(self.at) {
             Some(byte) => Some(*byte),
             None => self.fill()?.first().copied(),
@@ -138,18 +138,18 @@ impl<'a> Text<'a> {
     }
 
     /// What cannot be read, in words.
-    pub(super) fn describe(&self, trouble: Trouble) -> String {
+    pub(super) fn describe(&self, trouble: TextError) -> String {
         match trouble {
-            Trouble::Malformed if self.decoder.encoding() == UTF_8 => {
+            TextError::Malformed if self.decoder.encoding() == UTF_8 => {
                 "not valid UTF-8; if it is written otherwise, such as in windows-1252, say so with \
                  --encoding"
                     .into()
             }
-            Trouble::Malformed => format!("not valid {}", self.decoder.encoding().name()),
-            Trouble::Io(error) if self.compressed => {
+            TextError::Malformed => format!("not valid {}", self.decoder.encoding().name()),
+            TextError::Io(error) if self.compressed => {
                 format!("cannot be decompressed; the file is damaged or not complete: {error}")
             }
-            Trouble::Io(error) => unreadable(&error),
+            TextError::Io(error) => unreadable(&error),
         }
     }
 
@@ -160,7 +160,7 @@ impl<'a> Text<'a> {
             Ok(raw) => &raw[..raw.len().min(CHUNK_BYTES)],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
             Err(error) => {
-                self.trouble = Some(Trouble::Io(error));
+                self.trouble = Some(TextError::Io(error));
                 return;
             }
         };
@@ -176,7 +176,7 @@ impl<'a> Text<'a> {
         self.ready.truncate(before + written);
         self.input.consume(read);
         match result {
-            DecoderResult::Malformed(..) => self.trouble = Some(Trouble::Malformed),
+            DecoderResult::Malformed(..) => self.trouble = Some(TextError::Malformed),
             DecoderResult::InputEmpty => self.ended = last,
             DecoderResult::OutputFull => {}
         }

@@ -1,6 +1,6 @@
 //! What the value of an identifier may mean beside itself.
 
-use super::{Settings, findings::Findings};
+use super::{InputOptions, findings::Findings};
 
 /// How databases, spreadsheets and programs write that there is no value.
 pub(crate) const NULLS: &[&str] = &[
@@ -23,9 +23,9 @@ pub(super) struct Values {
 }
 
 impl Values {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(options: &InputOptions) -> Self {
         Self {
-            nulls: settings.nulls.clone(),
+            nulls: options.nulls.clone(),
         }
     }
 

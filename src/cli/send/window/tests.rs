@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn row(line: u64) -> Row {
-    Row {
+fn row(line: u64) -> InputRow {
+    InputRow {
         line,
         end: line * 10,
         record: pb::IdentifierRecord {
@@ -13,8 +13,8 @@ fn row(line: u64) -> Row {
     }
 }
 
-fn window(rows: u64, max_batch_records: i32, max_in_flight_records: i32) -> Window {
-    let mut window = Window::default();
+fn window(rows: u64, max_batch_records: i32, max_in_flight_records: i32) -> UnackedWindow {
+    let mut window = UnackedWindow::default();
     (1..=rows).for_each(|line| window.push(row(line)));
     window.reopen(&pb::StreamOpened {
         max_batch_records,
@@ -38,13 +38,13 @@ fn ack(committed_sequence: i64, runs: &[(i64, i64)]) -> pb::Ack {
     }
 }
 
-fn batches(window: &mut Window) -> Vec<(i64, usize)> {
+fn batches(window: &mut UnackedWindow) -> Vec<(i64, usize)> {
     std::iter::from_fn(|| window.next_batch())
         .map(|batch| (batch.first_sequence.unwrap(), batch.records.len()))
         .collect()
 }
 
-fn lines(settled: &[Settled]) -> Vec<u64> {
+fn lines(settled: &[SettledRow]) -> Vec<u64> {
     settled.iter().map(|settled| settled.line).collect()
 }
 
@@ -93,7 +93,7 @@ fn a_shrunken_window_holds_records_back() {
 
 #[test]
 fn large_records_leave_in_more_messages() {
-    let mut window = Window::default();
+    let mut window = UnackedWindow::default();
     for line in 1..=5 {
         let mut row = row(line);
         let long = "x".repeat(MAX_BATCH_BYTES / 2 - 100);
@@ -136,7 +136,7 @@ fn a_failed_record_keeps_its_line_and_reason() {
     assert_eq!((settled[1].line, settled[1].end), (2, 20));
     assert_eq!(
         settled[1].verdict,
-        Err(Rejection {
+        Err(RowFailure {
             code: "INVALID_ARGUMENT".into(),
             reason: "IDENTIFIER_MISSING".into(),
             message: "none".into(),
@@ -155,7 +155,7 @@ fn a_server_that_breaks_the_protocol_is_not_believed() {
             .err()
     };
     let nothing = ack(0, &[]);
-    let unasked = |first, last| Some(Broken::Unasked { first, last });
+    let unasked = |first, last| Some(ProtocolViolation::Unasked { first, last });
     assert_eq!(broken(&nothing, &ack(0, &[(4, 5)])), unasked(4, 5));
     assert_eq!(broken(&nothing, &ack(0, &[(2, 1)])), unasked(2, 1));
     assert_eq!(
@@ -164,9 +164,9 @@ fn a_server_that_breaks_the_protocol_is_not_believed() {
     );
     assert_eq!(
         broken(&ack(0, &[(2, 2)]), &ack(0, &[(2, 3)])),
-        Some(Broken::Twice(2))
+        Some(ProtocolViolation::Twice(2))
     );
-    let gap = Broken::Gap {
+    let gap = ProtocolViolation::Gap {
         committed: 2,
         missing: 1,
     };
@@ -174,7 +174,7 @@ fn a_server_that_breaks_the_protocol_is_not_believed() {
     assert_eq!(broken(&nothing, &nothing), None);
     let mut window = window(2, 1, 1);
     batches(&mut window);
-    assert_eq!(window.end(), Err(Broken::Unanswered(1)));
+    assert_eq!(window.end(), Err(ProtocolViolation::Unanswered(1)));
 }
 
 /// What may happen between a sender and a correct server.
@@ -250,7 +250,7 @@ proptest! {
     #[test]
     fn each_record_is_counted_once_whatever_is_lost(steps in prop::collection::vec(step(), 0..200)) {
         let opened = pb::StreamOpened { max_batch_records: 7, max_in_flight_records: 20 };
-        let mut window = Window::default();
+        let mut window = UnackedWindow::default();
         window.reopen(&opened);
         let mut server = Server { max_in_flight: 20, ..Server::default() };
         let mut read = 0;

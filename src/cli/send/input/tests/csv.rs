@@ -67,28 +67,28 @@ fn a_wrong_header_is_named() {
             "{error}"
         );
     }
-    let settings = mapped(Format::Csv, &["user_id", "email"]);
+    let options = mapped(InputFormat::Csv, &["user_id", "email"]);
     assert_eq!(
-        Outcome::of(&settings, &b"userid,mail\nu-1,a\n"[..]).error(),
+        Outcome::of(&options, &b"userid,mail\nu-1,a\n"[..]).error(),
         "line 1: the header names none of the mapped identifiers: \
          it has userid, mail, and mapped are user_id, email"
     );
-    let twice = Outcome::of(&settings, &b"email,email\na,b\n"[..]);
+    let twice = Outcome::of(&options, &b"email,email\na,b\n"[..]);
     assert_eq!(twice.error(), "line 1: the header names email twice");
 }
 
 /// Keyed by the fall-back is right only if a person knows.
 #[test]
 fn a_header_without_the_first_mapped_identifier_is_told_at_once() {
-    let settings = mapped(Format::Csv, &["user_id", "email"]);
-    let outcome = Outcome::of(&settings, &b"x,email\n1,2\n"[..]);
+    let options = mapped(InputFormat::Csv, &["user_id", "email"]);
+    let outcome = Outcome::of(&options, &b"x,email\n1,2\n"[..]);
     assert_eq!(
         outcome.notes,
         ["the header has no column user_id: the first identifier of each record is email"]
     );
     assert_eq!(outcome.good(), ["2:email=2"]);
-    let both = Outcome::of(&settings, &b"email,user_id\n1,2\n"[..]);
-    let first = Outcome::of(&settings, &b"user_id\n1\n"[..]);
+    let both = Outcome::of(&options, &b"email,user_id\n1,2\n"[..]);
+    let first = Outcome::of(&options, &b"user_id\n1\n"[..]);
     assert!(both.notes.is_empty() && first.notes.is_empty());
 }
 
@@ -124,7 +124,7 @@ fn what_is_broken_is_named_by_line_and_column_after_the_good_rows() {
 fn an_unclosed_quote_does_not_swallow_an_endless_input() {
     let endless = io::BufReader::new(b"user_id\n\"".chain(io::repeat(b'x')));
     assert_eq!(
-        Outcome::of(&Settings::new(Format::Csv), endless).error(),
+        Outcome::of(&InputOptions::new(InputFormat::Csv), endless).error(),
         "line 2, column 1: this quote is not closed within 8388608 bytes"
     );
 }
@@ -160,14 +160,11 @@ fn a_second_header_is_skipped_if_it_is_the_same_and_refused_else() {
             "{outcome:?}"
         );
     }
-    let settings = mapped(Format::Csv, &["user_id"]);
+    let options = mapped(InputFormat::Csv, &["user_id"]);
     // A member may well be called like a column that does not matter.
-    let named = Outcome::of(&settings, &b"user_id,test,x\ntest,1,\n"[..]);
+    let named = Outcome::of(&options, &b"user_id,test,x\ntest,1,\n"[..]);
     assert_eq!(named.good(), ["2:user_id=test"]);
-    let swapped = Outcome::of(
-        &settings,
-        &b"user_id,name\nu-1,a\nname,user_id\nb,u-2\n"[..],
-    );
+    let swapped = Outcome::of(&options, &b"user_id,name\nu-1,a\nname,user_id\nb,u-2\n"[..]);
     assert!(
         swapped
             .error()
@@ -191,13 +188,13 @@ fn a_byte_order_mark_inside_is_refused_with_its_line() {
 #[test]
 fn any_delimiter_that_is_named_is_read() {
     for delimiter in [b';', b'\t', b'|', 1] {
-        let settings = Settings {
+        let options = InputOptions {
             delimiter: Some(delimiter),
-            ..Settings::new(Format::Csv)
+            ..InputOptions::new(InputFormat::Csv)
         };
         let input = "user_id;operation\n\"a;b\";remove\nx,y;\n"
             .replace(';', &char::from(delimiter).to_string());
-        let rows = Outcome::of(&settings, input.as_bytes()).good();
+        let rows = Outcome::of(&options, input.as_bytes()).good();
         let quoted = format!("2:-user_id=a{}b", char::from(delimiter));
         assert_eq!(rows, [quoted.as_str(), "3:user_id=x,y"]);
     }
@@ -205,35 +202,35 @@ fn any_delimiter_that_is_named_is_read() {
 
 #[test]
 fn a_header_with_another_delimiter_names_the_flag() {
-    for (settings, header, expected) in [
+    for (options, header, expected) in [
         (
-            Settings::new(Format::Csv),
+            InputOptions::new(InputFormat::Csv),
             "user_id;email",
             "by ';', not by ',': say --delimiter ';'",
         ),
         (
-            mapped(Format::Csv, &["user_id"]),
+            mapped(InputFormat::Csv, &["user_id"]),
             "user_id;a,b;c",
             "say --delimiter ';'",
         ),
         (
-            mapped(Format::Csv, &["user_id"]),
+            mapped(InputFormat::Csv, &["user_id"]),
             "user_id\temail",
             "say --delimiter tab",
         ),
         (
-            Settings {
+            InputOptions {
                 delimiter: Some(b'\t'),
-                ..Settings::new(Format::Csv)
+                ..InputOptions::new(InputFormat::Csv)
             },
             "user_id|email",
             "by '|', not by tab: say --delimiter '|'",
         ),
     ] {
-        let error = Outcome::of(&settings, format!("{header}\nx\n").as_bytes()).error();
+        let error = Outcome::of(&options, format!("{header}\nx\n").as_bytes()).error();
         assert!(error.contains(expected), "{error}");
     }
-    let known = mapped(Format::Csv, &["a;b"]);
+    let known = mapped(InputFormat::Csv, &["a;b"]);
     assert_eq!(Outcome::of(&known, &b"a;b\nx\n"[..]).good(), ["2:a;b=x"]);
 }
 
@@ -245,9 +242,9 @@ fn the_delimiter_that_the_file_names_is_used() {
     }
     let header = csv("sep=,user_id\nx,u-1\n").good();
     assert_eq!(header, ["2:sep==x user_id=u-1"]);
-    let other = Settings {
+    let other = InputOptions {
         delimiter: Some(b'|'),
-        ..Settings::new(Format::Csv)
+        ..InputOptions::new(InputFormat::Csv)
     };
     let error = Outcome::of(&other, &b"sep=;\nuser_id;email\n"[..]).error();
     assert!(

@@ -16,7 +16,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn bytes(input: &[u8]) -> Outcome {
-    Outcome::of(&Settings::new(Format::Csv), input)
+    Outcome::of(&InputOptions::new(InputFormat::Csv), input)
 }
 
 /// An input that gives one byte at a time, as a slow pipe may.
@@ -44,17 +44,17 @@ fn encodings_are_known_by_their_marks_or_by_name() {
         (latin.into_owned(), Some(WINDOWS_1252)),
         (gzip(&utf16(&marked, u16::to_le_bytes)), None),
     ] {
-        let settings = Settings {
+        let options = InputOptions {
             encoding: named,
-            ..Settings::new(Format::Csv)
+            ..InputOptions::new(InputFormat::Csv)
         };
-        let rows = Outcome::of(&settings, &input[..]).good();
+        let rows = Outcome::of(&options, &input[..]).good();
         assert_eq!(rows[0], "2:user_id=ä-1");
         assert!(
             ["3:user_id=😀", "3:user_id=€"].contains(&rows[1].as_str()),
             "{rows:?}"
         );
-        let slowly = Outcome::of(&settings, BufReader::new(Slow(&input)));
+        let slowly = Outcome::of(&options, BufReader::new(Slow(&input)));
         assert_eq!(slowly.good(), rows);
     }
 }
@@ -69,7 +69,10 @@ fn what_is_not_in_its_encoding_is_named_by_line_and_column() {
         "{error}"
     );
     assert!(error.contains("--encoding"), "{error}");
-    let json = Outcome::of(&Settings::new(Format::Ndjson), &b"{\"a\":\"\xff\"}"[..]);
+    let json = Outcome::of(
+        &InputOptions::new(InputFormat::Ndjson),
+        &b"{\"a\":\"\xff\"}"[..],
+    );
     assert!(
         json.error()
             .starts_with("line 1, column 7: not valid UTF-8"),
@@ -82,18 +85,18 @@ fn what_is_not_in_its_encoding_is_named_by_line_and_column() {
 
 #[test]
 fn rows_that_are_not_text_can_be_left_out() {
-    let skip = |format| Settings {
+    let skip = |format| InputOptions {
         bad_rows: BadRows::Skip,
-        ..Settings::new(format)
+        ..InputOptions::new(format)
     };
     let outcome = Outcome::of(
-        &skip(Format::Csv),
+        &skip(InputFormat::Csv),
         &b"user_id,x\n\xff,\nu-1,\xe9\nu-2,\n"[..],
     );
     assert_eq!(outcome.bad.len(), 2, "{outcome:?}");
     assert_eq!(outcome.good(), ["4:user_id=u-2"]);
     let input = &b"{\"a\":\"1\"}\n{\"a\":\"\xff\xfe\"}\n{\"a\":\"2\"}\n"[..];
-    let outcome = Outcome::of(&skip(Format::Ndjson), input);
+    let outcome = Outcome::of(&skip(InputFormat::Ndjson), input);
     assert!(
         outcome.bad[0].starts_with("line 2, column 7: not valid UTF-8"),
         "{outcome:?}"
@@ -103,12 +106,12 @@ fn rows_that_are_not_text_can_be_left_out() {
 
 #[test]
 fn a_mark_and_a_flag_that_differ_are_refused() {
-    let settings = Settings {
+    let options = InputOptions {
         encoding: Some(WINDOWS_1252),
-        ..Settings::new(Format::Csv)
+        ..InputOptions::new(InputFormat::Csv)
     };
     assert_eq!(
-        Outcome::of(&settings, "\u{feff}user_id\n".as_bytes()).error(),
+        Outcome::of(&options, "\u{feff}user_id\n".as_bytes()).error(),
         "line 1: the byte-order mark says UTF-8, and --encoding says windows-1252: \
          leave --encoding out"
     );
@@ -137,9 +140,9 @@ fn progress_through_a_compressed_file_is_counted_as_it_lies_on_the_disk() {
         .collect();
     let packed = gzip(format!("user_id\n{rows}").as_bytes());
     let mut ends = Vec::new();
-    let settings = Settings::new(Format::Csv);
+    let options = InputOptions::new(InputFormat::Csv);
     let input = BufReader::new(&packed[..]);
-    read(input, &settings, &mut Findings::default(), |item| {
+    read(input, &options, &mut Findings::default(), |item| {
         ends.extend(item.row().map(|row| row.end));
         true
     })

@@ -41,11 +41,11 @@ fn what_matters_may_not_come_twice() {
             "OPERATION",
         ),
     ] {
-        for settings in [
-            Settings::new(Format::Ndjson),
-            mapped(Format::Ndjson, &["user_id"]),
+        for options in [
+            InputOptions::new(InputFormat::Ndjson),
+            mapped(InputFormat::Ndjson, &["user_id"]),
         ] {
-            let outcome = Outcome::of(&settings, format!("{{}}\n{line}\n").as_bytes());
+            let outcome = Outcome::of(&options, format!("{{}}\n{line}\n").as_bytes());
             assert_eq!(outcome.error(), format!("line 2: {name} comes twice"));
             assert_eq!(outcome.rows, ["1:"]);
         }
@@ -55,25 +55,25 @@ fn what_matters_may_not_come_twice() {
 /// An operation among the identifiers would be passed over, and the member added.
 #[test]
 fn an_operation_among_the_identifiers_is_refused() {
-    for settings in [
-        Settings::new(Format::Ndjson),
-        mapped(Format::Ndjson, &["user_id"]),
+    for options in [
+        InputOptions::new(InputFormat::Ndjson),
+        mapped(InputFormat::Ndjson, &["user_id"]),
     ] {
         let input = b"{\"identifiers\":{\"user_id\":\"u\",\"Operation\":\"remove\"}}";
-        let error = Outcome::of(&settings, &input[..]).error();
+        let error = Outcome::of(&options, &input[..]).error();
         assert!(
             error.starts_with("line 1: Operation stands inside identifiers"),
             "{error}"
         );
         let input = b"{\"identifiers\":{\"user_id\":\"u\",\"deleted\":true}}";
-        let error = Outcome::of(&settings, &input[..]).error();
+        let error = Outcome::of(&options, &input[..]).error();
         assert!(
             error.starts_with("line 1: deleted looks like an operation"),
             "{error}"
         );
     }
-    let settings = mapped(Format::Ndjson, &["user_id"]);
-    let error = Outcome::of(&settings, &b"{\"Identifiers\":{\"user_id\":\"u\"}}"[..]).error();
+    let options = mapped(InputFormat::Ndjson, &["user_id"]);
+    let error = Outcome::of(&options, &b"{\"Identifiers\":{\"user_id\":\"u\"}}"[..]).error();
     assert_eq!(error, "line 1: Identifiers is not written identifiers");
 }
 
@@ -124,12 +124,12 @@ fn what_is_wrong_is_named_by_line_after_the_good_rows() {
             "line 2: the value of operation is neither",
         ),
     ] {
-        for settings in [
-            Settings::new(Format::Ndjson),
-            mapped(Format::Ndjson, &["user_id"]),
+        for options in [
+            InputOptions::new(InputFormat::Ndjson),
+            mapped(InputFormat::Ndjson, &["user_id"]),
         ] {
             let input = format!("{{\"user_id\":\"u-1\"}}\n{line}\n");
-            let outcome = Outcome::of(&settings, input.as_bytes());
+            let outcome = Outcome::of(&options, input.as_bytes());
             assert_eq!(outcome.rows, ["1:user_id=u-1"]);
             let end = outcome.error();
             assert!(end.starts_with(expected), "{end}");

@@ -3,9 +3,9 @@ use proptest::prelude::*;
 use super::*;
 
 /// Reads the columns a, b, c back.
-fn read_back(settings: &Settings, input: &[u8]) -> (Vec<[String; 3]>, Result<(), BadInput>) {
+fn read_back(options: &InputOptions, input: &[u8]) -> (Vec<[String; 3]>, Result<(), BadInput>) {
     let mut seen = Vec::new();
-    let end = read(input, settings, &mut Findings::default(), |item| {
+    let end = read(input, options, &mut Findings::default(), |item| {
         seen.extend(item.row().map(|row| {
             ["a", "b", "c"].map(|name| {
                 let value = row.record.identifiers.get(name).cloned();
@@ -41,12 +41,12 @@ proptest! {
             writer.write_record(row).unwrap();
         }
         let written = String::from_utf8(writer.into_inner().unwrap()).unwrap();
-        let settings = Settings {
+        let options = InputOptions {
             delimiter: Some(delimiter),
             nulls: vec![],
-            ..Settings::new(Format::Csv)
+            ..InputOptions::new(InputFormat::Csv)
         };
-        let (seen, end) = read_back(&settings, &encode(&written));
+        let (seen, end) = read_back(&options, &encode(&written));
         prop_assert_eq!(end, Ok(()));
         let filled: Vec<_> = values.into_iter().filter(|row| !is_blank(row)).collect();
         prop_assert_eq!(seen, filled);
@@ -56,8 +56,8 @@ proptest! {
     #[test]
     fn what_is_accepted_is_what_another_csv_reader_reads(text in "[\"dx, \r\n]{0,40}") {
         let input = format!("a,b,c\n{text}");
-        let settings = Settings { nulls: vec![], ..Settings::new(Format::Csv) };
-        let (seen, end) = read_back(&settings, input.as_bytes());
+        let options = InputOptions { nulls: vec![], ..InputOptions::new(InputFormat::Csv) };
+        let (seen, end) = read_back(&options, input.as_bytes());
         if end.is_ok() {
             let mut reader = ::csv::ReaderBuilder::new().flexible(true).from_reader(input.as_bytes());
             let rows: Vec<_> = reader.deserialize::<Vec<String>>().map(Result::unwrap).collect();
@@ -74,14 +74,14 @@ proptest! {
         bad_rows in prop::sample::select(&[BadRows::Stop, BadRows::Skip][..]),
     ) {
         let input = [&b"a,b\n"[..], text.as_bytes(), &bytes].concat();
-        for format in [Format::Csv, Format::Ndjson] {
+        for format in [InputFormat::Csv, InputFormat::Ndjson] {
             let mut lines = Vec::new();
-            let settings = Settings { bad_rows, ..Settings::new(format) };
-            let end = read(&input[..], &settings, &mut Findings::default(), |item| {
+            let options = InputOptions { bad_rows, ..InputOptions::new(format) };
+            let end = read(&input[..], &options, &mut Findings::default(), |item| {
                 lines.extend(match item {
-                    Item::Row(row) => Some(row.line),
-                    Item::Bad(wrong) => Some(wrong.line),
-                    Item::Note(_) => None,
+                    InputItem::Row(row) => Some(row.line),
+                    InputItem::Bad(wrong) => Some(wrong.line),
+                    InputItem::Note(_) => None,
                 });
                 true
             });
@@ -101,13 +101,13 @@ proptest! {
             .into_iter()
             .map(|mut line| { line.retain(|byte| !ends(byte)); line })
             .collect();
-        for (format, first) in [(Format::Csv, "a"), (Format::Ndjson, "{}")] {
+        for (format, first) in [(InputFormat::Csv, "a"), (InputFormat::Ndjson, "{}")] {
             let input = [&[first.as_bytes().to_vec()], &lines[..]].concat().join(&b'\n');
-            let settings = Settings { bad_rows: BadRows::Skip, nulls: vec![], ..Settings::new(format) };
+            let options = InputOptions { bad_rows: BadRows::Skip, nulls: vec![], ..InputOptions::new(format) };
             let mut told = 0;
             let mut findings = Findings::default();
-            let end = read(&input[..], &settings, &mut findings, |item| {
-                told += usize::from(!matches!(item, Item::Note(_)));
+            let end = read(&input[..], &options, &mut findings, |item| {
+                told += usize::from(!matches!(item, InputItem::Note(_)));
                 true
             });
             prop_assume!(end.is_ok());
@@ -115,13 +115,13 @@ proptest! {
                 let text = String::from_utf8_lossy(line);
                 let text = text.trim_start_matches('\u{feff}');
                 match format {
-                    Format::Csv => text.bytes().all(|byte| byte == b',' || byte.is_ascii_whitespace()),
-                    Format::Ndjson => text.trim().is_empty(),
+                    InputFormat::Csv => text.bytes().all(|byte| byte == b',' || byte.is_ascii_whitespace()),
+                    InputFormat::Ndjson => text.trim().is_empty(),
                 }
             };
             let filled = lines.iter().filter(|line| !blank(line)).count();
             let headers = usize::try_from(findings.headers.count).unwrap();
-            let expected = filled + usize::from(format == Format::Ndjson);
+            let expected = filled + usize::from(format == InputFormat::Ndjson);
             prop_assert_eq!(told + headers, expected);
         }
     }

@@ -1,7 +1,7 @@
 //! Sends one log of records, over as many streams as it takes.
 //!
 //! A stream that is lost, refused for now, or asked to move is followed by another, on a new
-//! connection (a server that goes away keeps the old one), which resumes as [`Window`] says.
+//! connection (a server that goes away keeps the old one), which resumes as [`UnackedWindow`] says.
 //!
 //! | the stream ends with | what follows |
 //! |---|---|
@@ -19,15 +19,16 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Endpoint};
+use tonic::{Status, Streaming};
 
 use super::{
-    patience::Patience,
-    trouble::{Passing, Trouble, judge},
-    window::{Broken, Row, Settled, Window},
+    attempt_error::{AttemptError, TransientFailure, classify},
+    options::TransferOptions,
+    outcome::{SendError, SendEvent, Unfinished},
+    retry_timer::RetryTimer,
+    window::{InputRow, ProtocolViolation, UnackedWindow},
 };
 use crate::{
-    backoff::Backoff,
     cli::remote,
     pb::{
         self, SendIdentifiersRequest, SendIdentifiersResponse,
@@ -45,99 +46,29 @@ const LINGER: Duration = Duration::from_millis(5);
 /// Messages on their way to the socket: one that is written, and one behind it.
 const MESSAGES_AHEAD: usize = 2;
 
-/// What to send where.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    /// The server.
-    pub endpoint: Endpoint,
-    /// What the stream is for.
-    pub open: pb::OpenStream,
-    /// How long to go on without an open stream; and, beyond the delivery time-out, without a
-    /// result while records wait for one.
-    pub give_up_after: Duration,
-    /// Pauses between streams.
-    pub backoff: Backoff,
-}
-
-/// What happens on the way, for who watches.
-#[derive(Debug)]
-pub(crate) enum Event<'a> {
-    /// A stream is open.
-    Opened,
-    /// These records have their final results; each record comes once.
-    Settled(&'a [Settled]),
-    /// The server says how delivery is going.
-    Notice(&'a pb::Notice),
-    /// The server asks to move; another stream follows.
-    Drain,
-    /// There is no stream; another is tried.
-    Lost {
-        /// What happened.
-        why: &'a str,
-        /// After this pause; none if there is nothing to send, until there is.
-        pause: Option<Duration>,
-    },
-}
-
-/// Not every record has a result.
-#[derive(Debug)]
-pub(crate) struct Unfinished {
-    /// Why.
-    pub error: Error,
-    /// Where the first record without one begins in the input, if it was read.
-    pub next_line: Option<u64>,
-}
-
-/// Why not every record has a result.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The server refuses the stream; what it says must be mended first.
-    #[error("{}", remote::describe(.0))]
-    Refused(Box<Status>),
-    /// It took too long.
-    #[error("gave up after {:.1} s without {without}: {last}", .waited.as_secs_f64())]
-    GaveUp {
-        /// How long it really took.
-        waited: Duration,
-        /// What did not come.
-        without: &'static str,
-        /// What stood in the way last.
-        last: String,
-    },
-    /// The server cannot be believed.
-    #[error("the server broke the protocol: {0}")]
-    Broken(#[from] Broken),
-    /// A signal asked to.
-    #[error("stopped by {0}")]
-    Stopped(&'static str),
-    /// Whoever watches cannot go on, and knows why.
-    #[error("nobody watches any more")]
-    Unwatched,
-}
-
 /// Sends every row that comes, and ends when each has a result and no more come; or when `stop`
 /// names what asks for it, or `watch` breaks off.
 ///
 /// # Errors
 /// Why some have none. Rows that were settled before stay settled.
 pub(crate) async fn run(
-    settings: &Settings,
-    rows: mpsc::Receiver<Row>,
+    options: &TransferOptions,
+    rows: mpsc::Receiver<InputRow>,
     stop: impl Future<Output = &'static str>,
-    watch: impl FnMut(Event<'_>) -> ControlFlow<()>,
+    watch: impl FnMut(SendEvent<'_>) -> ControlFlow<()>,
 ) -> Result<(), Unfinished> {
     let mut sender = Sender {
-        settings,
-        window: Window::default(),
+        options,
+        window: UnackedWindow::default(),
         rows: Some(rows),
         unsent_since: Instant::now(),
-        patience: Patience::new(settings),
+        retries: RetryTimer::new(options),
         watch,
     };
     let ended = tokio::select! {
         // What is asked for holds, even if there is always something to do.
         biased;
-        name = stop => Err(Error::Stopped(name)),
+        name = stop => Err(SendError::Stopped(name)),
         ended = sender.run() => ended,
     };
     ended.map_err(|error| Unfinished {
@@ -147,18 +78,18 @@ pub(crate) async fn run(
 }
 
 struct Sender<'a, F> {
-    settings: &'a Settings,
-    window: Window,
+    options: &'a TransferOptions,
+    window: UnackedWindow,
     /// None once the last row is read.
-    rows: Option<mpsc::Receiver<Row>>,
+    rows: Option<mpsc::Receiver<InputRow>>,
     /// When the oldest row that is not sent was read.
     unsent_since: Instant,
-    patience: Patience,
+    retries: RetryTimer,
     watch: F,
 }
 
 /// Both directions of a stream.
-struct Line {
+struct ClientStream {
     /// None once it is half-closed.
     outbound: Option<mpsc::Sender<SendIdentifiersRequest>>,
     inbound: Streaming<SendIdentifiersResponse>,
@@ -167,26 +98,26 @@ struct Line {
 /// What an open stream has to do next.
 enum Next {
     Message(Result<Option<SendIdentifiersResponse>, Status>),
-    Row(Option<Row>),
+    Row(Option<InputRow>),
     MaySend(mpsc::OwnedPermit<SendIdentifiersRequest>),
     TooLate,
 }
 
-impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Sender<'_, F> {
-    async fn run(&mut self) -> Result<(), Error> {
+impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
+    async fn run(&mut self) -> Result<(), SendError> {
         loop {
             let committed = self.window.committed();
             let ended = self.one_stream().await;
             if ended.is_ok() || self.window.committed() > committed {
-                self.patience.recovered();
+                self.retries.recovered();
             }
             if !self.has_more() {
-                return ended.or_else(Trouble::unless_passing);
+                return ended.or_else(AttemptError::unless_transient);
             }
             match ended {
                 Ok(()) => self.wait_for_a_row().await,
-                Err(Trouble::Final(error)) => return Err(error),
-                Err(Trouble::Passing(passing)) => self.pause(&passing).await?,
+                Err(AttemptError::Final(error)) => return Err(error),
+                Err(AttemptError::Transient(transient)) => self.pause(&transient).await?,
             }
             if !self.has_more() {
                 return Ok(());
@@ -213,7 +144,7 @@ impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Sender<'_, F> {
         {
             let row = rows.recv().await;
             self.read(row);
-            self.patience.closed();
+            self.retries.closed();
         }
     }
 
@@ -227,28 +158,28 @@ impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Sender<'_, F> {
         }
     }
 
-    async fn pause(&mut self, passing: &Passing) -> Result<(), Error> {
+    async fn pause(&mut self, transient: &TransientFailure) -> Result<(), SendError> {
         self.read_what_is_there();
         if self.window.is_empty() {
-            return self.pause_idle(passing).await;
+            return self.pause_idle(transient).await;
         }
-        let next = self.patience.next_try(passing, &self.window);
-        if next >= self.patience.deadline_closed(&self.window) {
+        let next = self.retries.next_try(transient, &self.window);
+        if next >= self.retries.deadline_closed(&self.window) {
             sleep_until(next).await;
-            return Err(self.patience.exhausted());
+            return Err(self.retries.exhausted());
         }
         let pause = Some(next.saturating_duration_since(Instant::now()));
-        let why = &passing.why;
-        self.tell(Event::Lost { why, pause })?;
+        let why = &transient.why;
+        self.tell(SendEvent::Lost { why, pause })?;
         sleep_until(next).await;
         Ok(())
     }
 
     /// Without anything to send nothing is tried, and no time runs out.
-    async fn pause_idle(&mut self, passing: &Passing) -> Result<(), Error> {
-        let next = Instant::now() + self.patience.pause(passing);
-        let why = &passing.why;
-        self.tell(Event::Lost { why, pause: None })?;
+    async fn pause_idle(&mut self, transient: &TransientFailure) -> Result<(), SendError> {
+        let next = Instant::now() + self.retries.pause(transient);
+        let why = &transient.why;
+        self.tell(SendEvent::Lost { why, pause: None })?;
         self.wait_for_a_row().await;
         if !self.window.is_empty() {
             sleep_until(next).await;
@@ -256,27 +187,27 @@ impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Sender<'_, F> {
         Ok(())
     }
 
-    fn tell(&mut self, event: Event<'_>) -> Result<(), Error> {
+    fn tell(&mut self, event: SendEvent<'_>) -> Result<(), SendError> {
         match (self.watch)(event) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Unwatched),
+            ControlFlow::Break(()) => Err(SendError::Unwatched),
         }
     }
 
     /// Runs one stream until the server ends it.
-    async fn one_stream(&mut self) -> Result<(), Trouble> {
-        let deadline = self.patience.deadline_closed(&self.window);
-        let opened = timeout_at(deadline, open(self.settings)).await;
-        let (line, opened) = opened.map_err(|_| self.patience.exhausted())??;
-        self.tell(Event::Opened)?;
-        self.patience.opened();
+    async fn one_stream(&mut self) -> Result<(), AttemptError> {
+        let deadline = self.retries.deadline_closed(&self.window);
+        let opened = timeout_at(deadline, open(self.options)).await;
+        let (line, opened) = opened.map_err(|_| self.retries.exhausted())??;
+        self.tell(SendEvent::Opened)?;
+        self.retries.opened();
         self.window.reopen(&opened);
         let ended = self.exchange(line).await;
-        self.patience.closed();
+        self.retries.closed();
         ended
     }
 
-    async fn exchange(&mut self, mut line: Line) -> Result<(), Trouble> {
+    async fn exchange(&mut self, mut line: ClientStream) -> Result<(), AttemptError> {
         loop {
             if self.rows.is_none() && self.window.is_sent() {
                 line.outbound = None;
@@ -284,23 +215,23 @@ impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Sender<'_, F> {
             match self.next(&mut line).await {
                 Next::Message(Ok(Some(message))) => self.take(message, &mut line)?,
                 Next::Message(Ok(None)) => return self.end(&line),
-                Next::Message(Err(status)) => return Err(judge(status)),
+                Next::Message(Err(status)) => return Err(classify(status)),
                 Next::Row(row) => self.read(row),
                 Next::MaySend(permit) => {
                     if let Some(batch) = self.window.next_batch() {
                         permit.send(request(Request::Batch(batch)));
                     }
                 }
-                Next::TooLate => return Err(self.patience.exhausted_open().into()),
+                Next::TooLate => return Err(self.retries.exhausted_open().into()),
             }
         }
     }
 
-    async fn next(&mut self, line: &mut Line) -> Next {
+    async fn next(&mut self, line: &mut ClientStream) -> Next {
         let has_room = line.outbound.is_some() && self.window.has_room();
         let may_send = self.window.may_send();
         let send_at = self.send_at();
-        let deadline = self.patience.deadline_open();
+        let deadline = self.retries.deadline_open();
         tokio::select! {
             // Results first: they make room, and a drain must not wait behind what we send. Rows
             // before sending, so that batches are as full as the input allows.
@@ -321,13 +252,17 @@ impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Sender<'_, F> {
         }
     }
 
-    fn take(&mut self, message: SendIdentifiersResponse, line: &mut Line) -> Result<(), Trouble> {
+    fn take(
+        &mut self,
+        message: SendIdentifiersResponse,
+        line: &mut ClientStream,
+    ) -> Result<(), AttemptError> {
         match message.message {
             Some(Response::Ack(ack)) => self.settle(&ack)?,
-            Some(Response::Notice(notice)) => self.tell(Event::Notice(&notice))?,
+            Some(Response::Notice(notice)) => self.tell(SendEvent::Notice(&notice))?,
             Some(Response::Drain(_)) => {
                 line.outbound = None;
-                self.tell(Event::Drain)?;
+                self.tell(SendEvent::Drain)?;
             }
             // A message of a later contract, or a second `opened`, which changes nothing.
             Some(Response::Opened(_)) | None => {}
@@ -335,21 +270,21 @@ impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Sender<'_, F> {
         Ok(())
     }
 
-    fn settle(&mut self, ack: &pb::Ack) -> Result<(), Trouble> {
+    fn settle(&mut self, ack: &pb::Ack) -> Result<(), AttemptError> {
         let settled = self.window.settle(ack)?;
         if !settled.is_empty() {
-            self.patience.progress();
-            self.tell(Event::Settled(&settled))?;
+            self.retries.progress();
+            self.tell(SendEvent::Settled(&settled))?;
         }
         Ok(())
     }
 
-    fn read(&mut self, row: Option<Row>) {
+    fn read(&mut self, row: Option<InputRow>) {
         if self.window.is_sent() {
             self.unsent_since = Instant::now();
         }
         if self.window.is_empty() {
-            self.patience.progress();
+            self.retries.progress();
         }
         match row {
             Some(row) => self.window.push(row),
@@ -358,35 +293,37 @@ impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Sender<'_, F> {
     }
 
     /// Status OK: after a half-close it means that every record sent has its result.
-    fn end(&self, line: &Line) -> Result<(), Trouble> {
+    fn end(&self, line: &ClientStream) -> Result<(), AttemptError> {
         if line.outbound.is_some() {
-            return Err(Trouble::passing("the server ended the stream early"));
+            return Err(AttemptError::transient("the server ended the stream early"));
         }
         Ok(self.window.end()?)
     }
 }
 
-async fn open(settings: &Settings) -> Result<(Line, pb::StreamOpened), Trouble> {
-    let mut client = remote::connect(&settings.endpoint).await.map_err(judge)?;
+async fn open(options: &TransferOptions) -> Result<(ClientStream, pb::StreamOpened), AttemptError> {
+    let mut client = remote::connect(&options.endpoint).await.map_err(classify)?;
     let (outbound, messages) = mpsc::channel(MESSAGES_AHEAD);
-    let first = request(Request::Open(settings.open.clone()));
+    let first = request(Request::Open(options.open.clone()));
     outbound
         .try_send(first)
         .expect("the channel is new, and has room");
     let response = client
         .send_identifiers(ReceiverStream::new(messages))
         .await
-        .map_err(judge)?;
+        .map_err(classify)?;
     let mut inbound = response.into_inner();
-    let Some(first) = inbound.message().await.map_err(judge)? else {
+    let Some(first) = inbound.message().await.map_err(classify)? else {
         // The service does not end a stream well that it has not opened.
-        return Err(Trouble::passing("the stream ended before it was open"));
+        return Err(AttemptError::transient(
+            "the stream ended before it was open",
+        ));
     };
     let Some(Response::Opened(opened)) = first.message else {
-        return Err(Broken::NotOpened.into());
+        return Err(ProtocolViolation::NotOpened.into());
     };
     let outbound = Some(outbound);
-    Ok((Line { outbound, inbound }, opened))
+    Ok((ClientStream { outbound, inbound }, opened))
 }
 
 fn request(message: Request) -> SendIdentifiersRequest {
@@ -396,7 +333,7 @@ fn request(message: Request) -> SendIdentifiersRequest {
 }
 
 /// The next row; the end once, and after it nothing any more. Cancel safe.
-async fn receive(rows: &mut Option<mpsc::Receiver<Row>>) -> Option<Row> {
+async fn receive(rows: &mut Option<mpsc::Receiver<InputRow>>) -> Option<InputRow> {
     match rows {
         Some(rows) => rows.recv().await,
         None => std::future::pending().await,

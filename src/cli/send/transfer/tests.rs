@@ -6,11 +6,17 @@ use std::{
 
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
-use tonic::{Code, Request as Call, Response as Answer, transport::Server};
+use tonic::{
+    Code, Request as Call, Response as Answer,
+    transport::{Endpoint, Server},
+};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::*;
-use crate::pb::destination_connector_server::{DestinationConnector, DestinationConnectorServer};
+use crate::{
+    backoff::Backoff,
+    pb::destination_connector_server::{DestinationConnector, DestinationConnectorServer},
+};
 
 /// What a stream of the scripted server does.
 #[derive(Debug, Clone)]
@@ -213,7 +219,7 @@ impl DestinationConnector for Scripted {
 
 /// What a run left behind.
 struct Run {
-    ended: Result<(), Error>,
+    ended: Result<(), SendError>,
     lines: Vec<u64>,
     happened: Vec<&'static str>,
     batches: Vec<Batches>,
@@ -221,7 +227,7 @@ struct Run {
 
 async fn play(acts: &[Act], rows: u64) -> Run {
     let (scripted, endpoint) = Scripted::start(acts).await;
-    let settings = Settings {
+    let options = TransferOptions {
         endpoint,
         open: pb::OpenStream {
             delivery_timeout: Some(Duration::from_millis(50).try_into().unwrap()),
@@ -236,7 +242,7 @@ async fn play(acts: &[Act], rows: u64) -> Run {
     let (sender, receiver) = mpsc::channel(usize::try_from(rows).unwrap().max(1));
     for line in 1..=rows {
         sender
-            .try_send(Row {
+            .try_send(InputRow {
                 line,
                 end: line,
                 record: pb::IdentifierRecord::default(),
@@ -246,13 +252,13 @@ async fn play(acts: &[Act], rows: u64) -> Run {
     drop(sender);
     let (mut lines, mut happened) = (vec![], vec![]);
     let stop = std::future::pending();
-    let ended = run(&settings, receiver, stop, |event| {
+    let ended = run(&options, receiver, stop, |event| {
         match event {
-            Event::Opened => {}
-            Event::Settled(settled) => lines.extend(settled.iter().map(|settled| settled.line)),
-            Event::Notice(_) => happened.push("notice"),
-            Event::Drain => happened.push("drain"),
-            Event::Lost { .. } => happened.push("lost"),
+            SendEvent::Opened => {}
+            SendEvent::Settled(settled) => lines.extend(settled.iter().map(|settled| settled.line)),
+            SendEvent::Notice(_) => happened.push("notice"),
+            SendEvent::Drain => happened.push("drain"),
+            SendEvent::Lost { .. } => happened.push("lost"),
         }
         ControlFlow::Continue(())
     })
@@ -284,7 +290,9 @@ async fn every_record_is_sent_in_full_batches_within_the_window() {
 #[tokio::test]
 async fn an_empty_input_opens_a_stream_so_that_a_wrong_destination_is_found() {
     let run = play(&[Act::Refuse(refusal(Code::NotFound))], 0).await;
-    assert!(matches!(run.ended, Err(Error::Refused(status)) if status.code() == Code::NotFound));
+    assert!(
+        matches!(run.ended, Err(SendError::Refused(status)) if status.code() == Code::NotFound)
+    );
     assert!(play(&[Act::Serve], 0).await.ended.is_ok());
 }
 
@@ -314,7 +322,7 @@ async fn a_stream_that_must_move_is_half_closed_and_followed_by_another() {
 async fn what_must_be_mended_ends_the_run_and_keeps_what_was_settled() {
     let refused = refusal(Code::FailedPrecondition);
     let run = play(&[Act::Lose(3, refused)], 10).await;
-    assert!(matches!(run.ended, Err(Error::Refused(_))));
+    assert!(matches!(run.ended, Err(SendError::Refused(_))));
     assert_eq!(run.lines, all(3));
 }
 
@@ -333,11 +341,14 @@ async fn a_stream_that_breaks_after_the_last_result_is_no_failure() {
 async fn nothing_is_waited_for_without_end() {
     for act in [Act::Mute, Act::Hold] {
         let run = play(std::slice::from_ref(&act), 3).await;
-        assert!(matches!(run.ended, Err(Error::GaveUp { .. })), "{act:?}");
+        assert!(
+            matches!(run.ended, Err(SendError::GaveUp { .. })),
+            "{act:?}"
+        );
     }
     let unavailable = Act::Refuse(Status::unavailable("starting"));
     let run = play(&vec![unavailable; 1_000], 3).await;
-    let Err(Error::GaveUp { last, .. }) = run.ended else {
+    let Err(SendError::GaveUp { last, .. }) = run.ended else {
         panic!("{:?}", run.ended)
     };
     assert!(last.ends_with("UNAVAILABLE: starting"), "{last}");
@@ -348,7 +359,7 @@ async fn a_server_that_invents_results_is_not_believed() {
     let run = play(&[Act::Invent], 3).await;
     assert!(matches!(
         run.ended,
-        Err(Error::Broken(Broken::Unasked { .. }))
+        Err(SendError::Protocol(ProtocolViolation::Unasked { .. }))
     ));
 }
 
@@ -368,9 +379,9 @@ async fn what_comes_from_between_ends_no_run_whenever_it_comes() {
     }
 }
 
-/// Settings for a scripted server, and a row.
-fn settings(endpoint: Endpoint) -> Settings {
-    Settings {
+/// TransferOptions for a scripted server, and a row.
+fn options(endpoint: Endpoint) -> TransferOptions {
+    TransferOptions {
         endpoint,
         open: pb::OpenStream::default(),
         give_up_after: Duration::from_secs(60),
@@ -381,8 +392,8 @@ fn settings(endpoint: Endpoint) -> Settings {
     }
 }
 
-fn row(line: u64) -> Row {
-    Row {
+fn row(line: u64) -> InputRow {
+    InputRow {
         line,
         end: line,
         record: pb::IdentifierRecord::default(),
@@ -396,9 +407,9 @@ async fn nothing_is_tried_before_there_is_something_to_send_and_that_is_said() {
     let (_scripted, endpoint) = Scripted::start(&[gone.clone(), gone, Act::Serve]).await;
     let (sender, receiver) = mpsc::channel(1);
     let (mut pauses, mut source) = (vec![], Some(sender));
-    let settings = settings(endpoint);
-    let ended = run(&settings, receiver, std::future::pending(), |event| {
-        if let Event::Lost { pause, .. } = event {
+    let options = options(endpoint);
+    let ended = run(&options, receiver, std::future::pending(), |event| {
+        if let SendEvent::Lost { pause, .. } = event {
             pauses.push(pause.is_some());
             // The source ends its silence when it hears that it is waited for.
             if let Some(sender) = source.take() {
@@ -422,18 +433,18 @@ async fn a_run_that_is_stopped_says_where_the_first_record_without_a_result_begi
     }
     let (lost, stop) = tokio::sync::oneshot::channel();
     let (mut lost, mut settled) = (Some(lost), 0);
-    let settings = settings(endpoint);
+    let options = options(endpoint);
     let stop = async { stop.await.unwrap() };
-    let ended = run(&settings, receiver, stop, |event| {
+    let ended = run(&options, receiver, stop, |event| {
         match event {
-            Event::Settled(records) => settled += u64::try_from(records.len()).unwrap(),
-            Event::Lost { .. } => lost.take().unwrap().send("SIGTERM").unwrap(),
+            SendEvent::Settled(records) => settled += u64::try_from(records.len()).unwrap(),
+            SendEvent::Lost { .. } => lost.take().unwrap().send("SIGTERM").unwrap(),
             _ => {}
         }
         ControlFlow::Continue(())
     });
     let unfinished = ended.await.unwrap_err();
-    assert!(matches!(unfinished.error, Error::Stopped("SIGTERM")));
+    assert!(matches!(unfinished.error, SendError::Stopped("SIGTERM")));
     assert_eq!(unfinished.next_line, Some(2 + 3 * settled));
 }
 
@@ -442,9 +453,9 @@ async fn nothing_is_sent_that_nobody_can_watch() {
     let (scripted, endpoint) = Scripted::start(&[Act::Serve]).await;
     let (sender, receiver) = mpsc::channel(1);
     sender.try_send(row(1)).unwrap();
-    let settings = settings(endpoint);
+    let options = options(endpoint);
     let stop = std::future::pending();
-    let ended = run(&settings, receiver, stop, |_| ControlFlow::Break(())).await;
-    assert!(matches!(ended.unwrap_err().error, Error::Unwatched));
+    let ended = run(&options, receiver, stop, |_| ControlFlow::Break(())).await;
+    assert!(matches!(ended.unwrap_err().error, SendError::Unwatched));
     assert!(scripted.batches().concat().is_empty());
 }

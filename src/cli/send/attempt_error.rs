@@ -9,19 +9,19 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{stream::Error, window::Broken};
+use super::{outcome::SendError, window::ProtocolViolation};
 use crate::cli::remote;
 
 /// Why a stream, or a call before it, ended before its time.
-pub(super) enum Trouble {
+pub(super) enum AttemptError {
     /// Trying again may help.
-    Passing(Passing),
+    Transient(TransientFailure),
     /// It cannot.
-    Final(Error),
+    Final(SendError),
 }
 
 /// A trouble that may pass.
-pub(super) struct Passing {
+pub(super) struct TransientFailure {
     /// What happened, for people.
     pub(super) why: String,
     /// How long the service wants to be left alone.
@@ -29,50 +29,50 @@ pub(super) struct Passing {
 }
 
 /// Tells one from the other.
-pub(super) fn judge(status: Status) -> Trouble {
+pub(super) fn classify(status: Status) -> AttemptError {
     let delay = status
         .get_details_retry_info()
         .and_then(|info| info.retry_delay);
-    let passing = match status.code() {
+    let transient = match status.code() {
         _ if !remote::is_from_service(&status) => true,
         Code::Unavailable => true,
         Code::ResourceExhausted => delay.is_some(),
         _ => false,
     };
-    if !passing {
-        return Trouble::Final(Error::Refused(Box::new(status)));
+    if !transient {
+        return AttemptError::Final(SendError::Refused(Box::new(status)));
     }
-    Trouble::Passing(Passing {
+    AttemptError::Transient(TransientFailure {
         why: remote::describe(&status),
         not_before: delay.unwrap_or_default(),
     })
 }
 
-impl Trouble {
-    pub(super) fn passing(why: &str) -> Self {
-        Self::Passing(Passing {
+impl AttemptError {
+    pub(super) fn transient(why: &str) -> Self {
+        Self::Transient(TransientFailure {
             why: why.into(),
             not_before: Duration::ZERO,
         })
     }
 
     /// When every record has its result, a connection that broke afterwards is no failure.
-    pub(super) fn unless_passing(self) -> Result<(), Error> {
+    pub(super) fn unless_transient(self) -> Result<(), SendError> {
         match self {
-            Self::Passing(_) => Ok(()),
+            Self::Transient(_) => Ok(()),
             Self::Final(error) => Err(error),
         }
     }
 }
 
-impl From<Broken> for Trouble {
-    fn from(broken: Broken) -> Self {
+impl From<ProtocolViolation> for AttemptError {
+    fn from(broken: ProtocolViolation) -> Self {
         Self::Final(broken.into())
     }
 }
 
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
+impl From<SendError> for AttemptError {
+    fn from(error: SendError) -> Self {
         Self::Final(error)
     }
 }
@@ -96,9 +96,9 @@ mod tests {
 
     /// The pause in seconds, if it passes.
     fn pause(status: Status) -> Option<u64> {
-        match judge(status) {
-            Trouble::Passing(passing) => Some(passing.not_before.as_secs()),
-            Trouble::Final(_) => None,
+        match classify(status) {
+            AttemptError::Transient(transient) => Some(transient.not_before.as_secs()),
+            AttemptError::Final(_) => None,
         }
     }
 

@@ -5,15 +5,15 @@ use std::{fs::File, io::BufReader, path::Path};
 use anyhow::{anyhow, bail};
 use encoding_rs::Encoding;
 
-use super::input::{self, BadRows, Format, Settings};
+use super::input::{self, BadRows, InputFormat, InputOptions};
 use crate::pb::identifier_record::Operation;
 
 /// Flags of `send` about its input.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct ReadingArgs {
+pub(super) struct InputArgs {
     /// How the input is written [default: by its file name]
     #[arg(long, value_name = "FORMAT")]
-    format: Option<Format>,
+    format: Option<InputFormat>,
 
     /// What stands between values of CSV: one character, or `tab` [default: a comma; a tab in .tsv]
     #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
@@ -52,16 +52,16 @@ enum DefaultOperation {
     Remove,
 }
 
-impl ReadingArgs {
+impl InputArgs {
     /// How to read the file of this name, whose mapping takes these identifiers.
     ///
     /// # Errors
     /// What is said does not fit together, or too little is said.
-    pub(super) fn settings(&self, path: &Path, mapped: Vec<String>) -> anyhow::Result<Settings> {
+    pub(super) fn options(&self, path: &Path, mapped: Vec<String>) -> anyhow::Result<InputOptions> {
         let (format, usual_delimiter) = self.format(path)?;
         self.check_names(&mapped)?;
-        let told = Settings::new(format);
-        Ok(Settings {
+        let told = InputOptions::new(format);
+        Ok(InputOptions {
             delimiter: self.delimiter,
             usual_delimiter,
             encoding: self.encoding,
@@ -80,14 +80,14 @@ impl ReadingArgs {
     }
 
     /// The format, and the delimiter that files of this name have.
-    fn format(&self, path: &Path) -> anyhow::Result<(Format, u8)> {
+    fn format(&self, path: &Path) -> anyhow::Result<(InputFormat, u8)> {
         let (format, delimiter) = match (self.format, by_name(path)) {
             (Some(format), Some((_, delimiter))) => (format, delimiter),
             (Some(format), None) => (format, b','),
             (None, Some(told)) => told,
             (None, None) => return Err(self.format_missing(path)),
         };
-        if format == Format::Ndjson && self.delimiter.is_some() {
+        if format == InputFormat::Ndjson && self.delimiter.is_some() {
             bail!("--delimiter is for CSV, and the input is NDJSON");
         }
         Ok((format, delimiter))
@@ -141,13 +141,13 @@ impl ReadingArgs {
 }
 
 /// The format and delimiter that a file's name tells, whatever its case, and compressed or not.
-fn by_name(path: &Path) -> Option<(Format, u8)> {
+fn by_name(path: &Path) -> Option<(InputFormat, u8)> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     match name.rsplit_once('.')?.1 {
-        "csv" => Some((Format::Csv, b',')),
-        "tsv" => Some((Format::Csv, b'\t')),
-        "ndjson" | "jsonl" => Some((Format::Ndjson, b',')),
+        "csv" => Some((InputFormat::Csv, b',')),
+        "tsv" => Some((InputFormat::Csv, b'\t')),
+        "ndjson" | "jsonl" => Some((InputFormat::Ndjson, b',')),
         _ => None,
     }
 }
@@ -178,37 +178,37 @@ mod tests {
     #[derive(Debug, clap::Parser)]
     struct Command {
         #[command(flatten)]
-        reading: ReadingArgs,
+        reading: InputArgs,
     }
 
-    fn settings(flags: &[&str], path: &str) -> Result<Settings, String> {
+    fn options(flags: &[&str], path: &str) -> Result<InputOptions, String> {
         let flags = ["send"].iter().chain(flags);
         let command = Command::try_parse_from(flags).map_err(|error| error.to_string())?;
         let mapped = vec!["user_id".to_owned()];
-        let settings = command.reading.settings(Path::new(path), mapped);
-        settings.map_err(|error| error.to_string())
+        let options = command.reading.options(Path::new(path), mapped);
+        options.map_err(|error| error.to_string())
     }
 
     #[test]
     fn a_name_tells_the_format_in_any_case_and_compressed() {
         for (name, format, delimiter) in [
-            ("a.csv", Format::Csv, b','),
-            ("A.CSV", Format::Csv, b','),
-            ("a.csv.gz", Format::Csv, b','),
-            ("a.TSV.GZ", Format::Csv, b'\t'),
-            ("a.b.ndjson", Format::Ndjson, b','),
-            ("a.Jsonl", Format::Ndjson, b','),
+            ("a.csv", InputFormat::Csv, b','),
+            ("A.CSV", InputFormat::Csv, b','),
+            ("a.csv.gz", InputFormat::Csv, b','),
+            ("a.TSV.GZ", InputFormat::Csv, b'\t'),
+            ("a.b.ndjson", InputFormat::Ndjson, b','),
+            ("a.Jsonl", InputFormat::Ndjson, b','),
         ] {
-            let settings = settings(&[], name).unwrap();
+            let options = options(&[], name).unwrap();
             assert_eq!(
-                (settings.format, settings.usual_delimiter),
+                (options.format, options.usual_delimiter),
                 (format, delimiter),
                 "{name}"
             );
         }
-        let both = settings(&["--delimiter=;"], "a.tsv").unwrap();
+        let both = options(&["--delimiter=;"], "a.tsv").unwrap();
         assert_eq!(both.delimiter, Some(b';'));
-        assert!(settings(&[], "-").unwrap_err().contains("--format csv or"));
+        assert!(options(&[], "-").unwrap_err().contains("--format csv or"));
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         ] {
             let path = folder.path().join("members.txt");
             std::fs::write(&path, content).unwrap();
-            let error = settings(&[], path.to_str().unwrap()).unwrap_err();
+            let error = options(&[], path.to_str().unwrap()).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
     }
@@ -249,19 +249,19 @@ mod tests {
                 "is named by",
             ),
         ] {
-            let error = settings(flags, "a.csv").unwrap_err();
+            let error = options(flags, "a.csv").unwrap_err();
             assert!(error.contains(part), "{error}");
         }
         assert_eq!(
-            settings(&["--delimiter=tab"], "a.csv").unwrap().delimiter,
+            options(&["--delimiter=tab"], "a.csv").unwrap().delimiter,
             Some(b'\t')
         );
     }
 
     #[test]
     fn values_for_none_are_replaced_not_added_to() {
-        assert_eq!(settings(&[], "a.csv").unwrap().nulls, input::NULLS);
-        let own = settings(&["--null=-", "--null=0"], "a.csv").unwrap();
+        assert_eq!(options(&[], "a.csv").unwrap().nulls, input::NULLS);
+        let own = options(&["--null=-", "--null=0"], "a.csv").unwrap();
         assert_eq!(own.nulls, ["-", "0"]);
     }
 }

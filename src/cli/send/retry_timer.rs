@@ -5,9 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    stream::{Error, Settings},
-    trouble::Passing,
-    window::Window,
+    attempt_error::TransientFailure, options::TransferOptions, outcome::SendError,
+    window::UnackedWindow,
 };
 use crate::backoff::Backoff;
 
@@ -18,7 +17,7 @@ const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(300);
 const LAST_TRY: Duration = Duration::from_millis(500);
 
 /// How long to go on.
-pub(super) struct Patience {
+pub(super) struct RetryTimer {
     give_up_after: Duration,
     delivery_timeout: Duration,
     backoff: Backoff,
@@ -32,15 +31,15 @@ pub(super) struct Patience {
     trouble: Option<String>,
 }
 
-impl Patience {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let delivery_timeout = settings.open.delivery_timeout;
+impl RetryTimer {
+    pub(super) fn new(options: &TransferOptions) -> Self {
+        let delivery_timeout = options.open.delivery_timeout;
         Self {
-            give_up_after: settings.give_up_after,
+            give_up_after: options.give_up_after,
             delivery_timeout: delivery_timeout
                 .and_then(|timeout| timeout.try_into().ok())
                 .unwrap_or(DEFAULT_DELIVERY_TIMEOUT),
-            backoff: settings.backoff,
+            backoff: options.backoff,
             closed_since: Instant::now(),
             last_progress: Instant::now(),
             failures: 0,
@@ -66,23 +65,27 @@ impl Patience {
     }
 
     /// Notes a trouble, and draws the pause after it.
-    pub(super) fn pause(&mut self, passing: &Passing) -> Duration {
+    pub(super) fn pause(&mut self, transient: &TransientFailure) -> Duration {
         let drawn = self.backoff.delay(self.failures, fastrand::f64());
         self.failures += 1;
-        self.trouble = Some(passing.why.clone());
-        drawn.max(passing.not_before)
+        self.trouble = Some(transient.why.clone());
+        drawn.max(transient.not_before)
     }
 
     /// When to try again. Where the pause would outlast the deadline, once more shortly before it;
     /// the deadline itself if the service wants to be left alone until then.
-    pub(super) fn next_try(&mut self, passing: &Passing, window: &Window) -> Instant {
+    pub(super) fn next_try(
+        &mut self,
+        transient: &TransientFailure,
+        window: &UnackedWindow,
+    ) -> Instant {
         let now = Instant::now();
-        let next = now + self.pause(passing);
+        let next = now + self.pause(transient);
         let deadline = self.deadline_closed(window);
         let last = deadline.checked_sub(LAST_TRY).unwrap_or(now);
         if next < deadline {
             next
-        } else if last > now + passing.not_before {
+        } else if last > now + transient.not_before {
             last
         } else {
             deadline
@@ -94,7 +97,7 @@ impl Patience {
         self.last_progress + self.delivery_timeout + self.give_up_after
     }
 
-    pub(super) fn deadline_closed(&self, window: &Window) -> Instant {
+    pub(super) fn deadline_closed(&self, window: &UnackedWindow) -> Instant {
         let deadline = self.closed_since + self.give_up_after;
         if window.is_empty() {
             deadline
@@ -105,7 +108,7 @@ impl Patience {
     }
 
     /// Why it ends, once a deadline is over.
-    pub(super) fn exhausted(&self) -> Error {
+    pub(super) fn exhausted(&self) -> SendError {
         let now = Instant::now();
         let (since, without) = if now >= self.closed_since + self.give_up_after {
             (self.closed_since, "a stream")
@@ -113,7 +116,7 @@ impl Patience {
             (self.last_progress, "a result")
         };
         let silent = "the server does not answer";
-        Error::GaveUp {
+        SendError::GaveUp {
             waited: now - since,
             without,
             last: self.trouble.clone().unwrap_or_else(|| silent.into()),
@@ -121,8 +124,8 @@ impl Patience {
     }
 
     /// For a deadline of an open stream, which had no trouble but silence.
-    pub(super) fn exhausted_open(&self) -> Error {
-        Error::GaveUp {
+    pub(super) fn exhausted_open(&self) -> SendError {
+        SendError::GaveUp {
             waited: self.last_progress.elapsed(),
             without: "a result",
             last: "the server does not answer".into(),
@@ -142,8 +145,8 @@ mod tests {
 
     const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
-    fn patience() -> Patience {
-        Patience::new(&Settings {
+    fn retries() -> RetryTimer {
+        RetryTimer::new(&TransferOptions {
             endpoint: remote::endpoint("http://127.0.0.1:1").unwrap(),
             open: pb::OpenStream::default(),
             give_up_after: GIVE_UP_AFTER,
@@ -153,19 +156,19 @@ mod tests {
 
     /// Fails at every try until it gives up; how long that took, when the last try was, and why
     /// it ended.
-    async fn fail(not_before: Duration) -> (Duration, Duration, Error) {
-        let passing = Passing {
+    async fn fail(not_before: Duration) -> (Duration, Duration, SendError) {
+        let transient = TransientFailure {
             why: "starting".into(),
             not_before,
         };
-        let (mut patience, nothing) = (patience(), Window::default());
+        let (mut retries, nothing) = (retries(), UnackedWindow::default());
         let started = Instant::now();
         let mut last_try = Duration::ZERO;
         loop {
-            let next = patience.next_try(&passing, &nothing);
+            let next = retries.next_try(&transient, &nothing);
             sleep_until(next).await;
-            if next >= patience.deadline_closed(&nothing) {
-                return (started.elapsed(), last_try, patience.exhausted());
+            if next >= retries.deadline_closed(&nothing) {
+                return (started.elapsed(), last_try, retries.exhausted());
             }
             last_try = started.elapsed();
         }
@@ -194,10 +197,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_without_results_is_told_with_the_time_it_took() {
-        let mut patience = patience();
-        patience.opened();
-        sleep_until(patience.deadline_open()).await;
+        let mut retries = retries();
+        retries.opened();
+        sleep_until(retries.deadline_open()).await;
         let said = "gave up after 305.0 s without a result: the server does not answer";
-        assert_eq!(patience.exhausted_open().to_string(), said);
+        assert_eq!(retries.exhausted_open().to_string(), said);
     }
 }

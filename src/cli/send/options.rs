@@ -1,0 +1,21 @@
+//! The options of a transfer.
+
+use std::time::Duration;
+
+use tonic::transport::Endpoint;
+
+use crate::{backoff::Backoff, pb};
+
+/// What to send where.
+#[derive(Debug, Clone)]
+pub(crate) struct TransferOptions {
+    /// The server.
+    pub endpoint: Endpoint,
+    /// What the stream is for.
+    pub open: pb::OpenStream,
+    /// How long to go on without an open stream; and, beyond the delivery time-out, without a
+    /// result while records wait for one.
+    pub give_up_after: Duration,
+    /// Pauses between streams.
+    pub backoff: Backoff,
+}
