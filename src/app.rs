@@ -14,7 +14,7 @@ use tonic::transport::server::{Connected, TcpIncoming};
 use tracing::{info, warn};
 
 use crate::{
-    config::{self, Settings},
+    config::Settings,
     delivery::{self, Dispatcher, LiveDestinations},
     launchdarkly,
     metrics::Metrics,
@@ -47,7 +47,7 @@ pub struct App {
     vendor: Arc<launchdarkly::Client>,
     delivery: delivery::LaneSettings,
     limits: StreamLimits,
-    max_buffered_bytes: usize,
+    max_buffered_mib: usize,
     metrics: Metrics,
 }
 
@@ -90,7 +90,7 @@ impl App {
     pub async fn build(settings: &Settings) -> Result<Self, BuildError> {
         let keys = KeyRing::load(&settings.keys_file)?;
         let store = SqliteStore::open(&settings.store, keys).await?;
-        let vendor = launchdarkly::Client::new(vendor_settings(&settings.launch_darkly))?;
+        let vendor = launchdarkly::Client::new(settings.launchdarkly.clone())?;
         Ok(Self::assemble(Arc::new(store), vendor, settings))
     }
 
@@ -104,12 +104,9 @@ impl App {
         Self {
             store,
             vendor: Arc::new(vendor),
-            delivery: delivery::LaneSettings {
-                linger: settings.delivery.linger,
-                max_members_per_call: settings.delivery.max_members_per_call.into(),
-            },
-            limits: stream_limits(&settings.limits),
-            max_buffered_bytes: settings.limits.max_buffered_bytes,
+            delivery: settings.delivery,
+            limits: settings.limits,
+            max_buffered_mib: settings.max_buffered_mib,
             metrics: Metrics::default(),
         }
     }
@@ -171,7 +168,7 @@ impl App {
         let mut watchers =
             Watchers::start(&self.store, reporter, condemned, control, shutdown.clone()).await;
         let stop = CancellationToken::new();
-        let budget = self.max_buffered_bytes;
+        let budget = self.max_buffered_mib;
         let serving = grpc::serve(service, health, budget, incoming, stop.clone())?;
         // Awaited below, or aborted.
         let mut server = tokio::spawn(serving);
@@ -185,7 +182,7 @@ impl App {
             () = shutdown.triggered() => {}
         }
 
-        let deadline = Instant::now() + limits.drain;
+        let deadline = Instant::now() + limits.drain_timeout;
         info!(streams = work.metrics.open_streams(), "draining");
         watchers.say_not_serving().await;
         work.drain.send_replace(Some(deadline));
@@ -225,27 +222,5 @@ impl InFlight {
                 "leaving before all streams, calls and answers have ended"
             );
         }
-    }
-}
-
-fn vendor_settings(settings: &config::LaunchDarkly) -> launchdarkly::ClientSettings {
-    launchdarkly::ClientSettings {
-        integration_key: settings.integration_key.clone(),
-        endpoint: settings.url.clone(),
-        egress: settings.egress.clone(),
-        attempt_timeout: settings.attempt_timeout,
-        calls_per_account: settings.max_calls_per_account,
-    }
-}
-
-fn stream_limits(limits: &config::Limits) -> StreamLimits {
-    StreamLimits {
-        streams: limits.max_streams as usize,
-        batch_records: limits.max_batch_records.into(),
-        in_flight_records: limits.max_in_flight_records as usize,
-        delivery_timeout: limits.default_delivery_timeout,
-        age: limits.max_stream_age,
-        idle: limits.max_stream_idle,
-        drain: limits.drain_timeout,
     }
 }

@@ -9,7 +9,9 @@ use std::{
 };
 
 use crate::{
-    launchdarkly::{Egress, EgressProxy, Endpoint, Roots},
+    delivery::LaneSettings,
+    launchdarkly::{ClientSettings, Egress, EgressProxy, Endpoint, Roots},
+    server::stream::acceptor::StreamLimits,
     telemetry,
 };
 
@@ -46,62 +48,19 @@ pub struct Settings {
     /// File of the keys that seal access tokens at rest.
     pub keys_file: PathBuf,
     /// How LaunchDarkly is called.
-    pub launch_darkly: LaunchDarkly,
+    pub launchdarkly: ClientSettings,
     /// Where the sandbox that runs beside the service listens, if there is one.
     pub sandbox_listen: Option<Listen>,
     /// How records become calls.
-    pub delivery: Delivery,
-    /// What callers may take.
-    pub limits: Limits,
+    pub delivery: LaneSettings,
+    /// What a stream, and all of them, may take.
+    pub limits: StreamLimits,
+    /// Most MiB of records that wait for a result, over all streams.
+    pub max_buffered_mib: usize,
     /// Whether `listen` may be reached from other machines although callers are not identified.
     pub insecure: bool,
     /// What is logged.
     pub log: telemetry::Settings,
-}
-
-/// How LaunchDarkly is called.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaunchDarkly {
-    /// Replaces the host of every LaunchDarkly instance.
-    pub url: Option<Endpoint>,
-    /// How calls leave for another machine.
-    pub egress: Egress,
-    /// Key of the registered integration, the last part of the path of segment targets.
-    pub integration_key: String,
-    /// Longest time for one attempt at a call.
-    pub attempt_timeout: Duration,
-    /// Most calls that are under way at once for one LaunchDarkly account.
-    pub max_calls_per_account: NonZeroU16,
-}
-
-/// How records become calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
-    /// How long an idle lane waits for more records before it calls.
-    pub linger: Duration,
-    /// Most members in one call.
-    pub max_members_per_call: u16,
-}
-
-/// What callers may take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Most streams open at once, over all callers.
-    pub max_streams: u32,
-    /// Most records in one message of a stream.
-    pub max_batch_records: u16,
-    /// Most records of one stream that wait for a result.
-    pub max_in_flight_records: u32,
-    /// How long one record is tried when its stream does not say.
-    pub default_delivery_timeout: Duration,
-    /// Age at which a stream is asked to move.
-    pub max_stream_age: Duration,
-    /// Time without a record or a result after which a stream is asked to move.
-    pub max_stream_idle: Duration,
-    /// Time that streams get to finish after they were asked to move.
-    pub drain_timeout: Duration,
-    /// Most bytes of records that wait for a result, over all streams.
-    pub max_buffered_bytes: usize,
 }
 
 impl Settings {
@@ -115,7 +74,6 @@ impl Settings {
     }
 }
 
-const MIB: usize = 1024 * 1024;
 /// The contract's bounds of a delivery time-out.
 const DELIVERY_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3_600);
@@ -155,10 +113,18 @@ impl FromFlags for Settings {
                 .details("A file, which is made if missing and migrated if older.")
                 .text("URL", "sqlite:connector.db", store_url),
             keys_file: keys_file(from),
-            launch_darkly: LaunchDarkly::read(from),
+            launchdarkly: ClientSettings::read(from),
             sandbox_listen: sandbox_listen(from),
-            delivery: Delivery::read(from),
-            limits: Limits::read(from),
+            delivery: LaneSettings::read(from),
+            limits: StreamLimits::read(from),
+            max_buffered_mib: from
+                .setting(
+                    "max-buffered-mib",
+                    "Most MiB of records that wait for a result, over all streams",
+                )
+                .details("At the limit, reading from streams waits (backpressure).")
+                // Below 4 MiB, two senders' largest messages would already wait for each other.
+                .number("MIB", "128", 4..=65_536),
             insecure: from
                 .setting(
                     "insecure",
@@ -184,7 +150,7 @@ impl Settings {
                  add --insecure if something in front of the service lets only the right ones in",
             );
         }
-        if self.sandbox_listen.is_some() && self.launch_darkly.url.is_some() {
+        if self.sandbox_listen.is_some() && self.launchdarkly.url.is_some() {
             from.problem(
                 "sandbox",
                 "says to call the sandbox, and --launchdarkly-url says to call another address; \
@@ -226,7 +192,7 @@ fn sandbox_listen(from: &mut SettingsReader<'_>) -> Option<Listen> {
     runs.then_some(listen)
 }
 
-impl FromFlags for LaunchDarkly {
+impl FromFlags for ClientSettings {
     fn read(from: &mut SettingsReader<'_>) -> Self {
         Self {
             url: from
@@ -290,7 +256,7 @@ impl FromFlags for Egress {
     }
 }
 
-impl FromFlags for Delivery {
+impl FromFlags for LaneSettings {
     fn read(from: &mut SettingsReader<'_>) -> Self {
         Self {
             linger: from
@@ -314,7 +280,7 @@ impl FromFlags for Delivery {
     }
 }
 
-impl FromFlags for Limits {
+impl FromFlags for StreamLimits {
     fn read(from: &mut SettingsReader<'_>) -> Self {
         let max_streams = from
             .setting("max-streams", "Most streams open at once")
@@ -336,7 +302,7 @@ impl FromFlags for Limits {
                     "Most records of one stream that wait for a result",
                 )
                 .details("Told in `opened`; at least `--max-batch-records`.")
-                .number("COUNT", "10000", u32::from(max_batch_records)..=1_000_000),
+                .number("COUNT", "10000", max_batch_records..=1_000_000),
             default_delivery_timeout: from
                 .setting(
                     "default-delivery-timeout",
@@ -359,15 +325,6 @@ impl FromFlags for Limits {
                     "Time that streams get to finish when the service stops or asks them to move",
                 )
                 .time("20s", Duration::ZERO..=Duration::from_secs(3_600)),
-            max_buffered_bytes: MIB
-                * from
-                    .setting(
-                        "max-buffered-mib",
-                        "Most MiB of records that wait for a result, over all streams",
-                    )
-                    .details("At the limit, reading from streams waits (backpressure).")
-                    // Below 4 MiB, two senders' largest messages would already wait for each other.
-                    .number("MIB", "128", 4..=65_536),
         }
     }
 }

@@ -24,8 +24,9 @@ use crate::{
     },
 };
 
+const MIB: usize = 1024 * 1024;
 /// Largest message that is decoded (the contract's).
-const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+const MAX_MESSAGE_BYTES: usize = MIB;
 /// Streams that one connection may hold. hyper's own limit of 200 is too low for an executor
 /// with a stream per activation.
 const STREAMS_PER_CONNECTION: u32 = 1000;
@@ -43,7 +44,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) fn serve<I, C>(
     service: Service<StreamAcceptor>,
     health: HealthServer<Health>,
-    max_buffered_bytes: usize,
+    max_buffered_mib: usize,
     incoming: I,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<(), Error>> + Send, BuildError>
@@ -51,7 +52,7 @@ where
     I: Stream<Item = io::Result<C>> + Send,
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
-    let budget = MemoryBudget::new(max_buffered_bytes, MAX_MESSAGE_BYTES);
+    let budget = MemoryBudget::new(max_buffered_mib * MIB, MAX_MESSAGE_BYTES);
     let reflection = Reflection::new(&[pb::DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET])?;
     let serving = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))

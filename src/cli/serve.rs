@@ -81,7 +81,7 @@ const PROXY_VARIABLES: [&str; 6] = [
 /// Whoever has set a proxy for all programs should not wonder why nothing goes through it. Values
 /// may hold passwords.
 fn say_what_proxies_are_not_used(settings: &Settings) {
-    if settings.launch_darkly.egress.proxy.is_some() {
+    if settings.launchdarkly.egress.proxy.is_some() {
         return;
     }
     let is_set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -123,7 +123,7 @@ async fn start_sandbox(settings: &mut Settings) -> anyhow::Result<Option<sandbox
     let running = sandbox::Running::start(listener, World::default())?;
     let url = running.url().parse();
     let url = url.context("the sandbox has to listen on loopback, or on every address")?;
-    settings.launch_darkly.url = Some(url);
+    settings.launchdarkly.url = Some(url);
     info!(address = %running.address, "sandbox in the place of LaunchDarkly");
     Ok(Some(running))
 }

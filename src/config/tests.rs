@@ -78,7 +78,7 @@ fn each_flag_reaches_its_setting() {
         metrics_listen: Some("127.0.0.1:2".parse().unwrap()),
         store: "sqlite:a.db".into(),
         keys_file: "k".into(),
-        launch_darkly: LaunchDarkly {
+        launchdarkly: ClientSettings {
             url: Some("https://ld.example:8443/".parse().unwrap()),
             egress: Egress {
                 proxy: Some("http://proxy:3128".parse().unwrap()),
@@ -89,11 +89,11 @@ fn each_flag_reaches_its_setting() {
             max_calls_per_account: NonZeroU16::new(4).unwrap(),
         },
         sandbox_listen: None,
-        delivery: Delivery {
+        delivery: LaneSettings {
             linger: Duration::from_millis(5),
             max_members_per_call: 7,
         },
-        limits: Limits {
+        limits: StreamLimits {
             max_streams: 8,
             max_batch_records: 9,
             max_in_flight_records: 10,
@@ -101,8 +101,8 @@ fn each_flag_reaches_its_setting() {
             max_stream_age: Duration::from_secs(12 * 60),
             max_stream_idle: Duration::from_secs(13),
             drain_timeout: Duration::from_secs(14),
-            max_buffered_bytes: 15 * 1024 * 1024,
         },
+        max_buffered_mib: 15,
         insecure: true,
         log: telemetry::Settings {
             format: telemetry::Format::Json,

@@ -57,7 +57,7 @@ const CONFLICT_NOTICE_DELAY: Duration = Duration::from_secs(3);
 const INBOX_CHUNK: usize = 1024;
 
 /// How lanes batch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneSettings {
     /// How long a change may wait for company in a lane with no call under way.
     pub linger: Duration,

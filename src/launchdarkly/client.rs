@@ -37,28 +37,13 @@ pub struct ClientSettings {
     /// Key under which LaunchDarkly has registered the integration whose calls are sent.
     pub integration_key: String,
     /// Stands for every LaunchDarkly host.
-    pub endpoint: Option<Endpoint>,
+    pub url: Option<Endpoint>,
     /// How calls leave for another machine.
     pub egress: Egress,
     /// Longest that one call may take.
     pub attempt_timeout: Duration,
     /// Most calls that one account may have under way.
-    pub calls_per_account: NonZeroU16,
-}
-
-impl Default for ClientSettings {
-    /// The registered integration, ten seconds a call as LaunchDarkly's other integrations
-    /// allow, and eight calls at a time: enough to hide a call's latency behind others, few
-    /// enough to stop soon when a limit is met.
-    fn default() -> Self {
-        Self {
-            integration_key: "zeotap".to_owned(),
-            endpoint: None,
-            egress: Egress::default(),
-            attempt_timeout: Duration::from_secs(10),
-            calls_per_account: NonZeroU16::new(8).expect("eight is not zero"),
-        }
-    }
+    pub max_calls_per_account: NonZeroU16,
 }
 
 /// Why a client cannot be made; the operator's to mend.
@@ -92,7 +77,7 @@ impl Client {
     /// When the integration key cannot be sent, or the system has no root certificates and
     /// they are needed.
     pub fn new(settings: ClientSettings) -> Result<Self, ClientError> {
-        let peer = match &settings.endpoint {
+        let peer = match &settings.url {
             Some(endpoint) if endpoint.is_plain_text() => Peer::Loopback,
             _ => Peer::Remote,
         };
@@ -113,9 +98,9 @@ impl Client {
         }
         Ok(Self {
             integration_key: settings.integration_key,
-            hosts: Arc::new(Hosts::new(settings.endpoint)),
+            hosts: Arc::new(Hosts::new(settings.url)),
             stack: Arc::new(Stack {
-                throttle: Throttle::new(settings.calls_per_account),
+                throttle: Throttle::new(settings.max_calls_per_account),
                 attempt_timeout: settings.attempt_timeout,
                 transport,
             }),
@@ -197,10 +182,7 @@ impl Client {
 /// The way out, of which what is on this machine needs none.
 fn egress(settings: &ClientSettings) -> Egress {
     let mut egress = settings.egress.clone();
-    let stays = settings
-        .endpoint
-        .as_ref()
-        .is_some_and(Endpoint::is_loopback);
+    let stays = settings.url.as_ref().is_some_and(Endpoint::is_loopback);
     if let Some(proxy) = egress.proxy.take_if(|_| stays) {
         info!(%proxy, "the egress proxy is not used: the calls stay on this machine");
     }

@@ -2,11 +2,13 @@
 
 use std::{
     net::TcpListener,
+    num::NonZeroU16,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use axum::{
@@ -23,7 +25,7 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::{ClientSettings, Endpoint};
+use super::{ClientSettings, Egress, Endpoint};
 use crate::{
     domain::{ClientSideId, Connection, Instance},
     secret::AccessToken,
@@ -80,11 +82,24 @@ impl Server {
         self.calls.lock().unwrap().clone()
     }
 
-    /// ClientSettings that send every call here.
+    /// Settings that send every call here.
     pub(super) fn settings(&self) -> ClientSettings {
         ClientSettings {
-            endpoint: Some(self.endpoint.clone()),
+            url: Some(self.endpoint.clone()),
             ..ClientSettings::default()
+        }
+    }
+}
+
+impl Default for ClientSettings {
+    /// Those of a test that does not care.
+    fn default() -> Self {
+        Self {
+            integration_key: "zeotap".to_owned(),
+            url: None,
+            egress: Egress::default(),
+            attempt_timeout: Duration::from_secs(10),
+            max_calls_per_account: NonZeroU16::new(8).expect("eight is not zero"),
         }
     }
 }

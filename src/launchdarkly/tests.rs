@@ -145,7 +145,7 @@ async fn no_answer_is_a_time_out_and_no_connection_is_told_apart() {
 async fn over_relay(server: &Server, renewal: Renewal) -> (Relay, Client) {
     let relay = Relay::start(&server.endpoint).await;
     let settings = ClientSettings {
-        endpoint: Some(relay.endpoint.clone()),
+        url: Some(relay.endpoint.clone()),
         attempt_timeout: Duration::from_millis(300),
         ..ClientSettings::default()
     };
@@ -284,7 +284,7 @@ fn queries(server: &Server) -> usize {
 /// A client with room for one call at a time.
 fn narrow(server: &Server) -> Client {
     Client::new(ClientSettings {
-        calls_per_account: NonZeroU16::MIN,
+        max_calls_per_account: NonZeroU16::MIN,
         ..server.settings()
     })
     .unwrap()
@@ -341,7 +341,7 @@ async fn a_credential_check_tells_the_account() {
 async fn a_call_gives_its_slot_back() {
     let server = Server::start(|_| status(503));
     let client = Client::new(ClientSettings {
-        calls_per_account: NonZeroU16::MIN,
+        max_calls_per_account: NonZeroU16::MIN,
         ..server.settings()
     })
     .unwrap();
@@ -369,7 +369,7 @@ fn an_integration_key_that_would_change_the_route_is_refused() {
     for key in ["", "../tokens", "a/b", "a?b", "a b"] {
         let settings = ClientSettings {
             integration_key: key.into(),
-            endpoint: Some("http://127.0.0.1:1".parse().unwrap()),
+            url: Some("http://127.0.0.1:1".parse().unwrap()),
             ..ClientSettings::default()
         };
         assert_eq!(

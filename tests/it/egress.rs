@@ -26,7 +26,7 @@ fn behind(settings: &mut Settings, wall: &Wall, scheme: &str, trusted: Option<&A
     };
     let port = wall.address.port();
     let url = format!("{scheme}://user:p%40ss@{host}:{port}");
-    let to = &mut settings.launch_darkly;
+    let to = &mut settings.launchdarkly;
     to.url = Some(format!("https://{OUTSIDE}").parse().unwrap());
     to.egress = Egress {
         proxy: Some(url.parse().unwrap()),
@@ -35,7 +35,7 @@ fn behind(settings: &mut Settings, wall: &Wall, scheme: &str, trusted: Option<&A
 }
 
 fn sandbox(settings: &Settings) -> SocketAddr {
-    let url = settings.launch_darkly.url.as_ref().unwrap().to_string();
+    let url = settings.launchdarkly.url.as_ref().unwrap().to_string();
     url.trim_start_matches("http://").parse().unwrap()
 }
 
@@ -130,10 +130,10 @@ async fn what_is_on_this_machine_is_called_without_the_proxy() {
     let authority = Authority::new();
     let mut wall = None;
     let house = House::start_with(|settings| {
-        let (inside, url) = (sandbox(settings), settings.launch_darkly.url.clone());
+        let (inside, url) = (sandbox(settings), settings.launchdarkly.url.clone());
         let built = Wall::start(&authority, door("http"), inside);
         behind(settings, &built, "http", Some(&authority));
-        settings.launch_darkly.url = url;
+        settings.launchdarkly.url = url;
         wall = Some(built);
     })
     .await;

@@ -28,7 +28,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "clock", "delivery", "domain", "metrics", "pb", "secret", "store",
         ],
     ),
-    ("config", &["docs", "launchdarkly", "telemetry"]),
+    (
+        "config",
+        &["delivery", "docs", "launchdarkly", "server", "telemetry"],
+    ),
     (
         "app",
         &[

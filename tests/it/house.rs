@@ -85,7 +85,7 @@ impl House {
         std::fs::write(&keys, KeyRing::generate_line().as_bytes()).unwrap();
         let mut settings = Settings::with_keys(keys);
         settings.store = format!("sqlite:{}", directory.path().join("connector.db").display());
-        settings.launch_darkly.url = Some(sandbox_url.parse().unwrap());
+        settings.launchdarkly.url = Some(sandbox_url.parse().unwrap());
         change(&mut settings);
         let (client, address, shutdown, metrics, served) = serve(&settings).await;
         Self {

@@ -64,7 +64,7 @@ impl Service {
         change(&mut settings);
         let vendor = launchdarkly::ClientSettings {
             attempt_timeout: ATTEMPT,
-            ..launchdarkly::ClientSettings::default()
+            ..settings.launchdarkly.clone()
         };
         let transport = Box::new(InProcess(sandbox.clone()));
         let vendor = launchdarkly::Client::over(transport, vendor).unwrap();

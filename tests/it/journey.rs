@@ -135,7 +135,7 @@ async fn a_form_becomes_a_flag_that_flips() {
 async fn a_dead_launchdarkly_is_unavailable_and_no_verdict_on_the_credentials() {
     let house = House::start_with(|settings| {
         // Nobody listens on the discard port.
-        settings.launch_darkly.url = Some("http://127.0.0.1:9".parse().unwrap());
+        settings.launchdarkly.url = Some("http://127.0.0.1:9".parse().unwrap());
     })
     .await;
     let mut client = house.client.clone();

@@ -159,7 +159,7 @@ async fn breaking_a_stream_rule_ends_the_stream_after_the_known_results() {
 #[tokio::test]
 async fn heartbeats_are_taken_anywhere_and_hold_no_memory() {
     // Room for four messages of the largest size.
-    let house = House::start_with(|s| s.limits.max_buffered_bytes = 4 * 1024 * 1024).await;
+    let house = House::start_with(|s| s.max_buffered_mib = 4).await;
     let name = house.create("vip").await;
     for validate_only in [false, true] {
         let mut stream = house
@@ -693,7 +693,7 @@ async fn what_answers_in_launchdarklys_place_is_told_and_tried_again() {
         (How::Status(StatusCode::MISDIRECTED_REQUEST), "status 421"),
     ] {
         let house =
-            House::start_with(|s| s.launch_darkly.attempt_timeout = Duration::from_secs(1)).await;
+            House::start_with(|s| s.launchdarkly.attempt_timeout = Duration::from_secs(1)).await;
         let name = house.create("vip").await;
         let twice = Mishap::new(how.clone()).for_calls(2);
         house.sandbox.set_faults(faults(twice));
@@ -866,7 +866,7 @@ async fn streams_of_many_connections_share_the_calls_of_a_segment() {
 #[tokio::test]
 async fn streams_that_say_nothing_leave_room_for_those_that_do() {
     // Room for four messages of the largest size, and twice as many silent streams.
-    let house = House::start_with(|s| s.limits.max_buffered_bytes = 4 * 1024 * 1024).await;
+    let house = House::start_with(|s| s.max_buffered_mib = 4).await;
     let name = house.create("vip").await;
     let mut silent = Vec::new();
     for _ in 0..8 {
@@ -880,7 +880,7 @@ async fn streams_that_say_nothing_leave_room_for_those_that_do() {
 
 /// A house with little memory, where LaunchDarkly hangs; and a destination in it.
 async fn stuck_house() -> (House, String) {
-    let house = House::start_with(|s| s.limits.max_buffered_bytes = 4 * 1024 * 1024).await;
+    let house = House::start_with(|s| s.max_buffered_mib = 4).await;
     let name = house.create("vip").await;
     house.sandbox.set_faults(faults(Mishap::new(How::Hang)));
     (house, name)
@@ -929,7 +929,7 @@ async fn records_in_a_call_take_room_though_their_client_has_gone() {
 
 #[tokio::test]
 async fn a_destination_that_is_stuck_leaves_room_for_the_others() {
-    let house = House::start_with(|s| s.limits.max_buffered_bytes = 8 * 1024 * 1024).await;
+    let house = House::start_with(|s| s.max_buffered_mib = 8).await;
     let (sick, well) = (
         house.create_elsewhere("sick").await,
         house.create("well").await,
@@ -972,7 +972,7 @@ async fn a_destination_that_is_stuck_leaves_room_for_the_others() {
 async fn an_environment_that_never_answers_holds_up_no_other_of_its_account() {
     // Longer than this test waits: what hangs, hangs for good.
     let house = House::start_with(|s| {
-        s.launch_darkly.attempt_timeout = Duration::from_secs(60);
+        s.launchdarkly.attempt_timeout = Duration::from_secs(60);
     })
     .await;
     let sick = house.create_in("sick", TEST_CLIENT_SIDE_ID).await;

@@ -48,7 +48,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     let house = House::start_behind(
         async |sandbox| Some(proxy(sandbox, size.seed, &drawn).await),
         |settings| {
-            settings.launch_darkly.attempt_timeout = PATIENCE;
+            settings.launchdarkly.attempt_timeout = PATIENCE;
             settings.delivery.max_members_per_call = 100;
             settings.delivery.linger = Duration::from_millis(5);
         },

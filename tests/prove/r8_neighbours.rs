@@ -50,7 +50,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
 }
 
 async fn beside(sick: Sick, size: Size) -> Result<Vec<Figure>, String> {
-    let house = House::start_with(|s| s.limits.max_buffered_bytes = 32 * 1024 * 1024).await;
+    let house = House::start_with(|s| s.max_buffered_mib = 32).await;
     let (whose, sick, hangs) = match sick {
         Sick::Account => {
             let sick = house.create_elsewhere("sick").await;

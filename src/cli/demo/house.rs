@@ -73,6 +73,6 @@ fn settings(scratch: &Scratch, sandbox: &Running) -> anyhow::Result<Settings> {
     let mut settings = Settings::with_keys(keys);
     settings.listen = FREE_PORT.into();
     settings.store = format!("sqlite:{}", scratch.path().join("demo.db").display());
-    settings.launch_darkly.url = Some(sandbox.url().parse()?);
+    settings.launchdarkly.url = Some(sandbox.url().parse()?);
     Ok(settings)
 }

@@ -29,22 +29,22 @@ use crate::{
 const OUTBOUND: usize = 4;
 
 /// The limits of streams.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamLimits {
     /// Most streams open at once.
-    pub streams: usize,
+    pub max_streams: usize,
     /// Most records in one batch.
-    pub batch_records: usize,
+    pub max_batch_records: usize,
     /// Most records beyond the last committed one.
-    pub in_flight_records: usize,
+    pub max_in_flight_records: usize,
     /// How long a record may be tried, unless its stream says otherwise.
-    pub delivery_timeout: Duration,
+    pub default_delivery_timeout: Duration,
     /// How long a stream may live before it is drained; each gets up to 10 % more or less.
-    pub age: Duration,
+    pub max_stream_age: Duration,
     /// How long a stream may be silent before it is drained.
-    pub idle: Duration,
+    pub max_stream_idle: Duration,
     /// How long a drained stream may still take.
-    pub drain: Duration,
+    pub drain_timeout: Duration,
 }
 
 /// What every session works with.
@@ -100,7 +100,7 @@ impl StreamAcceptor {
     /// A door into `house`; every session is tracked by `sessions`.
     #[must_use]
     pub fn new(context: StreamContext, sessions: TaskTracker) -> Self {
-        let places = Arc::new(Semaphore::new(context.limits.streams));
+        let places = Arc::new(Semaphore::new(context.limits.max_streams));
         Self {
             context: Arc::new(context),
             places,
@@ -115,7 +115,7 @@ impl Streams for StreamAcceptor {
         &self,
         request: Request<Streaming<pb::SendIdentifiersRequest>>,
     ) -> Result<BoxStream<pb::SendIdentifiersResponse>, Failure> {
-        let limit = self.context.limits.streams;
+        let limit = self.context.limits.max_streams;
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
             .map_err(|_| Failure::TooManyStreams { limit })?;

@@ -49,7 +49,7 @@ impl BatchReservation {
 impl StreamAccounting {
     pub(super) fn new(limits: &StreamLimits, tally: Option<Tally>) -> Self {
         Self {
-            ledger: ResultLedger::new(limits.batch_records, limits.in_flight_records),
+            ledger: ResultLedger::new(limits.max_batch_records, limits.max_in_flight_records),
             tally,
             kept: BTreeMap::new(),
         }
@@ -148,13 +148,13 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let limits = StreamLimits {
-                streams: 1,
-                batch_records: MESSAGE,
-                in_flight_records: 10 * MESSAGE,
-                delivery_timeout: Duration::from_secs(1),
-                age: Duration::from_secs(1),
-                idle: Duration::from_secs(1),
-                drain: Duration::from_secs(1),
+                max_streams: 1,
+                max_batch_records: MESSAGE,
+                max_in_flight_records: 10 * MESSAGE,
+                default_delivery_timeout: Duration::from_secs(1),
+                max_stream_age: Duration::from_secs(1),
+                max_stream_idle: Duration::from_secs(1),
+                drain_timeout: Duration::from_secs(1),
             };
             Self {
                 budget: MemoryBudget::new(100 * MIB, MIB),

@@ -91,9 +91,8 @@ async fn open(
         first = inbound.message() => first,
     };
     match first {
-        Ok(Some(first)) => {
-            Opening::check(first, context.limits.delivery_timeout).map_err(SessionEnd::Failed)
-        }
+        Ok(Some(first)) => Opening::check(first, context.limits.default_delivery_timeout)
+            .map_err(SessionEnd::Failed),
         Ok(None) if inbound_body.half_closed() => Err(SessionEnd::Failed(Failure::StreamProtocol(
             "the stream was half-closed before its first message, which must be `open`".into(),
         ))),

@@ -279,8 +279,8 @@ fn settings(service: &Service) -> Settings {
     // No file is ever read: the store comes as it is.
     let mut settings = Settings::with_keys("none".into());
     settings.delivery.linger = service.linger;
-    settings.delivery.max_members_per_call = service.members_per_call;
-    settings.limits.max_in_flight_records = service.window;
+    settings.delivery.max_members_per_call = service.members_per_call.into();
+    settings.limits.max_in_flight_records = service.window as usize;
     settings.limits.max_stream_age = service.stream_age;
     settings.limits.drain_timeout = service.drain;
     settings
@@ -289,7 +289,7 @@ fn settings(service: &Service) -> Settings {
 fn vendor(connections: Connections) -> launchdarkly::Client {
     let settings = launchdarkly::ClientSettings {
         attempt_timeout: ATTEMPT,
-        ..launchdarkly::ClientSettings::default()
+        ..Settings::with_keys("none".into()).launchdarkly
     };
     launchdarkly::Client::over(Box::new(Calls(connections)), settings).unwrap()
 }

@@ -103,10 +103,10 @@ impl Session {
         let (acks, settled) = AckIssuer::new(opening.delivery_timeout);
         let now = Instant::now();
         // Up to 10 % either way, so that streams opened together do not all move together.
-        let age = limits.age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let age = limits.max_stream_age.mul_f64(0.9 + 0.2 * fastrand::f64());
         let opened = pb::StreamOpened {
-            max_batch_records: i32::try_from(limits.batch_records).unwrap_or(i32::MAX),
-            max_in_flight_records: i32::try_from(limits.in_flight_records).unwrap_or(i32::MAX),
+            max_batch_records: i32::try_from(limits.max_batch_records).unwrap_or(i32::MAX),
+            max_in_flight_records: i32::try_from(limits.max_in_flight_records).unwrap_or(i32::MAX),
         };
         let mut health = lane.health();
         let counted = || context.metrics.tally(&opening.destination.to_string());
@@ -135,9 +135,9 @@ impl Session {
             process_drain: context.drain.clone(),
             drain: None,
             expires: now + age,
-            idle: limits.idle,
-            idle_at: now + limits.idle,
-            drain_timeout: limits.drain,
+            idle: limits.max_stream_idle,
+            idle_at: now + limits.max_stream_idle,
+            drain_timeout: limits.drain_timeout,
         }
     }
 
