@@ -24,12 +24,12 @@ mod tests;
 use reader::{FromFlags, SettingsReader};
 
 pub use listen::Listen;
-pub use reader::{Flags, Problem, Problems};
+pub use reader::{CheckedFlags, Problem, Problems};
 
 /// Flags of `serve`.
-pub type ServeArgs = Flags<Settings>;
+pub type ServeArgs = CheckedFlags<Settings>;
 /// Flags of everything that logs.
-pub type LogArgs = Flags<telemetry::Settings>;
+pub type LogArgs = CheckedFlags<telemetry::LogSettings>;
 
 /// Where `serve` listens, and its commands look for it, unless told.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
@@ -60,7 +60,7 @@ pub struct Settings {
     /// Whether `listen` may be reached from other machines although callers are not identified.
     pub insecure: bool,
     /// What is logged.
-    pub log: telemetry::Settings,
+    pub log: telemetry::LogSettings,
 }
 
 impl Settings {
@@ -132,7 +132,7 @@ impl FromFlags for Settings {
                      identified",
                 )
                 .switch(),
-            log: telemetry::Settings::read(from),
+            log: telemetry::LogSettings::read(from),
         };
         settings.check_together(from);
         settings
@@ -329,7 +329,7 @@ impl FromFlags for StreamLimits {
     }
 }
 
-impl FromFlags for telemetry::Settings {
+impl FromFlags for telemetry::LogSettings {
     fn read(from: &mut SettingsReader<'_>) -> Self {
         Self {
             format: from
@@ -338,7 +338,7 @@ impl FromFlags for telemetry::Settings {
                     "Form of the log on standard error: auto (text on a terminal, else JSON), text \
                      or json",
                 )
-                .text("FORMAT", "auto", telemetry::Format::from_str),
+                .text("FORMAT", "auto", telemetry::LogFormat::from_str),
             filter: from
                 .setting(
                     "log",

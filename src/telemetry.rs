@@ -13,18 +13,18 @@ use tracing_subscriber::{
 
 /// What is logged, and in which form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct LogSettings {
     /// Form of a line.
-    pub format: Format,
+    pub format: LogFormat,
     /// Directives of `tracing_subscriber`'s `EnvFilter`, such as `info` or
     /// `warn,launchdarkly_connector::delivery=trace`.
     pub filter: String,
 }
 
-impl Default for Settings {
+impl Default for LogSettings {
     fn default() -> Self {
         Self {
-            format: Format::Auto,
+            format: LogFormat::Auto,
             filter: "info".into(),
         }
     }
@@ -32,7 +32,7 @@ impl Default for Settings {
 
 /// Form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// Text if standard error is a terminal, JSON otherwise.
     Auto,
     /// For people.
@@ -41,7 +41,7 @@ pub enum Format {
     Json,
 }
 
-impl FromStr for Format {
+impl FromStr for LogFormat {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -68,12 +68,12 @@ pub fn parse_filter(directives: &str) -> Result<EnvFilter, String> {
 ///
 /// # Errors
 /// A filter that does not parse, or logs that go somewhere already.
-pub fn init(settings: &Settings) -> Result<(), String> {
+pub fn init(settings: &LogSettings) -> Result<(), String> {
     let filter = parse_filter(&settings.filter)?.and(libraries_capped());
     let json = match settings.format {
-        Format::Auto => !std::io::stderr().is_terminal(),
-        Format::Text => false,
-        Format::Json => true,
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
     };
     let lines: Box<dyn Layer<Registry> + Send + Sync> = if json {
         json_lines(std::io::stderr)
@@ -122,9 +122,9 @@ mod tests {
 
     use super::*;
 
-    struct Heard(Arc<Mutex<Vec<&'static str>>>);
+    struct SeenTargets(Arc<Mutex<Vec<&'static str>>>);
 
-    impl<S: Subscriber> Layer<S> for Heard {
+    impl<S: Subscriber> Layer<S> for SeenTargets {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
             self.0.lock().unwrap().push(event.metadata().target());
         }
@@ -136,7 +136,7 @@ mod tests {
         let filter = parse_filter("trace,h2=trace")
             .unwrap()
             .and(libraries_capped());
-        let subscriber = capped(Heard(Arc::clone(&heard)).boxed(), filter);
+        let subscriber = capped(SeenTargets(Arc::clone(&heard)).boxed(), filter);
         tracing::subscriber::with_default(subscriber, || {
             tracing::trace!(target: "h2::codec", "a frame with headers");
             tracing::debug!(target: "some_new_library", "a statement");

@@ -9,7 +9,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use super::{Exit, bind, reachable, say};
 use crate::{
     config::{DEFAULT_SANDBOX_LISTEN, Listen, LogArgs, duration},
-    sandbox::{Faults, Limits, Sandbox, Settings, fixtures},
+    sandbox::{FaultPlan, RateLimits, Sandbox, SandboxOptions, fixtures},
     shutdown::Shutdown,
     telemetry,
 };
@@ -27,11 +27,11 @@ pub struct SandboxArgs {
     latency: Duration,
 
     /// Calls of one account that are answered in ten seconds; 429 beyond
-    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().global)]
+    #[arg(long, value_name = "COUNT", default_value_t = RateLimits::default().global)]
     global_limit: u64,
 
     /// Calls of one account on one route that are answered in ten seconds; 429 beyond
-    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().route)]
+    #[arg(long, value_name = "COUNT", default_value_t = RateLimits::default().route)]
     route_limit: u64,
 
     /// What is logged.
@@ -40,18 +40,18 @@ pub struct SandboxArgs {
 }
 
 impl SandboxArgs {
-    fn settings(&self) -> Settings {
-        Settings {
-            faults: Faults {
+    fn settings(&self) -> SandboxOptions {
+        SandboxOptions {
+            faults: FaultPlan {
                 latency_ms: u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX),
-                ..Faults::default()
+                ..FaultPlan::default()
             },
-            limits: Limits {
+            limits: RateLimits {
                 global: self.global_limit,
                 route: self.route_limit,
-                ..Limits::default()
+                ..RateLimits::default()
             },
-            ..Settings::default()
+            ..SandboxOptions::default()
         }
     }
 }
@@ -72,7 +72,7 @@ pub(super) async fn run(args: SandboxArgs) -> Exit {
 async fn serve(args: &SandboxArgs) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
     let listener = bind(&args.listen, "--listen").await?;
-    let mut running = Running::start(listener, args.settings())?;
+    let mut running = RunningSandbox::start(listener, args.settings())?;
     describe(&running.url());
     tokio::select! {
         () = shutdown.triggered() => running.stop().await,
@@ -120,7 +120,7 @@ fn describe(url: &str) {
 
 /// A sandbox on a socket.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct RunningSandbox {
     /// The way in from this process.
     pub(super) sandbox: Sandbox,
     /// Where it listens.
@@ -130,8 +130,8 @@ pub(super) struct Running {
     task: JoinHandle<io::Result<()>>,
 }
 
-impl Running {
-    pub(super) fn start(listener: TcpListener, settings: Settings) -> io::Result<Self> {
+impl RunningSandbox {
+    pub(super) fn start(listener: TcpListener, settings: SandboxOptions) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let sandbox = Sandbox::new(settings);
         let shutdown = Shutdown::new();

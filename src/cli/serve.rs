@@ -10,7 +10,7 @@ use super::{Exit, bind, sandbox};
 use crate::{
     app::{App, BuildError},
     config::{Listen, ServeArgs, Settings},
-    sandbox::Settings as World,
+    sandbox::SandboxOptions,
     server::edge::scrape,
     shutdown::Shutdown,
     telemetry,
@@ -115,12 +115,12 @@ async fn serve_metrics(
 
 /// Starts the sandbox, if one is asked for, and points the service at it. It outlives the
 /// service, which delivers to it until its last stream is drained.
-async fn start_sandbox(settings: &mut Settings) -> anyhow::Result<Option<sandbox::Running>> {
+async fn start_sandbox(settings: &mut Settings) -> anyhow::Result<Option<sandbox::RunningSandbox>> {
     let Some(listen) = &settings.sandbox_listen else {
         return Ok(None);
     };
     let listener = bind(listen, "--sandbox-listen").await?;
-    let running = sandbox::Running::start(listener, World::default())?;
+    let running = sandbox::RunningSandbox::start(listener, SandboxOptions::default())?;
     let url = running.url().parse();
     let url = url.context("the sandbox has to listen on loopback, or on every address")?;
     settings.launchdarkly.url = Some(url);

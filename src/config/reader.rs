@@ -28,9 +28,9 @@ pub(super) trait FromFlags: Sized {
 
 /// Flags of a command. They are checked together, so that every problem is found in one go.
 #[derive(Debug, Clone)]
-pub struct Flags<T>(Result<T, Problems>);
+pub struct CheckedFlags<T>(Result<T, Problems>);
 
-impl<T> Flags<T> {
+impl<T> CheckedFlags<T> {
     /// What was given.
     ///
     /// # Errors
@@ -40,7 +40,7 @@ impl<T> Flags<T> {
     }
 }
 
-impl<T: FromFlags> clap::Args for Flags<T> {
+impl<T: FromFlags> clap::Args for CheckedFlags<T> {
     fn augment_args(command: Command) -> Command {
         command.args(declarations::<T>().iter().map(Declaration::arg))
     }
@@ -50,7 +50,7 @@ impl<T: FromFlags> clap::Args for Flags<T> {
     }
 }
 
-impl<T: FromFlags> FromArgMatches for Flags<T> {
+impl<T: FromFlags> FromArgMatches for CheckedFlags<T> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut reader = SettingsReader {
             given: Some(matches),
@@ -96,7 +96,7 @@ impl<'a> SettingsReader<'a> {
             range: String::new(),
             help,
             details: "",
-            form: Form::Text,
+            form: ValueForm::Text,
             is_secret: false,
         };
         SettingReader {
@@ -185,14 +185,14 @@ impl SettingReader<'_, '_> {
     /// What is made of the path of a file, if there is one.
     pub(super) fn file<T>(mut self, parse: impl Fn(&Path) -> Result<T, String>) -> Option<T> {
         self.declared.value_name = "FILE";
-        self.declared.form = Form::Path;
+        self.declared.form = ValueForm::Path;
         let given = self.given().map(|path: &PathBuf| parse(path));
         self.end(given)
     }
 
     /// A switch, which is off by default.
     pub(super) fn switch(mut self) -> bool {
-        self.declared.form = Form::Switch;
+        self.declared.form = ValueForm::Switch;
         self.text("BOOL", "false", switch)
     }
 
@@ -251,13 +251,13 @@ pub(super) struct Declaration {
     range: String,
     help: &'static str,
     details: &'static str,
-    form: Form,
+    form: ValueForm,
     is_secret: bool,
 }
 
 /// How a value is written.
 #[derive(Debug)]
-enum Form {
+enum ValueForm {
     Text,
     Path,
     Switch,
@@ -273,9 +273,9 @@ impl Declaration {
             .default_value(self.default)
             .help(self.help);
         match self.form {
-            Form::Text => arg,
-            Form::Path => arg.value_parser(value_parser!(PathBuf)),
-            Form::Switch => arg
+            ValueForm::Text => arg,
+            ValueForm::Path => arg.value_parser(value_parser!(PathBuf)),
+            ValueForm::Switch => arg
                 .num_args(0..=1)
                 .require_equals(true)
                 .default_missing_value("true"),

@@ -4,14 +4,14 @@ use super::{reader::declarations, *};
 use crate::docs::hold_table;
 
 #[derive(Parser)]
-struct Probe {
+struct TestCommand {
     #[command(flatten)]
     serve: ServeArgs,
 }
 
 fn check(flags: &[&str]) -> Result<Settings, Problems> {
     let line = ["serve"].into_iter().chain(flags.iter().copied());
-    Probe::try_parse_from(line).unwrap().serve.check()
+    TestCommand::try_parse_from(line).unwrap().serve.check()
 }
 
 fn with_keys(flags: &[&str]) -> Result<Settings, Problems> {
@@ -104,8 +104,8 @@ fn each_flag_reaches_its_setting() {
         },
         max_buffered_mib: 15,
         insecure: true,
-        log: telemetry::Settings {
-            format: telemetry::Format::Json,
+        log: telemetry::LogSettings {
+            format: telemetry::LogFormat::Json,
             filter: "warn".into(),
         },
     };
@@ -234,7 +234,7 @@ fn a_password_of_the_proxy_is_taken_from_no_flag_and_shown_nowhere() {
             refused.len() == 1 && !refused[0].contains("canary"),
             "{refused:?}"
         );
-        let read = Probe::try_parse_from(["serve", &flag]).unwrap().serve;
+        let read = TestCommand::try_parse_from(["serve", &flag]).unwrap().serve;
         assert!(!format!("{read:?}").contains("canary"), "{read:?}");
     }
     let refused = problems(&["--egress-proxy=http://user:canary@proxy:3128"]);

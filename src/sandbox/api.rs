@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 use super::{
     Sandbox,
-    door::CallNumber,
-    faults::Objection,
-    refusal::Refusal,
-    segments::Order,
-    world::{Account, Caller, Denial, Environment, Owner, Project, Role, Token},
+    api_error::ApiError,
+    calls::CallNumber,
+    faults::ContentFault,
+    segments::SegmentUpdate,
+    world::{Caller, Denial, Environment, Owner, Project, Role, SandboxAccount, Token},
 };
 
 const SEGMENT_TARGETS: &str = "/api/v2/segment-targets/";
@@ -35,7 +35,7 @@ const MEMBER: &str = "0e0000000000000000000001";
 /// The one custom role.
 const CUSTOM_ROLE: &str = "0c0000000000000000000001";
 
-type Answer = Result<Json<Value>, Refusal>;
+type JsonResult = Result<Json<Value>, ApiError>;
 
 pub(super) fn routes() -> Router<Sandbox> {
     Router::new()
@@ -50,12 +50,17 @@ pub(super) fn routes() -> Router<Sandbox> {
         .route("/api/v2/versions", get(versions))
 }
 
-pub(super) async fn not_found() -> Refusal {
-    Refusal::not_found()
+/// The REST API, which alone is limited.
+pub(super) fn is_rest(path: &str) -> bool {
+    path.starts_with("/api/")
 }
 
-pub(super) async fn method_not_allowed() -> Refusal {
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
+pub(super) async fn not_found() -> ApiError {
+    ApiError::not_found()
+}
+
+pub(super) async fn method_not_allowed() -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
 }
 
 async fn segment_targets(
@@ -64,60 +69,65 @@ async fn segment_targets(
     Extension(CallNumber(number)): Extension<CallNumber>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<StatusCode, Refusal> {
+) -> Result<StatusCode, ApiError> {
     let caller = sandbox.caller(&headers)?;
-    if !sandbox.settings().integrations.contains(&integration) {
-        return Err(Refusal::not_found());
+    if !sandbox.options().integrations.contains(&integration) {
+        return Err(ApiError::not_found());
     }
     if !caller.token.role.writes() {
-        return Err(Refusal::forbidden());
+        return Err(ApiError::forbidden());
     }
-    let order = Order::read(&body).map_err(Refusal::invalid)?;
-    let segment = order.segment_key(&integration);
-    sandbox.lock().calls.describe(number, segment, &order);
-    if !caller.account.owns(&order.environment) {
-        return Err(Refusal::new(UNKNOWN_ENVIRONMENT, "Unknown environment"));
+    let update = SegmentUpdate::read(&body).map_err(ApiError::invalid)?;
+    let segment = update.segment_key(&integration);
+    sandbox.lock().calls.describe(number, segment, &update);
+    if !caller.account.owns(&update.environment) {
+        return Err(ApiError::new(UNKNOWN_ENVIRONMENT, "Unknown environment"));
     }
-    sandbox.apply(number, &integration, &order)?;
+    sandbox.apply(number, &integration, &update)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Notes what a call asked for that is answered by a mishap, as far as it can be read.
+/// Notes what a call asked for that is answered by a fault, as far as it can be read.
 pub(super) fn describe(sandbox: &Sandbox, number: u64, path: &str, body: &[u8]) {
-    if let Some((integration, order)) = order(path, body) {
-        let segment = order.segment_key(integration);
-        sandbox.lock().calls.describe(number, segment, &order);
+    if let Some((integration, update)) = update(path, body) {
+        let segment = update.segment_key(integration);
+        sandbox.lock().calls.describe(number, segment, &update);
     }
 }
 
 /// The integration and what is asked of it, if this is a segment-targets call that can be read.
-pub(super) fn order<'a>(path: &'a str, body: &[u8]) -> Option<(&'a str, Order)> {
+pub(super) fn update<'a>(path: &'a str, body: &[u8]) -> Option<(&'a str, SegmentUpdate)> {
     let integration = path.strip_prefix(SEGMENT_TARGETS)?;
-    Some((integration, Order::read(body).ok()?))
+    Some((integration, SegmentUpdate::read(body).ok()?))
 }
 
 impl Sandbox {
     /// All members or none.
-    fn apply(&self, number: u64, integration: &str, order: &Order) -> Result<(), Refusal> {
+    fn apply(
+        &self,
+        number: u64,
+        integration: &str,
+        update: &SegmentUpdate,
+    ) -> Result<(), ApiError> {
         let path = format!("{SEGMENT_TARGETS}{integration}");
         let mut state = self.lock();
         state
-            .deck
-            .weigh_members(&path, &order.keys)
+            .injector
+            .weigh_members(&path, &update.keys)
             .map_err(|objection| match objection {
-                Objection::RefusedKey => Refusal::invalid("a member was refused"),
-                Objection::TooLarge => Refusal::too_large(),
+                ContentFault::RefusedKey => ApiError::invalid("a member was refused"),
+                ContentFault::TooLarge => ApiError::too_large(),
             })?;
-        state.segments.apply(integration, order);
-        state.calls.apply(number, order.keys.len());
-        state.observers.tell(integration, order);
+        state.segments.apply(integration, update);
+        state.calls.apply(number, update.keys.len());
+        state.listeners.tell(integration, update);
         drop(state);
         self.announce();
         Ok(())
     }
 }
 
-async fn caller_identity(State(sandbox): State<Sandbox>, headers: HeaderMap) -> Answer {
+async fn caller_identity(State(sandbox): State<Sandbox>, headers: HeaderMap) -> JsonResult {
     let Caller { account, token } = sandbox.caller(&headers)?;
     let mut identity = json!({
         "accountId": account.id,
@@ -137,12 +147,12 @@ async fn token(
     State(sandbox): State<Sandbox>,
     Path(id): Path<String>,
     headers: HeaderMap,
-) -> Answer {
+) -> JsonResult {
     let caller = sandbox.caller(&headers)?;
     let mut tokens = caller.account.tokens.iter();
     let asked = tokens
         .find(|token| token.id == id)
-        .ok_or_else(Refusal::not_found)?;
+        .ok_or_else(ApiError::not_found)?;
     let may_read = if asked.id == caller.token.id {
         !caller.is_denied(Denial::OwnEntry)
     } else {
@@ -151,7 +161,7 @@ async fn token(
     if may_read {
         Ok(Json(token_entry(asked)))
     } else {
-        Err(Refusal::forbidden())
+        Err(ApiError::forbidden())
     }
 }
 
@@ -176,7 +186,7 @@ fn token_entry(token: &Token) -> Value {
     entry
 }
 
-async fn versions(State(sandbox): State<Sandbox>, headers: HeaderMap) -> Answer {
+async fn versions(State(sandbox): State<Sandbox>, headers: HeaderMap) -> JsonResult {
     sandbox.caller(&headers)?;
     Ok(Json(json!({
         "validVersions": [20_191_212, 20_210_729, 20_220_603, 20_240_415],
@@ -187,13 +197,13 @@ async fn versions(State(sandbox): State<Sandbox>, headers: HeaderMap) -> Answer 
 
 /// What lists are asked with.
 #[derive(Debug, Default, Deserialize)]
-struct Asked {
+struct ListQuery {
     limit: Option<usize>,
     offset: Option<usize>,
     expand: Option<String>,
 }
 
-impl Asked {
+impl ListQuery {
     fn limit(&self) -> usize {
         self.limit.unwrap_or(PAGE).clamp(1, MOST_PER_PAGE)
     }
@@ -207,14 +217,14 @@ impl Asked {
 async fn projects(
     State(sandbox): State<Sandbox>,
     headers: HeaderMap,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Answer {
+    asked: Result<Query<ListQuery>, QueryRejection>,
+) -> JsonResult {
     let account = listing_account(&sandbox, &headers)?;
-    let Query(asked) = asked.map_err(|_| Refusal::invalid("invalid query"))?;
+    let Query(asked) = asked.map_err(|_| ApiError::invalid("invalid query"))?;
     let list = page(&account.projects, "/api/v2/projects", &asked, |project| {
         let mut item = project_item(project);
         if asked.expands("environments") {
-            item["environments"] = environment_page(project, &Asked::default());
+            item["environments"] = environment_page(project, &ListQuery::default());
         }
         item
     });
@@ -225,26 +235,29 @@ async fn environments(
     State(sandbox): State<Sandbox>,
     Path(key): Path<String>,
     headers: HeaderMap,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Answer {
+    asked: Result<Query<ListQuery>, QueryRejection>,
+) -> JsonResult {
     let account = listing_account(&sandbox, &headers)?;
-    let Query(asked) = asked.map_err(|_| Refusal::invalid("invalid query"))?;
+    let Query(asked) = asked.map_err(|_| ApiError::invalid("invalid query"))?;
     let mut projects = account.projects.iter();
     let project = projects
         .find(|project| project.key == key)
-        .ok_or_else(Refusal::not_found)?;
+        .ok_or_else(ApiError::not_found)?;
     Ok(Json(environment_page(project, &asked)))
 }
 
-fn listing_account<'a>(sandbox: &'a Sandbox, headers: &HeaderMap) -> Result<&'a Account, Refusal> {
+fn listing_account<'a>(
+    sandbox: &'a Sandbox,
+    headers: &HeaderMap,
+) -> Result<&'a SandboxAccount, ApiError> {
     let caller = sandbox.caller(headers)?;
     if caller.is_denied(Denial::Projects) {
-        return Err(Refusal::forbidden());
+        return Err(ApiError::forbidden());
     }
     Ok(caller.account)
 }
 
-fn environment_page(project: &Project, asked: &Asked) -> Value {
+fn environment_page(project: &Project, asked: &ListQuery) -> Value {
     let path = format!("/api/v2/projects/{}/environments", project.key);
     page(&project.environments, &path, asked, environment_item)
 }
@@ -276,7 +289,7 @@ fn environment_item(environment: &Environment) -> Value {
 }
 
 /// One page of a list, with the links to its neighbours that exist.
-fn page<T>(all: &[T], path: &str, asked: &Asked, show: impl Fn(&T) -> Value) -> Value {
+fn page<T>(all: &[T], path: &str, asked: &ListQuery, show: impl Fn(&T) -> Value) -> Value {
     let limit = asked.limit();
     let offset = asked.offset.unwrap_or(0);
     let at = |offset: usize| link(&format!("{path}?limit={limit}&offset={offset}"));

@@ -1,10 +1,10 @@
-//! What the sandbox was told: a bounded log of calls, without tokens.
+//! A bounded log of the calls that arrived, without tokens.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
 
-use super::{hidden::Hidden, segments::Order};
+use super::{hidden::Hidden, segments::SegmentUpdate};
 
 /// Room for the calls of a long test; older ones leave first.
 const MOST_CALLS: usize = 20_000;
@@ -13,7 +13,7 @@ const MOST_KEYS: usize = 1_000_000;
 
 /// One call that arrived.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Call {
+pub struct RecordedCall {
     /// Counts calls from 1 in order of arrival, over what the log has dropped too.
     pub number: u64,
     /// When it arrived, in milliseconds since the epoch.
@@ -24,7 +24,7 @@ pub struct Call {
     pub path: String,
     /// The status that was answered; none as long as nothing was, or for a hang or a reset.
     pub status: Option<u16>,
-    /// The mishap that hit it.
+    /// The fault that hit it.
     pub fault: Option<&'static str>,
     /// `action` of a segment-targets call, as it was sent.
     pub action: Option<String>,
@@ -53,10 +53,14 @@ pub struct Totals {
     pub statuses: BTreeMap<u16, u64>,
 }
 
+/// The number of a call in the log, for handlers that have more to note.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CallNumber(pub(super) u64);
+
 /// The log.
 #[derive(Debug, Default)]
 pub(super) struct CallLog {
-    calls: VecDeque<Call>,
+    calls: VecDeque<RecordedCall>,
     keys: usize,
     totals: Totals,
     last: u64,
@@ -64,10 +68,10 @@ pub(super) struct CallLog {
 
 impl CallLog {
     /// Notes an arrival and answers the number by which the rest is noted.
-    pub(super) fn open(&mut self, call: Call) -> u64 {
+    pub(super) fn open(&mut self, call: RecordedCall) -> u64 {
         self.totals.calls += 1;
         self.last += 1;
-        self.calls.push_back(Call {
+        self.calls.push_back(RecordedCall {
             number: self.last,
             ..call
         });
@@ -75,16 +79,16 @@ impl CallLog {
         self.last
     }
 
-    pub(super) fn describe(&mut self, number: u64, segment: String, order: &Order) {
+    pub(super) fn describe(&mut self, number: u64, segment: String, update: &SegmentUpdate) {
         let Some(call) = self.find(number) else {
             return;
         };
-        call.action = Some(order.action.clone());
-        call.environment = Some(order.environment.clone());
+        call.action = Some(update.action.clone());
+        call.environment = Some(update.environment.clone());
         call.segment = Some(segment);
-        call.members = order.keys.len();
-        call.keys = order.keys.clone();
-        self.keys += order.keys.len();
+        call.members = update.keys.len();
+        call.keys = update.keys.clone();
+        self.keys += update.keys.len();
         self.trim();
     }
 
@@ -108,7 +112,7 @@ impl CallLog {
     }
 
     /// The calls after this number that are still held, oldest first.
-    pub(super) fn after(&self, number: u64) -> impl Iterator<Item = &Call> {
+    pub(super) fn after(&self, number: u64) -> impl Iterator<Item = &RecordedCall> {
         self.calls.iter().filter(move |call| call.number > number)
     }
 
@@ -129,7 +133,7 @@ impl CallLog {
         };
     }
 
-    fn find(&mut self, number: u64) -> Option<&mut Call> {
+    fn find(&mut self, number: u64) -> Option<&mut RecordedCall> {
         let index = self
             .calls
             .binary_search_by_key(&number, |call| call.number)
@@ -155,7 +159,7 @@ mod tests {
     fn old_calls_leave_and_totals_stay() {
         let mut log = CallLog::default();
         for _ in 0..MOST_CALLS + 5 {
-            let number = log.open(Call::default());
+            let number = log.open(RecordedCall::default());
             log.close(number, Some(204), None);
         }
         assert_eq!(log.calls.len(), MOST_CALLS);
@@ -168,9 +172,9 @@ mod tests {
     #[test]
     fn a_call_that_began_before_a_clear_is_not_taken_for_another() {
         let mut log = CallLog::default();
-        let before = log.open(Call::default());
+        let before = log.open(RecordedCall::default());
         log.clear();
-        let after = log.open(Call::default());
+        let after = log.open(RecordedCall::default());
         log.apply(before, 1);
         assert_eq!(log.after(0).next().unwrap().applied, None);
         assert_eq!(after, before + 1);

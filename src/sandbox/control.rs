@@ -1,4 +1,4 @@
-//! The way in for people and tests: `/_sandbox/` shows and changes what the sandbox does.
+//! The control interface for people and tests: `/_sandbox/` shows and changes the sandbox.
 
 use axum::{
     Json, Router,
@@ -11,9 +11,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    Faults, Flag, Limits, Sandbox,
+    FaultPlan, Flag, RateLimits, Sandbox,
+    api_error::ApiError,
     fixtures::{CLIENT_SIDE_ID, FLAG, MOBILE_KEY, SDK_KEY, SEGMENT, WRITER_TOKEN},
-    refusal::Refusal,
 };
 
 /// Calls shown at once unless asked otherwise: what a terminal takes.
@@ -126,21 +126,21 @@ async fn segments(State(sandbox): State<Sandbox>) -> Json<Value> {
 async fn segment(
     State(sandbox): State<Sandbox>,
     Path((environment, key)): Path<(String, String)>,
-) -> Result<Json<super::Segment>, Refusal> {
+) -> Result<Json<super::Segment>, ApiError> {
     sandbox
         .segment(&environment, &key)
         .map(Json)
-        .ok_or_else(Refusal::not_found)
+        .ok_or_else(ApiError::not_found)
 }
 
 #[derive(Deserialize)]
-struct Window {
+struct CallRange {
     after: Option<u64>,
     limit: Option<u64>,
 }
 
 /// The calls after a number, or the latest.
-async fn calls(State(sandbox): State<Sandbox>, Query(window): Query<Window>) -> Json<Value> {
+async fn calls(State(sandbox): State<Sandbox>, Query(window): Query<CallRange>) -> Json<Value> {
     let state = sandbox.lock();
     let limit = window.limit.unwrap_or(CALLS_SHOWN);
     let latest = state.calls.last().saturating_sub(limit);
@@ -165,40 +165,46 @@ async fn put_flag(
     State(sandbox): State<Sandbox>,
     Path((environment, key)): Path<(String, String)>,
     body: Bytes,
-) -> Result<StatusCode, Refusal> {
+) -> Result<StatusCode, ApiError> {
     let FlagTarget { segment, on } = read(&body)?;
-    if sandbox.settings().world.environment(&environment).is_none() {
-        return Err(Refusal::not_found());
+    if sandbox.options().world.environment(&environment).is_none() {
+        return Err(ApiError::not_found());
     }
     sandbox.put_flag(&environment, Flag { key, segment, on });
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn faults(State(sandbox): State<Sandbox>) -> Json<Faults> {
+async fn faults(State(sandbox): State<Sandbox>) -> Json<FaultPlan> {
     Json(sandbox.faults())
 }
 
-async fn put_faults(State(sandbox): State<Sandbox>, body: Bytes) -> Result<Json<Faults>, Refusal> {
+async fn put_faults(
+    State(sandbox): State<Sandbox>,
+    body: Bytes,
+) -> Result<Json<FaultPlan>, ApiError> {
     sandbox.set_faults(read(&body)?);
     Ok(Json(sandbox.faults()))
 }
 
 async fn delete_faults(State(sandbox): State<Sandbox>) -> StatusCode {
-    sandbox.set_faults(Faults::default());
+    sandbox.set_faults(FaultPlan::default());
     StatusCode::NO_CONTENT
 }
 
-async fn limits(State(sandbox): State<Sandbox>) -> Json<Limits> {
+async fn limits(State(sandbox): State<Sandbox>) -> Json<RateLimits> {
     Json(sandbox.limits())
 }
 
-async fn put_limits(State(sandbox): State<Sandbox>, body: Bytes) -> Result<Json<Limits>, Refusal> {
+async fn put_limits(
+    State(sandbox): State<Sandbox>,
+    body: Bytes,
+) -> Result<Json<RateLimits>, ApiError> {
     sandbox.set_limits(read(&body)?);
     Ok(Json(sandbox.limits()))
 }
 
 async fn delete_limits(State(sandbox): State<Sandbox>) -> StatusCode {
-    sandbox.set_limits(Limits::default());
+    sandbox.set_limits(RateLimits::default());
     StatusCode::NO_CONTENT
 }
 
@@ -208,6 +214,6 @@ async fn reset(State(sandbox): State<Sandbox>) -> StatusCode {
 }
 
 /// JSON whatever `Content-Type` says: `curl -d` says it is a form.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(Refusal::invalid)
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(ApiError::invalid)
 }

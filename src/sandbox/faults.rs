@@ -1,4 +1,4 @@
-//! What goes wrong, and when: faults as data, drawn from a seeded generator.
+//! Fault injection: faults as data, drawn from a seeded generator.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,10 +10,10 @@ use super::hidden::Hidden;
 /// Faults of the calls whose path starts with `path_prefix`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Faults {
+pub struct FaultPlan {
     /// Which calls are harmed; segment-targets unless told.
     pub path_prefix: String,
-    /// Seed of the generator that draws jitter and mishaps.
+    /// Seed of the generator that draws jitter and faults.
     pub seed: u64,
     /// Wait before a call is carried out, in milliseconds.
     pub latency_ms: u64,
@@ -29,15 +29,16 @@ pub struct Faults {
     /// Calls with more members are answered 413.
     pub max_members: Option<usize>,
     /// What else may happen: the first that is drawn does.
-    pub mishaps: Vec<Mishap>,
+    #[serde(rename = "mishaps")]
+    pub faults: Vec<Fault>,
 }
 
 /// One way for a call to go wrong.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Mishap {
+pub struct Fault {
     /// What the caller meets.
-    pub how: How,
+    pub how: FaultKind,
     /// The share of calls that it hits, from 0 to 1; all of them unless told.
     #[serde(default = "every_call")]
     pub rate: f64,
@@ -46,7 +47,7 @@ pub struct Mishap {
     pub calls: Option<u64>,
     /// Whether the call is carried out all the same.
     #[serde(default)]
-    pub when: When,
+    pub when: FaultTiming,
     /// The ID of the account whose calls alone it hits; everyone's unless told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
@@ -64,7 +65,7 @@ pub struct Mishap {
 /// the body comes under that status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum How {
+pub enum FaultKind {
     /// LaunchDarkly's error body under this status; under 2xx no body.
     Status(#[serde(with = "status_number")] StatusCode),
     /// No answer, ever.
@@ -89,10 +90,10 @@ pub enum How {
     Drip(#[serde(with = "status_number")] StatusCode),
 }
 
-/// Whether a mishap spares the segment.
+/// Whether a fault spares the segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum When {
+pub enum FaultTiming {
     /// Nothing is applied.
     #[default]
     Instead,
@@ -100,7 +101,7 @@ pub enum When {
     AfterApplying,
 }
 
-impl Default for Faults {
+impl Default for FaultPlan {
     fn default() -> Self {
         Self {
             path_prefix: "/api/v2/segment-targets/".into(),
@@ -111,19 +112,19 @@ impl Default for Faults {
             refused_keys: Hidden::default(),
             max_body_bytes: None,
             max_members: None,
-            mishaps: vec![],
+            faults: vec![],
         }
     }
 }
 
-impl Mishap {
+impl Fault {
     /// Hits every call, without end, and nothing is applied.
-    pub fn new(how: How) -> Self {
+    pub fn new(how: FaultKind) -> Self {
         Self {
             how,
             rate: every_call(),
             calls: None,
-            when: When::Instead,
+            when: FaultTiming::Instead,
             account: None,
             environment: None,
             segment: None,
@@ -176,12 +177,12 @@ impl Mishap {
     #[must_use]
     pub fn after_applying(self) -> Self {
         Self {
-            when: When::AfterApplying,
+            when: FaultTiming::AfterApplying,
             ..self
         }
     }
 
-    fn concerns(&self, aim: &Aim) -> bool {
+    fn concerns(&self, aim: &CallTraits) -> bool {
         let is_meant =
             |asked: &Option<String>, seen: &Option<String>| asked.is_none() || asked == seen;
         self.calls != Some(0)
@@ -195,36 +196,36 @@ impl Mishap {
     }
 }
 
-impl How {
+impl FaultKind {
     /// The status that is logged, if one is sent.
     pub(super) fn status(&self) -> Option<StatusCode> {
         match self {
-            How::Status(status)
-            | How::Page(status)
-            | How::Text(status)
-            | How::Json(status)
-            | How::Empty(status)
-            | How::Garbage(status)
-            | How::Huge(status)
-            | How::Drip(status) => Some(*status),
-            How::Redirect(_) => Some(StatusCode::TEMPORARY_REDIRECT),
-            How::Hang | How::Reset => None,
+            FaultKind::Status(status)
+            | FaultKind::Page(status)
+            | FaultKind::Text(status)
+            | FaultKind::Json(status)
+            | FaultKind::Empty(status)
+            | FaultKind::Garbage(status)
+            | FaultKind::Huge(status)
+            | FaultKind::Drip(status) => Some(*status),
+            FaultKind::Redirect(_) => Some(StatusCode::TEMPORARY_REDIRECT),
+            FaultKind::Hang | FaultKind::Reset => None,
         }
     }
 
     pub(super) fn name(&self) -> &'static str {
         match self {
-            How::Status(_) => "status",
-            How::Hang => "hang",
-            How::Reset => "reset",
-            How::Redirect(_) => "redirect",
-            How::Page(_) => "page",
-            How::Text(_) => "text",
-            How::Json(_) => "json",
-            How::Empty(_) => "empty",
-            How::Garbage(_) => "garbage",
-            How::Huge(_) => "huge",
-            How::Drip(_) => "drip",
+            FaultKind::Status(_) => "status",
+            FaultKind::Hang => "hang",
+            FaultKind::Reset => "reset",
+            FaultKind::Redirect(_) => "redirect",
+            FaultKind::Page(_) => "page",
+            FaultKind::Text(_) => "text",
+            FaultKind::Json(_) => "json",
+            FaultKind::Empty(_) => "empty",
+            FaultKind::Garbage(_) => "garbage",
+            FaultKind::Huge(_) => "huge",
+            FaultKind::Drip(_) => "drip",
         }
     }
 }
@@ -233,9 +234,9 @@ fn every_call() -> f64 {
     1.0
 }
 
-/// What mishaps choose calls by.
+/// What faults choose calls by.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Aim {
+pub(super) struct CallTraits {
     /// The account of the caller's token.
     pub(super) account: Option<String>,
     /// The client-side ID in the body.
@@ -246,94 +247,87 @@ pub(super) struct Aim {
 
 /// What is in store for one call.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Plan {
+pub(super) struct CallFaults {
     pub(super) delay: Duration,
-    pub(super) mishap: Option<Mishap>,
+    pub(super) fault: Option<Fault>,
 }
 
 /// Why the faults refuse a call by what it holds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Objection {
+pub(super) enum ContentFault {
     RefusedKey,
     TooLarge,
 }
 
 /// The faults with the generator that draws them.
 #[derive(Debug)]
-pub(super) struct Deck {
-    faults: Faults,
+pub(super) struct FaultInjector {
+    plan: FaultPlan,
     random: fastrand::Rng,
 }
 
-impl Deck {
-    pub(super) fn new(faults: Faults) -> Self {
+impl FaultInjector {
+    pub(super) fn new(plan: FaultPlan) -> Self {
         Self {
-            random: fastrand::Rng::with_seed(faults.seed),
-            faults,
+            random: fastrand::Rng::with_seed(plan.seed),
+            plan,
         }
     }
 
-    /// The faults as they stand, mishaps counted down.
-    pub(super) fn faults(&self) -> &Faults {
-        &self.faults
+    /// The plan as it stands, with the counts that are left.
+    pub(super) fn plan(&self) -> &FaultPlan {
+        &self.plan
     }
 
     /// Whether a plan needs to know what the body names.
     pub(super) fn looks_into_bodies(&self) -> bool {
-        self.faults.mishaps.iter().any(Mishap::looks_into_bodies)
+        self.plan.faults.iter().any(Fault::looks_into_bodies)
     }
 
-    /// What is in store for a call on `path`.
-    pub(super) fn plan(&mut self, path: &str, aim: &Aim) -> Plan {
+    /// Draws the faults of a call on `path`.
+    pub(super) fn faults_of(&mut self, path: &str, aim: &CallTraits) -> CallFaults {
         if !self.covers(path) {
-            return Plan::default();
+            return CallFaults::default();
         }
-        let jitter = self.random.u64(0..=self.faults.jitter_ms);
-        Plan {
-            delay: Duration::from_millis(self.faults.latency_ms.saturating_add(jitter)),
-            mishap: self.draw(aim),
+        let jitter = self.random.u64(0..=self.plan.jitter_ms);
+        CallFaults {
+            delay: Duration::from_millis(self.plan.latency_ms.saturating_add(jitter)),
+            fault: self.draw(aim),
         }
     }
 
-    pub(super) fn weigh_body(&self, path: &str, bytes: usize) -> Result<(), Objection> {
-        match self.faults.max_body_bytes {
-            Some(most) if bytes > most && self.covers(path) => Err(Objection::TooLarge),
+    pub(super) fn weigh_body(&self, path: &str, bytes: usize) -> Result<(), ContentFault> {
+        match self.plan.max_body_bytes {
+            Some(most) if bytes > most && self.covers(path) => Err(ContentFault::TooLarge),
             _ => Ok(()),
         }
     }
 
-    pub(super) fn weigh_members(&self, path: &str, keys: &[String]) -> Result<(), Objection> {
+    pub(super) fn weigh_members(&self, path: &str, keys: &[String]) -> Result<(), ContentFault> {
         if !self.covers(path) {
             return Ok(());
         }
-        if self
-            .faults
-            .max_members
-            .is_some_and(|most| keys.len() > most)
-        {
-            return Err(Objection::TooLarge);
+        if self.plan.max_members.is_some_and(|most| keys.len() > most) {
+            return Err(ContentFault::TooLarge);
         }
-        if keys
-            .iter()
-            .any(|key| self.faults.refused_keys.contains(key))
-        {
-            return Err(Objection::RefusedKey);
+        if keys.iter().any(|key| self.plan.refused_keys.contains(key)) {
+            return Err(ContentFault::RefusedKey);
         }
         Ok(())
     }
 
     fn covers(&self, path: &str) -> bool {
-        path.starts_with(&self.faults.path_prefix)
+        path.starts_with(&self.plan.path_prefix)
     }
 
-    fn draw(&mut self, aim: &Aim) -> Option<Mishap> {
+    fn draw(&mut self, aim: &CallTraits) -> Option<Fault> {
         let random = &mut self.random;
         let mut live = self
+            .plan
             .faults
-            .mishaps
             .iter_mut()
-            .filter(|mishap| mishap.concerns(aim));
-        let drawn = live.find(|mishap| random.f64() < mishap.rate)?;
+            .filter(|fault| fault.concerns(aim));
+        let drawn = live.find(|fault| random.f64() < fault.rate)?;
         if let Some(calls) = &mut drawn.calls {
             *calls -= 1;
         }

@@ -1,4 +1,4 @@
-//! The default world, by constants that the demo, the README and tests may name.
+//! The default world, by constants that the demo, the documentation and tests name.
 //!
 //! Two accounts. The first has 24 projects (more than the page of 20), the last of which has 25
 //! environments, so that both levels of paging are needed to find [`FAR_CLIENT_SIDE_ID`]. Every
@@ -19,7 +19,7 @@
 
 use super::{
     hidden::Hidden,
-    world::{Account, Denial, Environment, Owner, Project, Rights, Role, Token, World},
+    world::{Denial, Environment, Owner, Project, Rights, Role, SandboxAccount, Token, World},
 };
 
 /// May write.
@@ -85,9 +85,9 @@ pub fn world() -> World {
     }
 }
 
-fn first_account() -> Account {
+fn first_account() -> SandboxAccount {
     let with_role = |secret, name, role| token(secret, name, role, vec![]);
-    Account {
+    SandboxAccount {
         id: ACCOUNT.into(),
         tokens: vec![
             with_role(WRITER_TOKEN, "writer", Role::Writer),
@@ -120,8 +120,8 @@ fn first_account() -> Account {
     }
 }
 
-fn other_account() -> Account {
-    Account {
+fn other_account() -> SandboxAccount {
+    SandboxAccount {
         id: OTHER_ACCOUNT.into(),
         tokens: vec![token(
             OTHER_ACCOUNT_TOKEN,

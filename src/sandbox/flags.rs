@@ -1,4 +1,4 @@
-//! What SDKs are told of an environment: its flags, its segments, and what they mean for a context.
+//! Flags, and their evaluation for a context.
 
 use std::collections::BTreeMap;
 

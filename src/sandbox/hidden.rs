@@ -1,4 +1,4 @@
-//! A value that `Debug` does not show: tokens and people's identifiers.
+//! Redaction: a value that `Debug` does not show, for tokens and identifiers.
 
 use std::{
     fmt,

@@ -1,32 +1,33 @@
-//! A LaunchDarkly to work against: answers as the real one, shows what it was told, fails on demand.
+//! A simulator of LaunchDarkly: answers as the real one, records its calls, injects faults on demand.
 //!
 //! It shares no types with the client on purpose: a misreading of LaunchDarkly in one of them must
 //! not be repeated by the other, or no test would see it.
 //!
 //! - The decisions are plain data and functions: [`world`], [`segments`], [`flags`], [`faults`],
-//!   [`rate_limit`], [`calls`], and who is told of them, [`observer`].
-//! - HTTP lies around them: every call passes the [`door`] (log, limits, faults) to [`api`]
-//!   (REST) or [`sdk`] (what LaunchDarkly's SDKs read); [`control`] is the way in for people and
-//!   tests, under `/_sandbox/`; [`serve`] holds the connections.
+//!   [`rate_limit`], [`calls`], and the listeners of what is [`applied`].
+//! - HTTP lies around them: every call passes the [`layer`] (log, limits, faults) to [`api`] (REST)
+//!   or [`sdk`] (what LaunchDarkly's SDKs read); [`control`] is the interface for people and tests,
+//!   under `/_sandbox/`; [`connections`] holds the connections.
 //!
 //! Assumptions about LaunchDarkly that nothing documents each stand as a named constant in [`api`]
 //! or [`segments`].
 
 mod api;
+mod api_error;
+mod applied;
+mod auth;
 mod calls;
+mod connections;
 mod control;
-mod door;
+mod fault_response;
 mod faults;
 pub mod fixtures;
 mod flags;
 mod hidden;
-mod mishaps;
-mod observer;
+mod layer;
 mod rate_limit;
-mod refusal;
 mod sdk;
 mod segments;
-mod serve;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -43,14 +44,14 @@ use tokio::sync::watch;
 use crate::clock;
 
 pub use self::{
-    calls::{Call, Totals},
-    faults::{Faults, How, Mishap, When},
+    applied::Applied,
+    calls::{RecordedCall, Totals},
+    connections::Wire,
+    faults::{Fault, FaultKind, FaultPlan, FaultTiming},
     hidden::Hidden,
-    observer::Applied,
-    rate_limit::{IpLimit, Limits},
+    rate_limit::{IpLimit, RateLimits},
     segments::Segment,
-    serve::Wire,
-    world::{Account, Denial, Environment, Owner, Project, Rights, Role, Token, World},
+    world::{Denial, Environment, Owner, Project, Rights, Role, SandboxAccount, Token, World},
 };
 
 /// Far above what peers send (4 MB); it only keeps memory bounded.
@@ -58,7 +59,7 @@ const MOST_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// What a sandbox starts with, and returns to when it is reset.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SandboxOptions {
     /// Who exists.
     pub world: World,
     /// The integrations that are registered, by key.
@@ -66,9 +67,9 @@ pub struct Settings {
     /// The flags that every environment has.
     pub flags: Vec<Flag>,
     /// What goes wrong from the start.
-    pub faults: Faults,
+    pub faults: FaultPlan,
     /// How many calls are answered.
-    pub limits: Limits,
+    pub limits: RateLimits,
     /// Longer request bodies are answered 413.
     pub max_body_bytes: usize,
 }
@@ -84,7 +85,7 @@ pub struct Flag {
     pub on: bool,
 }
 
-impl Default for Settings {
+impl Default for SandboxOptions {
     fn default() -> Self {
         Self {
             world: fixtures::world(),
@@ -94,8 +95,8 @@ impl Default for Settings {
                 segment: fixtures::SEGMENT.into(),
                 on: true,
             }],
-            faults: Faults::default(),
-            limits: Limits::default(),
+            faults: FaultPlan::default(),
+            limits: RateLimits::default(),
             max_body_bytes: MOST_BODY_BYTES,
         }
     }
@@ -103,54 +104,54 @@ impl Default for Settings {
 
 /// A running look-alike; clones are handles to the same one.
 #[derive(Clone)]
-pub struct Sandbox(Arc<Inner>);
+pub struct Sandbox(Arc<SandboxInner>);
 
-struct Inner {
-    settings: Settings,
-    state: Mutex<State>,
+struct SandboxInner {
+    options: SandboxOptions,
+    state: Mutex<SandboxState>,
     /// Told of every arrival, answer and change. It holds no value, so slow listeners miss nothing
     /// that they cannot read from the state.
     activity: watch::Sender<()>,
 }
 
 /// All that changes.
-struct State {
+struct SandboxState {
     segments: segments::Segments,
     flags: flags::Flags,
-    deck: faults::Deck,
-    meter: rate_limit::Meter,
+    injector: faults::FaultInjector,
+    meter: rate_limit::RateMeter,
     calls: calls::CallLog,
-    observers: observer::Observers,
+    listeners: applied::AppliedListeners,
     /// Rises when SDKs must forget what they were told: a new flag, a reset.
     epoch: u64,
 }
 
-impl State {
-    fn new(settings: &Settings) -> Self {
+impl SandboxState {
+    fn new(options: &SandboxOptions) -> Self {
         let mut flags = flags::Flags::default();
-        for environment in settings.world.environments() {
-            for flag in settings.flags.iter().cloned() {
+        for environment in options.world.environments() {
+            for flag in options.flags.iter().cloned() {
                 flags.put(&environment.client_side_id, flag);
             }
         }
         Self {
             segments: segments::Segments::default(),
             flags,
-            deck: faults::Deck::new(settings.faults.clone()),
-            meter: rate_limit::Meter::new(settings.limits.clone()),
+            injector: faults::FaultInjector::new(options.faults.clone()),
+            meter: rate_limit::RateMeter::new(options.limits.clone()),
             calls: calls::CallLog::default(),
-            observers: observer::Observers::default(),
+            listeners: applied::AppliedListeners::default(),
             epoch: 0,
         }
     }
 
     /// Keeps the counters that others compare with what they saw before.
-    fn reset(&mut self, settings: &Settings) {
-        let fresh = Self::new(settings);
+    fn reset(&mut self, options: &SandboxOptions) {
+        let fresh = Self::new(options);
         self.segments.clear();
         self.calls.clear();
         self.flags = fresh.flags;
-        self.deck = fresh.deck;
+        self.injector = fresh.injector;
         self.meter = fresh.meter;
         self.epoch += 1;
     }
@@ -158,7 +159,7 @@ impl State {
 
 impl Default for Sandbox {
     fn default() -> Self {
-        Self::new(Settings::default())
+        Self::new(SandboxOptions::default())
     }
 }
 
@@ -170,10 +171,10 @@ impl fmt::Debug for Sandbox {
 
 impl Sandbox {
     /// Makes a sandbox that answers nobody yet.
-    pub fn new(settings: Settings) -> Self {
-        Self(Arc::new(Inner {
-            state: Mutex::new(State::new(&settings)),
-            settings,
+    pub fn new(options: SandboxOptions) -> Self {
+        Self(Arc::new(SandboxInner {
+            state: Mutex::new(SandboxState::new(&options)),
+            options,
             activity: watch::Sender::new(()),
         }))
     }
@@ -186,7 +187,7 @@ impl Sandbox {
             .fallback(api::not_found)
             .method_not_allowed_fallback(api::method_not_allowed)
             .layer(middleware::from_fn(sdk::for_browsers))
-            .layer(middleware::from_fn_with_state(self.clone(), door::pass));
+            .layer(middleware::from_fn_with_state(self.clone(), layer::pass));
         observed.merge(control::routes()).with_state(self.clone())
     }
 
@@ -205,7 +206,7 @@ impl Sandbox {
         L::Io: Wire,
         L::Addr: fmt::Debug,
     {
-        serve::run(self.router(), listener, shutdown).await
+        connections::run(self.router(), listener, shutdown).await
     }
 
     /// The members of a segment, by client-side ID and segment key; none if it does not exist.
@@ -221,7 +222,7 @@ impl Sandbox {
     }
 
     /// The calls that the log still holds, oldest first.
-    pub fn calls(&self) -> Vec<Call> {
+    pub fn calls(&self) -> Vec<RecordedCall> {
         self.lock().calls.after(0).cloned().collect()
     }
 
@@ -230,23 +231,23 @@ impl Sandbox {
         self.lock().calls.totals().clone()
     }
 
-    /// The faults as they stand, with what is left of counted mishaps.
-    pub fn faults(&self) -> Faults {
-        self.lock().deck.faults().clone()
+    /// The faults as they stand, with what is left of counted faults.
+    pub fn faults(&self) -> FaultPlan {
+        self.lock().injector.plan().clone()
     }
 
     /// Replaces all faults; the draw starts again from their seed.
-    pub fn set_faults(&self, faults: Faults) {
-        self.lock().deck = faults::Deck::new(faults);
+    pub fn set_faults(&self, faults: FaultPlan) {
+        self.lock().injector = faults::FaultInjector::new(faults);
     }
 
     /// The limits in force.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> RateLimits {
         self.lock().meter.limits.clone()
     }
 
     /// Replaces the limits; what was counted in the running window stays counted.
-    pub fn set_limits(&self, limits: Limits) {
+    pub fn set_limits(&self, limits: RateLimits) {
         self.lock().meter.limits = limits;
     }
 
@@ -259,19 +260,19 @@ impl Sandbox {
         self.announce();
     }
 
-    /// Returns to the settings: no segments, no calls, the first faults, limits and flags.
+    /// Returns to the options: no segments, no calls, the first faults, limits and flags.
     pub fn reset(&self) {
-        self.lock().reset(&self.0.settings);
+        self.lock().reset(&self.0.options);
         self.announce();
     }
 
-    /// Has `observer` told of every segment-targets call that is applied from now on, in the order
+    /// Has `listener` told of every segment-targets call that is applied from now on, in the order
     /// in which they are applied and before they are answered; also after a reset.
     ///
     /// It runs while the sandbox's state is locked: it must be quick, must not panic, and must
     /// not come back to the sandbox.
-    pub fn observe(&self, observer: impl Fn(&Applied<'_>) + Send + Sync + 'static) {
-        self.lock().observers.add(observer);
+    pub fn observe(&self, listener: impl Fn(&Applied<'_>) + Send + Sync + 'static) {
+        self.lock().listeners.add(listener);
     }
 
     /// Waits until the sandbox is as wanted; it looks after every arrival, answer and change.
@@ -288,7 +289,7 @@ impl Sandbox {
 
     /// LaunchDarkly's own clock, which a fault may set wrong.
     fn launchdarkly_ms(&self) -> u64 {
-        let ahead_ms = self.lock().deck.faults().clock_ahead_ms;
+        let ahead_ms = self.lock().injector.plan().clock_ahead_ms;
         now_ms().saturating_add_signed(ahead_ms)
     }
 
@@ -296,15 +297,15 @@ impl Sandbox {
         self.0.activity.send_replace(());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SandboxState> {
         self.0
             .state
             .lock()
             .expect("nothing panics while it holds the state")
     }
 
-    fn settings(&self) -> &Settings {
-        &self.0.settings
+    fn options(&self) -> &SandboxOptions {
+        &self.0.options
     }
 }
 

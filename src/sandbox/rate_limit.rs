@@ -1,4 +1,4 @@
-//! Whether a call is within LaunchDarkly's limits: fixed windows, counted per account and route.
+//! LaunchDarkly's rate limits: fixed windows, counted per account and route.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// How many calls are answered in one window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct RateLimits {
     /// Calls of one account, over all its tokens and routes.
     pub global: u64,
     /// Calls of one account on one route.
@@ -29,7 +29,7 @@ pub struct IpLimit {
     pub retry_after_s: u64,
 }
 
-impl Default for Limits {
+impl Default for RateLimits {
     /// Windows are LaunchDarkly's ten seconds; its numbers are not published, so the default is
     /// one that only a runaway reaches.
     fn default() -> Self {
@@ -44,13 +44,13 @@ impl Default for Limits {
 
 /// What is left of an account's window after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Budget {
+pub(super) struct RemainingCalls {
     pub(super) global_remaining: u64,
     pub(super) route_remaining: u64,
     pub(super) reset_ms: u64,
 }
 
-impl Budget {
+impl RemainingCalls {
     pub(super) fn stamp(self, headers: &mut HeaderMap) {
         headers.insert(
             "x-ratelimit-global-remaining",
@@ -66,15 +66,15 @@ impl Budget {
 
 /// What the meter says to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
-    Within(Budget),
-    Exceeded(Budget),
+pub(super) enum RateCheck {
+    Within(RemainingCalls),
+    Exceeded(RemainingCalls),
 }
 
 /// Counts of the window that runs.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
-    pub(super) limits: Limits,
+pub(super) struct RateMeter {
+    pub(super) limits: RateLimits,
     /// The number of the window since the epoch.
     window: u64,
     accounts: HashMap<String, u64>,
@@ -82,8 +82,8 @@ pub(super) struct Meter {
     ip: u64,
 }
 
-impl Meter {
-    pub(super) fn new(limits: Limits) -> Self {
+impl RateMeter {
+    pub(super) fn new(limits: RateLimits) -> Self {
         Self {
             limits,
             ..Self::default()
@@ -101,19 +101,19 @@ impl Meter {
     }
 
     /// Counts a call of an account. Refused calls count too, and change nothing more.
-    pub(super) fn count(&mut self, account: &str, route: &str, now_ms: u64) -> Reading {
+    pub(super) fn count(&mut self, account: &str, route: &str, now_ms: u64) -> RateCheck {
         self.turn(now_ms);
         let global = bump(&mut self.accounts, account.to_owned());
         let on_route = bump(&mut self.routes, (account.to_owned(), route.to_owned()));
-        let budget = Budget {
+        let budget = RemainingCalls {
             global_remaining: self.limits.global.saturating_sub(global),
             route_remaining: self.limits.route.saturating_sub(on_route),
             reset_ms: (self.window + 1) * self.window_ms(),
         };
         if global > self.limits.global || on_route > self.limits.route {
-            Reading::Exceeded(budget)
+            RateCheck::Exceeded(budget)
         } else {
-            Reading::Within(budget)
+            RateCheck::Within(budget)
         }
     }
 
@@ -145,8 +145,8 @@ mod tests {
     const NOW: u64 = 1_700_000_003_500;
     const RESET: u64 = 1_700_000_010_000;
 
-    fn budget(global_remaining: u64, route_remaining: u64) -> Budget {
-        Budget {
+    fn budget(global_remaining: u64, route_remaining: u64) -> RemainingCalls {
+        RemainingCalls {
             global_remaining,
             route_remaining,
             reset_ms: RESET,
@@ -155,31 +155,37 @@ mod tests {
 
     #[test]
     fn a_window_is_shared_by_an_accounts_routes_and_ends_at_its_reset() {
-        let mut meter = Meter::new(Limits {
+        let mut meter = RateMeter::new(RateLimits {
             global: 3,
             route: 2,
-            ..Limits::default()
+            ..RateLimits::default()
         });
-        assert_eq!(meter.count("a", "x", NOW), Reading::Within(budget(2, 1)));
-        assert_eq!(meter.count("a", "x", NOW), Reading::Within(budget(1, 0)));
-        assert_eq!(meter.count("a", "x", NOW), Reading::Exceeded(budget(0, 0)));
-        assert_eq!(meter.count("a", "y", NOW), Reading::Exceeded(budget(0, 1)));
-        assert_eq!(meter.count("b", "x", NOW), Reading::Within(budget(2, 1)));
+        assert_eq!(meter.count("a", "x", NOW), RateCheck::Within(budget(2, 1)));
+        assert_eq!(meter.count("a", "x", NOW), RateCheck::Within(budget(1, 0)));
+        assert_eq!(
+            meter.count("a", "x", NOW),
+            RateCheck::Exceeded(budget(0, 0))
+        );
+        assert_eq!(
+            meter.count("a", "y", NOW),
+            RateCheck::Exceeded(budget(0, 1))
+        );
+        assert_eq!(meter.count("b", "x", NOW), RateCheck::Within(budget(2, 1)));
         assert!(matches!(
             meter.count("a", "x", RESET - 1),
-            Reading::Exceeded(_)
+            RateCheck::Exceeded(_)
         ));
-        assert!(matches!(meter.count("a", "x", RESET), Reading::Within(_)));
+        assert!(matches!(meter.count("a", "x", RESET), RateCheck::Within(_)));
     }
 
     #[test]
     fn an_address_is_told_how_long_to_wait() {
-        let mut meter = Meter::new(Limits {
+        let mut meter = RateMeter::new(RateLimits {
             ip: Some(IpLimit {
                 calls: 1,
                 retry_after_s: 7,
             }),
-            ..Limits::default()
+            ..RateLimits::default()
         });
         assert_eq!(meter.count_address(NOW), Ok(()));
         assert_eq!(meter.count_address(NOW), Err(7));

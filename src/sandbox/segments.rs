@@ -1,4 +1,4 @@
-//! What a segment-targets call does to segments, by the manifest of the registered integration.
+//! Segments, and how a segment-targets call updates them by the registered integration's manifest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ pub struct Segment {
 
 /// What one call asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Order {
+pub(super) struct SegmentUpdate {
     pub(super) environment: String,
     pub(super) action: String,
     pub(super) keys: Hidden<Vec<String>>,
@@ -37,21 +37,21 @@ pub(super) struct Order {
 }
 
 #[derive(Deserialize)]
-struct Body {
+struct UpdateBody {
     action: String,
-    parameters: Parameters,
+    parameters: UpdateParameters,
 }
 
 #[derive(Deserialize)]
-struct Parameters {
+struct UpdateParameters {
     integration_project_id: String,
     integration_cohort_id: String,
     integration_cohort_name: String,
-    members: Vec<Member>,
+    members: Vec<UpdateMember>,
 }
 
 #[derive(Deserialize)]
-struct Member {
+struct UpdateMember {
     integration_distinct_id: String,
 }
 
@@ -64,14 +64,14 @@ pub(super) enum Unreadable {
     EmptyPart,
 }
 
-impl Order {
+impl SegmentUpdate {
     pub(super) fn read(body: &[u8]) -> Result<Self, Unreadable> {
-        let body: Body = serde_json::from_slice(body).map_err(|_| Unreadable::Shape)?;
-        let order = Order::from(body);
-        if order.has_empty_part() {
+        let body: UpdateBody = serde_json::from_slice(body).map_err(|_| Unreadable::Shape)?;
+        let update = SegmentUpdate::from(body);
+        if update.has_empty_part() {
             return Err(Unreadable::EmptyPart);
         }
-        Ok(order)
+        Ok(update)
     }
 
     pub(super) fn segment_key(&self, integration: &str) -> String {
@@ -108,8 +108,8 @@ impl Order {
     }
 }
 
-impl From<Body> for Order {
-    fn from(Body { action, parameters }: Body) -> Self {
+impl From<UpdateBody> for SegmentUpdate {
+    fn from(UpdateBody { action, parameters }: UpdateBody) -> Self {
         let keys = parameters
             .members
             .into_iter()
@@ -135,16 +135,16 @@ pub(super) struct Segments {
 
 impl Segments {
     /// Carries out one call, all of it.
-    pub(super) fn apply(&mut self, integration: &str, order: &Order) {
-        let key = order.segment_key(integration);
+    pub(super) fn apply(&mut self, integration: &str, update: &SegmentUpdate) {
+        let key = update.segment_key(integration);
         let segments = self
             .environments
-            .entry(order.environment.clone())
+            .entry(update.environment.clone())
             .or_default();
         let segment = segments
             .entry(key.clone())
             .or_insert_with(|| Segment::new(key));
-        if segment.follow(order) {
+        if segment.follow(update) {
             self.version += 1;
             segment.version = self.version;
         }
@@ -183,14 +183,14 @@ impl Segment {
     }
 
     /// Answers whether anything changed: a new segment has no name yet, so it always does.
-    fn follow(&mut self, order: &Order) -> bool {
-        let renamed = self.name != order.segment_name();
+    fn follow(&mut self, update: &SegmentUpdate) -> bool {
+        let renamed = self.name != update.segment_name();
         if renamed {
-            order.segment_name().clone_into(&mut self.name);
+            update.segment_name().clone_into(&mut self.name);
         }
         let before = self.members.len();
-        for key in order.keys.iter() {
-            if order.adds() {
+        for key in update.keys.iter() {
+            if update.adds() {
                 self.members.insert(key.clone());
             } else {
                 self.members.remove(key);
@@ -216,15 +216,15 @@ mod tests {
             "integration_cohort_name": name, "members": members}})
     }
 
-    fn read(body: &Value) -> Result<Order, Unreadable> {
-        Order::read(body.to_string().as_bytes())
+    fn read(body: &Value) -> Result<SegmentUpdate, Unreadable> {
+        SegmentUpdate::read(body.to_string().as_bytes())
     }
 
     fn apply(segments: &mut Segments, action: &str, name: &str, keys: &[&str]) -> Segment {
-        let order = read(&body(action, name, keys)).unwrap();
-        segments.apply("zeotap", &order);
+        let update = read(&body(action, name, keys)).unwrap();
+        segments.apply("zeotap", &update);
         segments
-            .get("env", &order.segment_key("zeotap"))
+            .get("env", &update.segment_key("zeotap"))
             .unwrap()
             .clone()
     }
@@ -246,8 +246,8 @@ mod tests {
             "0",
         ];
         for word in words {
-            let order = read(&body(word, "VIP", &["a"])).unwrap();
-            assert_eq!(order.adds(), pattern.is_match(word), "{word:?}");
+            let update = read(&body(word, "VIP", &["a"])).unwrap();
+            assert_eq!(update.adds(), pattern.is_match(word), "{word:?}");
         }
     }
 
@@ -272,7 +272,7 @@ mod tests {
             *without.pointer_mut(part).unwrap() = json!("");
             assert!(read(&without).is_err(), "{part}");
         }
-        assert_eq!(Order::read(b"not json"), Err(Unreadable::Shape));
+        assert_eq!(SegmentUpdate::read(b"not json"), Err(Unreadable::Shape));
     }
 
     #[test]

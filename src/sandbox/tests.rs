@@ -52,7 +52,7 @@ pub(super) async fn get(sandbox: &Sandbox, path: &str, token: &str) -> Reply {
     call(sandbox, &format!("GET {path}"), token, Value::Null).await
 }
 
-fn order(action: &str, environment: &str, keys: &[&str]) -> Value {
+fn update(action: &str, environment: &str, keys: &[&str]) -> Value {
     let members: Vec<_> = keys
         .iter()
         .map(|key| json!({ "integration_distinct_id": key }))
@@ -63,7 +63,7 @@ fn order(action: &str, environment: &str, keys: &[&str]) -> Value {
 }
 
 pub(super) async fn send(sandbox: &Sandbox, action: &str, keys: &[&str]) -> Reply {
-    let body = order(action, CLIENT_SIDE_ID, keys);
+    let body = update(action, CLIENT_SIDE_ID, keys);
     call(sandbox, &format!("POST {TARGETS}"), WRITER_TOKEN, body).await
 }
 
@@ -94,7 +94,7 @@ async fn each_token_may_do_what_its_role_allows() {
         let id = identity["tokenId"].as_str().unwrap();
         let entry = get(&sandbox, &format!("/api/v2/tokens/{id}"), token).await;
         let projects = get(&sandbox, "/api/v2/projects", token).await;
-        let body = order("add_members", CLIENT_SIDE_ID, &["a"]);
+        let body = update("add_members", CLIENT_SIDE_ID, &["a"]);
         let write = call(&sandbox, &format!("POST {TARGETS}"), token, body).await;
         let seen = [&entry, &projects, &write].map(|reply| reply.status.as_u16());
         assert_eq!(
@@ -108,13 +108,13 @@ async fn each_token_may_do_what_its_role_allows() {
 
 #[tokio::test]
 async fn a_call_that_is_refused_names_its_reason_and_changes_nothing() {
-    let good = || order("add_members", CLIENT_SIDE_ID, &["a"]);
+    let good = || update("add_members", CLIENT_SIDE_ID, &["a"]);
     let bearer = format!("Bearer {WRITER_TOKEN}");
     let singular = "POST /api/v2/segment-target/zeotap";
     let unregistered = "POST /api/v2/segment-targets/acme";
     let get_targets = format!("GET {TARGETS}");
     let targets = format!("POST {TARGETS}");
-    let elsewhere = |id| order("add_members", id, &["a"]);
+    let elsewhere = |id| update("add_members", id, &["a"]);
     let nameless = json!({"action": "add_members"});
     let table = [
         (targets.as_str(), "", good(), 401, "unauthorized"),
@@ -227,14 +227,14 @@ async fn anyone_may_ask_whether_a_client_side_id_exists() {
 
 #[tokio::test]
 async fn the_account_hears_what_is_left_of_its_window_until_429() {
-    let sandbox = Sandbox::new(Settings {
-        limits: Limits {
+    let sandbox = Sandbox::new(SandboxOptions {
+        limits: RateLimits {
             global: 3,
             route: 2,
             window_ms: ENDLESS_MS,
-            ..Limits::default()
+            ..RateLimits::default()
         },
-        ..Settings::default()
+        ..SandboxOptions::default()
     });
     let before = now_ms();
     let mut seen = vec![];
@@ -314,13 +314,13 @@ async fn one_refused_key_leaves_its_neighbours_out_too() {
 #[tokio::test]
 async fn an_ambiguous_failure_was_applied_and_a_plain_one_was_not() {
     let sandbox = Sandbox::default();
-    let status = How::Status(StatusCode::INTERNAL_SERVER_ERROR);
-    sandbox.set_faults(Faults {
-        mishaps: vec![
-            Mishap::new(status.clone()).for_calls(1),
-            Mishap::new(status).for_calls(1).after_applying(),
+    let status = FaultKind::Status(StatusCode::INTERNAL_SERVER_ERROR);
+    sandbox.set_faults(FaultPlan {
+        faults: vec![
+            Fault::new(status.clone()).for_calls(1),
+            Fault::new(status).for_calls(1).after_applying(),
         ],
-        ..Faults::default()
+        ..FaultPlan::default()
     });
     assert_eq!(send(&sandbox, "add_members", &["a"]).await.status, 500);
     assert!(members(&sandbox).is_empty());
@@ -345,7 +345,7 @@ async fn an_ambiguous_failure_was_applied_and_a_plain_one_was_not() {
 #[tokio::test(start_paused = true)]
 async fn answers_may_be_late_foul_endless_or_lead_astray() {
     let sandbox = Sandbox::default();
-    let mishap = |how: Value| json!({"latency_ms": 400, "mishaps": [{"how": how, "calls": 1}]});
+    let fault = |how: Value| json!({"latency_ms": 400, "mishaps": [{"how": how, "calls": 1}]});
     let started = tokio::time::Instant::now();
     for (how, status, location, least, most) in [
         (json!({"garbage": 200}), 200, None, 1, 100),
@@ -359,11 +359,11 @@ async fn answers_may_be_late_foul_endless_or_lead_astray() {
             0,
         ),
     ] {
-        call(&sandbox, "PUT /_sandbox/faults", "", mishap(how)).await;
+        call(&sandbox, "PUT /_sandbox/faults", "", fault(how)).await;
         let request = Request::post(TARGETS)
             .header(header::AUTHORIZATION, WRITER_TOKEN)
             .body(Body::from(
-                order("add_members", CLIENT_SIDE_ID, &["a"]).to_string(),
+                update("add_members", CLIENT_SIDE_ID, &["a"]).to_string(),
             ))
             .unwrap();
         let response = sandbox.router().oneshot(request).await.unwrap();
@@ -413,15 +413,15 @@ async fn an_answer_that_is_not_launchdarklys_comes_in_the_form_asked_for() {
 }
 
 #[tokio::test]
-async fn a_mishap_of_one_environment_or_segment_spares_the_others() {
+async fn a_fault_of_one_environment_or_segment_spares_the_others() {
     let sandbox = Sandbox::default();
-    let unavailable = || Mishap::new(How::Status(StatusCode::SERVICE_UNAVAILABLE));
+    let unavailable = || Fault::new(FaultKind::Status(StatusCode::SERVICE_UNAVAILABLE));
     let post = |environment, cohort: &'static str| {
-        let mut body = order("add_members", environment, &["a"]);
+        let mut body = update("add_members", environment, &["a"]);
         body["parameters"]["integration_cohort_id"] = cohort.into();
         body
     };
-    for (mishap, statuses) in [
+    for (fault, statuses) in [
         (
             unavailable().of_environment(CLIENT_SIDE_ID),
             [503, 503, 204],
@@ -434,9 +434,9 @@ async fn a_mishap_of_one_environment_or_segment_spares_the_others() {
             [503, 204, 204],
         ),
     ] {
-        sandbox.set_faults(Faults {
-            mishaps: vec![mishap],
-            ..Faults::default()
+        sandbox.set_faults(FaultPlan {
+            faults: vec![fault],
+            ..FaultPlan::default()
         });
         let line = format!("POST {TARGETS}");
         let mut seen = vec![];
@@ -568,28 +568,28 @@ async fn the_front_page_names_what_there_is() {
 async fn a_reset_returns_to_the_settings() {
     let sandbox = Sandbox::default();
     send(&sandbox, "add_members", &["ann"]).await;
-    sandbox.set_limits(Limits {
+    sandbox.set_limits(RateLimits {
         global: 0,
-        ..Limits::default()
+        ..RateLimits::default()
     });
-    sandbox.set_faults(Faults {
+    sandbox.set_faults(FaultPlan {
         latency_ms: 1,
-        ..Faults::default()
+        ..FaultPlan::default()
     });
     call(&sandbox, "POST /_sandbox/reset", "", Value::Null).await;
     assert!(members(&sandbox).is_empty());
     assert_eq!(sandbox.totals(), Totals::default());
     assert_eq!(
         (sandbox.limits(), sandbox.faults()),
-        (Limits::default(), Faults::default())
+        (RateLimits::default(), FaultPlan::default())
     );
 }
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_too_large() {
-    let sandbox = Sandbox::new(Settings {
+    let sandbox = Sandbox::new(SandboxOptions {
         max_body_bytes: 300,
-        ..Settings::default()
+        ..SandboxOptions::default()
     });
     assert_eq!(send(&sandbox, "add_members", &["a"]).await.status, 204);
     let reply = send(&sandbox, "add_members", &["x".repeat(300).as_str()]).await;
@@ -614,15 +614,15 @@ async fn observers_are_told_of_each_applied_call_in_order_and_of_no_other() {
         ))
         .unwrap();
     });
-    sandbox.set_faults(Faults {
+    sandbox.set_faults(FaultPlan {
         refused_keys: Hidden(["bad".to_owned()].into()),
-        mishaps: vec![
-            Mishap::new(How::Status(StatusCode::BAD_GATEWAY)).for_calls(1),
-            Mishap::new(How::Status(StatusCode::BAD_GATEWAY))
+        faults: vec![
+            Fault::new(FaultKind::Status(StatusCode::BAD_GATEWAY)).for_calls(1),
+            Fault::new(FaultKind::Status(StatusCode::BAD_GATEWAY))
                 .for_calls(1)
                 .after_applying(),
         ],
-        ..Faults::default()
+        ..FaultPlan::default()
     });
     send(&sandbox, "add_members", &["failed"]).await;
     send(&sandbox, "add_members", &["a", "b"]).await;

@@ -1,4 +1,4 @@
-//! Who exists in the sandbox: accounts, their access tokens, projects and environments.
+//! Accounts, access tokens, projects and environments of the sandbox.
 
 use super::hidden::Hidden;
 
@@ -6,12 +6,12 @@ use super::hidden::Hidden;
 #[derive(Clone, Debug)]
 pub struct World {
     /// Accounts, which cannot see one another.
-    pub accounts: Vec<Account>,
+    pub accounts: Vec<SandboxAccount>,
 }
 
 /// One customer of LaunchDarkly.
 #[derive(Clone, Debug)]
-pub struct Account {
+pub struct SandboxAccount {
     /// The `accountId` of caller-identity.
     pub id: String,
     /// Access tokens for the REST API.
@@ -126,7 +126,7 @@ impl Role {
 /// A token in the account that it belongs to.
 #[derive(Clone, Copy)]
 pub(super) struct Caller<'a> {
-    pub(super) account: &'a Account,
+    pub(super) account: &'a SandboxAccount,
     pub(super) token: &'a Token,
 }
 
@@ -142,7 +142,7 @@ impl World {
     }
 
     pub(super) fn environments(&self) -> impl Iterator<Item = &Environment> {
-        self.accounts.iter().flat_map(Account::environments)
+        self.accounts.iter().flat_map(SandboxAccount::environments)
     }
 
     pub(super) fn environment(&self, client_side_id: &str) -> Option<&Environment> {
@@ -161,7 +161,7 @@ impl World {
     }
 }
 
-impl Account {
+impl SandboxAccount {
     fn environments(&self) -> impl Iterator<Item = &Environment> {
         self.projects
             .iter()

@@ -10,14 +10,14 @@ use launchdarkly_connector::{
 use tonic::Code;
 
 use self::wall::{Authority, Door, OUTSIDE, Wall};
-use crate::house::{House, reason};
+use crate::test_service::{TestService, reason};
 
 mod wall;
 
 /// `user:p@ss`, as `Proxy-Authorization` has it.
 const PASS: &str = "Basic dXNlcjpwQHNz";
 
-/// Puts a wall between a house and its sandbox. `trusted` is who the operator says to trust.
+/// Puts a wall between a service and its sandbox. `trusted` is who the operator says to trust.
 fn behind(settings: &mut Settings, wall: &Wall, scheme: &str, trusted: Option<&Authority>) {
     let host = if scheme == "https" {
         "localhost"
@@ -47,12 +47,12 @@ fn door(scheme: &str) -> Door {
 }
 
 /// What a check of the stored credentials ends with.
-async fn checked(house: &House, name: &str) -> Result<bool, (Code, String)> {
+async fn checked(service: &TestService, name: &str) -> Result<bool, (Code, String)> {
     let target = pb::validate_credentials_request::Target::Name(name.into());
     let request = pb::ValidateCredentialsRequest {
         target: Some(target),
     };
-    let answer = house.client.clone().validate_credentials(request).await;
+    let answer = service.client.clone().validate_credentials(request).await;
     match answer {
         Ok(answer) => Ok(answer.into_inner().valid),
         Err(status) => Err((status.code(), reason(&status))),
@@ -64,7 +64,7 @@ async fn calls_leave_through_the_operators_proxy_on_the_word_of_his_authority() 
     for scheme in ["http", "https"] {
         let authority = Authority::new();
         let mut wall = None;
-        let house = House::start_with(|settings| {
+        let service = TestService::start_with(|settings| {
             let inside = sandbox(settings);
             let built = Wall::start(&authority, door(scheme), inside);
             behind(settings, &built, scheme, Some(&authority));
@@ -72,12 +72,12 @@ async fn calls_leave_through_the_operators_proxy_on_the_word_of_his_authority() 
         })
         .await;
         let wall = wall.unwrap();
-        let name = house.create("vip").await;
-        assert_eq!(checked(&house, &name).await, Ok(true), "{scheme}");
-        let stream = house.open(&name).await;
+        let name = service.create("vip").await;
+        assert_eq!(checked(&service, &name).await, Ok(true), "{scheme}");
+        let stream = service.open(&name).await;
         stream.add(&["a", "b"]).await;
         stream.finish().await.1.unwrap();
-        assert_eq!(house.members(), ["a", "b"]);
+        assert_eq!(service.members(), ["a", "b"]);
         let heads = wall.heads();
         assert!(!heads.is_empty());
         for head in heads {
@@ -111,17 +111,17 @@ async fn a_proxy_that_refuses_is_an_outage_and_not_a_verdict() {
 /// The proxy is asked, LaunchDarkly is told nothing, and the credentials are not judged.
 async fn cannot_ask_through(authority: &Authority, door: Door, trusted: Option<&Authority>) {
     let mut wall = None;
-    let house = House::start_with(|settings| {
+    let service = TestService::start_with(|settings| {
         let inside = sandbox(settings);
         let built = Wall::start(authority, door, inside);
         behind(settings, &built, "http", trusted);
         wall = Some(built);
     })
     .await;
-    let name = house.create("vip").await;
+    let name = service.create("vip").await;
     let unavailable = (Code::Unavailable, "DESTINATION_UNAVAILABLE".to_owned());
-    assert_eq!(checked(&house, &name).await, Err(unavailable));
-    assert!(house.sandbox.calls().is_empty());
+    assert_eq!(checked(&service, &name).await, Err(unavailable));
+    assert!(service.sandbox.calls().is_empty());
     assert!(!wall.unwrap().heads().is_empty(), "nobody was asked");
 }
 
@@ -129,7 +129,7 @@ async fn cannot_ask_through(authority: &Authority, door: Door, trusted: Option<&
 async fn what_is_on_this_machine_is_called_without_the_proxy() {
     let authority = Authority::new();
     let mut wall = None;
-    let house = House::start_with(|settings| {
+    let service = TestService::start_with(|settings| {
         let (inside, url) = (sandbox(settings), settings.launchdarkly.url.clone());
         let built = Wall::start(&authority, door("http"), inside);
         behind(settings, &built, "http", Some(&authority));
@@ -137,7 +137,7 @@ async fn what_is_on_this_machine_is_called_without_the_proxy() {
         wall = Some(built);
     })
     .await;
-    let name = house.create("vip").await;
-    assert_eq!(checked(&house, &name).await, Ok(true));
+    let name = service.create("vip").await;
+    assert_eq!(checked(&service, &name).await, Ok(true));
     assert_eq!(wall.unwrap().heads(), Vec::<String>::new());
 }

@@ -7,16 +7,16 @@ use std::{
 
 use launchdarkly_connector::{
     pb,
-    sandbox::{Faults, How, Mishap, fixtures::CLIENT_SIDE_ID},
+    sandbox::{Fault, FaultKind, FaultPlan, fixtures::CLIENT_SIDE_ID},
 };
 use tonic::Code;
 
 use crate::{
-    house::{House, SEGMENT, open, soon},
     support::{
         executor::{self, Done, Job, Record, Settings, Stopped, endpoint},
         history::{Event, History, Operation},
     },
+    test_service::{SEGMENT, TestService, open, soon},
 };
 
 /// Loopback answers at once; only a dead connection takes so long.
@@ -44,20 +44,20 @@ fn job(destination: &str) -> Job {
 }
 
 async fn run(
-    house: &House,
+    service: &TestService,
     destination: &str,
     settings: Settings,
     history: &History,
 ) -> Result<Done, Stopped> {
-    history.observe(&house.sandbox, CLIENT_SIDE_ID, SEGMENT);
-    let url = format!("http://{}", house.address);
+    history.observe(&service.sandbox, CLIENT_SIDE_ID, SEGMENT);
+    let url = format!("http://{}", service.address);
     let connect = || {
         let endpoint = endpoint(url.clone(), PATIENCE);
         async move { endpoint.connect().await }
     };
     let run = executor::run(connect, job(destination), settings, history.clone());
     let ended = soon("the executor ends", run).await;
-    history.conclude(house.members().into_iter().collect());
+    history.conclude(service.members().into_iter().collect());
     ended
 }
 
@@ -81,14 +81,14 @@ fn most_in_flight(history: &History) -> i64 {
 
 #[tokio::test]
 async fn a_log_is_sent_within_the_window_and_all_of_it_is_noted() {
-    let house = House::start_with(|settings| {
+    let service = TestService::start_with(|settings| {
         settings.limits.max_batch_records = 7;
         settings.limits.max_in_flight_records = 20;
     })
     .await;
-    let name = house.create("vip").await;
+    let name = service.create("vip").await;
     let history = History::default();
-    let done = run(&house, &name, Settings::default(), &history).await;
+    let done = run(&service, &name, Settings::default(), &history).await;
     assert_eq!(
         done.unwrap(),
         Done {
@@ -99,23 +99,23 @@ async fn a_log_is_sent_within_the_window_and_all_of_it_is_noted() {
     let summary = history.check().unwrap();
     assert_eq!((summary.records, summary.settled), (300, 300));
     assert_eq!(most_in_flight(&history), 20);
-    assert_eq!(house.members().len(), 30);
+    assert_eq!(service.members().len(), 30);
 }
 
 #[tokio::test]
 async fn a_stream_that_is_asked_to_move_is_followed_by_another() {
-    let house = House::start_with(|settings| {
+    let service = TestService::start_with(|settings| {
         settings.limits.max_stream_age = Duration::from_millis(300);
     })
     .await;
-    let name = house.create("vip").await;
+    let name = service.create("vip").await;
     let history = History::default();
     let settings = Settings {
         batch: 10,
         pause: Duration::from_millis(30),
         ..Settings::default()
     };
-    let done = run(&house, &name, settings, &history).await.unwrap();
+    let done = run(&service, &name, settings, &history).await.unwrap();
     history.check().unwrap();
     assert_eq!(done.sent, 300, "nothing is sent twice after a drain");
     assert!(opened(&history) > 1);
@@ -123,12 +123,12 @@ async fn a_stream_that_is_asked_to_move_is_followed_by_another() {
 
 #[tokio::test]
 async fn a_stream_that_is_taken_over_is_followed_by_one_that_resumes() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     // Calls take a while, so that some records are sent and not committed at that moment.
-    house.sandbox.set_faults(Faults {
+    service.sandbox.set_faults(FaultPlan {
         latency_ms: 50,
-        ..Faults::default()
+        ..FaultPlan::default()
     });
     let history = History::default();
     let settings = Settings {
@@ -137,7 +137,7 @@ async fn a_stream_that_is_taken_over_is_followed_by_one_that_resumes() {
         ..Settings::default()
     };
     let rival = async {
-        house
+        service
             .until("something is applied", |sandbox| {
                 sandbox.totals().applied > 0
             })
@@ -146,17 +146,17 @@ async fn a_stream_that_is_taken_over_is_followed_by_one_that_resumes() {
             stream_id: "log".into(),
             ..open(&name)
         };
-        house.open_with(opening).await.finish().await.1.unwrap();
+        service.open_with(opening).await.finish().await.1.unwrap();
     };
-    let (done, ()) = tokio::join!(run(&house, &name, settings, &history), rival);
+    let (done, ()) = tokio::join!(run(&service, &name, settings, &history), rival);
     history.check().unwrap();
     assert!(opened(&history) > 1 && done.unwrap().sent > 300);
 }
 
 #[tokio::test]
 async fn a_server_that_cannot_be_reached_is_tried_again() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     let attempts = AtomicUsize::new(0);
     let connect = || {
         let first = attempts.fetch_add(1, Ordering::Relaxed) == 0;
@@ -164,7 +164,7 @@ async fn a_server_that_cannot_be_reached_is_tried_again() {
         let address = if first {
             "127.0.0.1:1".to_owned()
         } else {
-            house.address.to_string()
+            service.address.to_string()
         };
         async move {
             endpoint(format!("http://{address}"), PATIENCE)
@@ -185,17 +185,17 @@ async fn a_server_that_cannot_be_reached_is_tried_again() {
 
 #[tokio::test]
 async fn an_executor_gives_up_at_its_deadline() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    house.sandbox.set_faults(Faults {
-        mishaps: vec![Mishap::new(How::Hang)],
-        ..Faults::default()
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    service.sandbox.set_faults(FaultPlan {
+        faults: vec![Fault::new(FaultKind::Hang)],
+        ..FaultPlan::default()
     });
     let settings = Settings {
         deadline: Some(Duration::from_millis(300)),
         ..Settings::default()
     };
-    let stopped = run(&house, &name, settings, &History::default()).await;
+    let stopped = run(&service, &name, settings, &History::default()).await;
     assert_eq!(
         stopped,
         Err(Stopped::Deadline {
@@ -207,10 +207,10 @@ async fn an_executor_gives_up_at_its_deadline() {
 
 #[tokio::test]
 async fn what_cannot_be_mended_by_trying_again_ends_the_executor() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     let missing = name.replace("vip", "none");
-    let refused = run(&house, &missing, Settings::default(), &History::default()).await;
+    let refused = run(&service, &missing, Settings::default(), &History::default()).await;
     let expected = Stopped::Refused {
         code: Code::NotFound,
         reason: "DESTINATION_NOT_FOUND".into(),

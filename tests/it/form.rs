@@ -14,7 +14,7 @@ use proptest::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::house::{Client, House, ORGANIZATION, destination};
+use crate::test_service::{Client, ORGANIZATION, TestService, destination};
 
 const TOKEN: &str = "launch_darkly.access_token";
 const CLIENT_ID: &str = "launch_darkly.client_side_id";
@@ -140,9 +140,9 @@ fn pasted() -> impl Strategy<Value = String> {
 #[test]
 fn a_value_is_taken_exactly_when_what_is_published_takes_it() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let house = runtime.block_on(House::start());
-    let mut client = house.client.clone();
-    let name = runtime.block_on(house.create("vip"));
+    let service = runtime.block_on(TestService::start());
+    let mut client = service.client.clone();
+    let name = runtime.block_on(service.create("vip"));
     for path in [TOKEN, CLIENT_ID] {
         let field = runtime.block_on(published(&mut client, path));
         let mut runner = TestRunner::new(Runs::with_cases(200));
@@ -166,9 +166,9 @@ fn a_value_is_taken_exactly_when_what_is_published_takes_it() {
 
 #[tokio::test]
 async fn what_people_paste_by_mistake_is_named_alike_by_every_call() {
-    let house = House::start().await;
-    let mut client = house.client.clone();
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let mut client = service.client.clone();
+    let name = service.create("vip").await;
     let long = "a".repeat(600);
     for (field, value, reason) in [
         (TOKEN, "", "TOKEN_EMPTY"),

@@ -22,7 +22,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt;
 
-use crate::house::Client;
+use crate::test_service::Client;
 
 /// Longer than the shortest delivery time-out, and far shorter than the default one.
 pub(crate) const ATTEMPT: Duration = Duration::from_secs(2);

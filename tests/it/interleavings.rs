@@ -20,7 +20,7 @@ use launchdarkly_connector::{
         self, send_identifiers_request::Message as In, send_identifiers_response::Message as Out,
     },
     sandbox::{
-        Call, Faults, Hidden, How, Mishap, Sandbox,
+        Fault, FaultKind, FaultPlan, Hidden, RecordedCall, Sandbox,
         fixtures::{ADMIN_TOKEN, CLIENT_SIDE_ID, SERVICE_TOKEN, WRITER_TOKEN},
     },
     store::MemoryStore,
@@ -33,12 +33,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::{
-    house::{ORGANIZATION, SEGMENT, destination, open, reason},
     in_memory::{ATTEMPT, Service},
     support::{
         executor::{Record, record_reason, wire},
         history::{self, Ending, Event, History, Incarnation, Kind, Operation, Outcome},
     },
+    test_service::{ORGANIZATION, SEGMENT, destination, open, reason},
 };
 
 /// What is peculiar to each log.
@@ -140,22 +140,22 @@ fn log() -> std::ops::Range<usize> {
     0..LOGS.len()
 }
 
-fn faults(weather: Weather) -> Faults {
-    let now_and_then = |mishap: Mishap| mishap.at_rate(0.5);
-    let status = |status| Mishap::new(How::Status(status));
-    let mishap = match weather {
+fn faults(weather: Weather) -> FaultPlan {
+    let now_and_then = |fault: Fault| fault.at_rate(0.5);
+    let status = |status| Fault::new(FaultKind::Status(status));
+    let fault = match weather {
         Weather::Fine | Weather::Slow => None,
         Weather::Failing => Some(now_and_then(status(StatusCode::SERVICE_UNAVAILABLE))),
         Weather::Limiting => Some(now_and_then(status(StatusCode::TOO_MANY_REQUESTS))),
         Weather::Conflicting => Some(now_and_then(status(StatusCode::CONFLICT))),
-        Weather::Ambiguous => Some(now_and_then(Mishap::new(How::Reset).after_applying())),
-        Weather::Hanging => Some(now_and_then(Mishap::new(How::Hang).after_applying())),
+        Weather::Ambiguous => Some(now_and_then(Fault::new(FaultKind::Reset).after_applying())),
+        Weather::Hanging => Some(now_and_then(Fault::new(FaultKind::Hang).after_applying())),
         Weather::Unauthorized => Some(status(StatusCode::UNAUTHORIZED).at_rate(0.4)),
         Weather::NoSegment => Some(status(StatusCode::NOT_FOUND).at_rate(0.2)),
     };
     let questions_too = matches!(weather, Weather::Unauthorized);
-    let deliveries = Faults::default().path_prefix;
-    Faults {
+    let deliveries = FaultPlan::default().path_prefix;
+    FaultPlan {
         path_prefix: if questions_too {
             "/api/v2/".into()
         } else {
@@ -167,9 +167,9 @@ fn faults(weather: Weather) -> Faults {
         } else {
             0
         },
-        mishaps: mishap.into_iter().collect(),
+        faults: fault.into_iter().collect(),
         refused_keys: Hidden(BTreeSet::from([REFUSED.into()])),
-        ..Faults::default()
+        ..FaultPlan::default()
     }
 }
 
@@ -582,7 +582,7 @@ impl World {
     }
 
     /// Calls that were to change the segment.
-    fn deliveries(&self) -> Vec<Call> {
+    fn deliveries(&self) -> Vec<RecordedCall> {
         let mut calls = self.sandbox.calls();
         calls.retain(|call| call.path.contains("/segment-targets/"));
         calls
@@ -693,7 +693,7 @@ fn runtime(seed: u64) -> Runtime {
 
 /// Plays acts to their end, in the same way for the same seed: the history, and the calls that
 /// LaunchDarkly saw, with their times.
-fn play(seed: u64, acts: Vec<Act>) -> (History, Vec<Call>) {
+fn play(seed: u64, acts: Vec<Act>) -> (History, Vec<RecordedCall>) {
     let _clock = StandIn::new(wall_clock);
     runtime(seed).block_on(async {
         BEGAN.set(Some(Instant::now()));

@@ -7,8 +7,8 @@ use launchdarkly_connector::{
 use launchdarkly_server_sdk::ContextBuilder;
 
 use crate::{
-    house::{House, ORGANIZATION, destination, soon},
     sandbox_sdk::{Mode, watch_flag},
+    test_service::{ORGANIZATION, TestService, destination, soon},
 };
 
 fn unsaved(token: &str, client_side_id: &str) -> pb::ValidateCredentialsRequest {
@@ -23,8 +23,8 @@ fn unsaved(token: &str, client_side_id: &str) -> pb::ValidateCredentialsRequest 
 
 #[tokio::test]
 async fn a_form_becomes_a_flag_that_flips() {
-    let house = House::start().await;
-    let mut client = house.client.clone();
+    let service = TestService::start().await;
+    let mut client = service.client.clone();
 
     // The form is drawn from this alone, and what it shows as an example is accepted by it.
     let actions = client
@@ -86,7 +86,7 @@ async fn a_form_becomes_a_flag_that_flips() {
     assert_eq!(right.facts.unwrap().environment_key, "production");
 
     // Created, and found again by its name; the token does not come back.
-    let name = house.create("launchdarkly").await;
+    let name = service.create("launchdarkly").await;
     let found = client.list_destinations(pb::ListDestinationsRequest {
         parent: ORGANIZATION.into(),
         filter: r#"display_name:"PRODUCTION""#.into(),
@@ -118,9 +118,9 @@ async fn a_form_becomes_a_flag_that_flips() {
 
     // The journey runs, and LaunchDarkly's own SDK sees the flag flip and flip back.
     let ann = ContextBuilder::new("ann").build().unwrap();
-    let mut flag = watch_flag(house.sandbox_url.clone(), Mode::Streaming, ann);
+    let mut flag = watch_flag(service.sandbox_url.clone(), Mode::Streaming, ann);
     assert_eq!(soon("the SDK starts", flag.recv()).await, Some(false));
-    let mut stream = house.open(&name).await;
+    let mut stream = service.open(&name).await;
     stream.add(&["ann", "bob"]).await;
     stream.committed(2).await;
     assert_eq!(soon("the flag turns true", flag.recv()).await, Some(true));
@@ -128,42 +128,45 @@ async fn a_form_becomes_a_flag_that_flips() {
     stream.committed(3).await;
     assert_eq!(soon("the flag turns false", flag.recv()).await, Some(false));
     stream.finish().await.1.unwrap();
-    assert_eq!(house.members(), ["bob"]);
+    assert_eq!(service.members(), ["bob"]);
 }
 
 #[tokio::test]
 async fn a_dead_launchdarkly_is_unavailable_and_no_verdict_on_the_credentials() {
-    let house = House::start_with(|settings| {
+    let service = TestService::start_with(|settings| {
         // Nobody listens on the discard port.
         settings.launchdarkly.url = Some("http://127.0.0.1:9".parse().unwrap());
     })
     .await;
-    let mut client = house.client.clone();
+    let mut client = service.client.clone();
     let answer = client
         .validate_credentials(unsaved(WRITER_TOKEN, CLIENT_SIDE_ID))
         .await;
     let status = answer.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable);
-    assert_eq!(crate::house::reason(&status), "DESTINATION_UNAVAILABLE");
+    assert_eq!(
+        crate::test_service::reason(&status),
+        "DESTINATION_UNAVAILABLE"
+    );
 }
 
 #[tokio::test]
 async fn a_request_id_makes_a_retry_safe_across_a_restart() {
-    let house = House::start().await;
+    let service = TestService::start().await;
     let request = pb::CreateDestinationRequest {
         parent: ORGANIZATION.into(),
         destination: Some(destination(WRITER_TOKEN)),
         request_id: "5f0c1a3e-8f6b-4c47-9d53-2f1d5a4f7b10".into(),
         ..Default::default()
     };
-    let mut client = house.client.clone();
+    let mut client = service.client.clone();
     let first = client
         .create_destination(request.clone())
         .await
         .unwrap()
         .into_inner();
-    let house = house.restart().await;
-    let mut client = house.client.clone();
+    let service = service.restart().await;
+    let mut client = service.client.clone();
     let again = client
         .create_destination(request.clone())
         .await
@@ -175,5 +178,5 @@ async fn a_request_id_makes_a_retry_safe_across_a_restart() {
         ..request
     };
     let refused = client.create_destination(other).await.unwrap_err();
-    assert_eq!(crate::house::reason(&refused), "REQUEST_ID_REUSED");
+    assert_eq!(crate::test_service::reason(&refused), "REQUEST_ID_REUSED");
 }

@@ -4,12 +4,12 @@ use http::StatusCode;
 use launchdarkly_connector::{
     metrics::Metrics,
     pb::{self, identifier_record::Operation},
-    sandbox::{Faults, How, Mishap},
+    sandbox::{Fault, FaultKind, FaultPlan},
 };
 
 use crate::{
-    house::{House, open, record, soon},
     support::scrape::Counts,
+    test_service::{TestService, open, record, soon},
 };
 
 /// What is counted of a destination now, which must add up.
@@ -21,15 +21,15 @@ fn scrape(metrics: &Metrics, destination: &str) -> Counts {
 
 #[tokio::test]
 async fn each_record_is_received_and_then_is_one_thing_at_every_scrape() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    house.sandbox.set_faults(Faults {
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    service.sandbox.set_faults(FaultPlan {
         latency_ms: 2,
-        mishaps: vec![Mishap::new(How::Status(StatusCode::SERVICE_UNAVAILABLE)).at_rate(0.2)],
-        ..Faults::default()
+        faults: vec![Fault::new(FaultKind::Status(StatusCode::SERVICE_UNAVAILABLE)).at_rate(0.2)],
+        ..FaultPlan::default()
     });
-    let watched = (house.metrics.clone(), name.clone());
-    let sandbox = house.sandbox.clone();
+    let watched = (service.metrics.clone(), name.clone());
+    let sandbox = service.sandbox.clone();
     let watch = tokio::spawn(async move {
         let (mut last, mut scrapes) = (0, 0);
         while last < 2_000 {
@@ -44,7 +44,7 @@ async fn each_record_is_received_and_then_is_one_thing_at_every_scrape() {
         }
         scrapes
     });
-    let stream = house.open(&name).await;
+    let stream = service.open(&name).await;
     for n in 0..20 {
         let mut records: Vec<_> = (0..99)
             .map(|key| record(&format!("k{n}-{key}"), Operation::Add))
@@ -56,7 +56,7 @@ async fn each_record_is_received_and_then_is_one_thing_at_every_scrape() {
     ended.unwrap();
     assert!(soon("all records are seen", watch).await.unwrap() > 1);
     let failed = answers.results().values().filter(|r| r.is_some()).count() as u64;
-    let counts = scrape(&house.metrics, &name);
+    let counts = scrape(&service.metrics, &name);
     assert_eq!(failed, 20);
     assert_eq!(counts.get("failed"), 20);
     assert_eq!(counts.get("delivered"), 2_000 - failed);
@@ -65,13 +65,15 @@ async fn each_record_is_received_and_then_is_one_thing_at_every_scrape() {
 
 #[tokio::test]
 async fn records_of_a_stream_that_breaks_off_are_deferred_and_a_dry_run_counts_nothing() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    house.sandbox.set_faults(Faults {
-        mishaps: vec![Mishap::new(How::Status(StatusCode::SERVICE_UNAVAILABLE))],
-        ..Faults::default()
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    service.sandbox.set_faults(FaultPlan {
+        faults: vec![Fault::new(FaultKind::Status(
+            StatusCode::SERVICE_UNAVAILABLE,
+        ))],
+        ..FaultPlan::default()
     });
-    let dry = house
+    let dry = service
         .open_with(pb::OpenStream {
             validate_only: true,
             ..open(&name)
@@ -79,23 +81,23 @@ async fn records_of_a_stream_that_breaks_off_are_deferred_and_a_dry_run_counts_n
         .await;
     dry.add(&["a"]).await;
     dry.finish().await.1.unwrap();
-    assert_eq!(scrape(&house.metrics, &name).get("received"), 0);
+    assert_eq!(scrape(&service.metrics, &name).get("received"), 0);
 
-    let stream = house.open(&name).await;
+    let stream = service.open(&name).await;
     stream.add(&["a", "b"]).await;
-    house
+    service
         .until("a call fails", |s| s.totals().statuses.contains_key(&503))
         .await;
-    let counts = scrape(&house.metrics, &name);
+    let counts = scrape(&service.metrics, &name);
     assert_eq!((counts.get("received"), counts.get("in_flight")), (2, 2));
     drop(stream);
     let gone = async {
-        while scrape(&house.metrics, &name).get("deferred") < 2
-            || !house.metrics.text().contains("connector_streams 0")
+        while scrape(&service.metrics, &name).get("deferred") < 2
+            || !service.metrics.text().contains("connector_streams 0")
         {
             tokio::task::yield_now().await;
         }
     };
     soon("the records are deferred", gone).await;
-    assert_eq!(scrape(&house.metrics, &name).get("received"), 2);
+    assert_eq!(scrape(&service.metrics, &name).get("received"), 2);
 }

@@ -9,7 +9,7 @@ use std::{
 use futures_util::FutureExt;
 use launchdarkly_connector::{
     pb,
-    sandbox::{Faults, How, Mishap},
+    sandbox::{Fault, FaultKind, FaultPlan},
 };
 use prost::Message;
 use prost_types::FileDescriptorProto;
@@ -19,12 +19,12 @@ use tonic_health::pb::{
 };
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::house::{House, ORGANIZATION, destination, soon};
+use crate::test_service::{ORGANIZATION, TestService, destination, soon};
 
 const SERVICE: &str = "cdp.destinations.v1.DestinationConnector";
 
-async fn channel(house: &House) -> Channel {
-    Channel::from_shared(format!("http://{}", house.address))
+async fn channel(service: &TestService) -> Channel {
+    Channel::from_shared(format!("http://{}", service.address))
         .unwrap()
         .connect()
         .await
@@ -33,8 +33,8 @@ async fn channel(house: &House) -> Channel {
 
 #[tokio::test]
 async fn health_is_told_to_those_who_ask_and_to_those_who_watch() {
-    let house = House::start().await;
-    let mut health = HealthClient::new(channel(&house).await);
+    let service = TestService::start().await;
+    let mut health = HealthClient::new(channel(&service).await);
     for service in ["", SERVICE] {
         let request = HealthCheckRequest {
             service: service.into(),
@@ -50,24 +50,24 @@ async fn health_is_told_to_those_who_ask_and_to_those_who_watch() {
         watch.message().await.unwrap().unwrap().status(),
         ServingStatus::Serving
     );
-    let name = house.create("vip").await;
-    let busy = house.open(&name).await;
-    house.shutdown.trigger();
+    let name = service.create("vip").await;
+    let busy = service.open(&name).await;
+    service.shutdown.trigger();
     let changed = soon("health changes", watch.message())
         .await
         .unwrap()
         .unwrap();
     assert_eq!(changed.status(), ServingStatus::NotServing);
     busy.finish().await.1.unwrap();
-    soon("the service ends, though somebody watches", house.served)
+    soon("the service ends, though somebody watches", service.served)
         .await
         .unwrap();
 }
 
 #[tokio::test]
 async fn a_service_that_is_not_known_is_no_reason_to_end_a_watch() {
-    let house = House::start().await;
-    let mut health = HealthClient::new(channel(&house).await);
+    let service = TestService::start().await;
+    let mut health = HealthClient::new(channel(&service).await);
     let request = HealthCheckRequest {
         service: "nobody".into(),
     };
@@ -83,8 +83,8 @@ async fn a_service_that_is_not_known_is_no_reason_to_end_a_watch() {
         health.check(HealthCheckRequest::default()).await.unwrap();
     }
     assert!(watch.message().now_or_never().is_none());
-    house.shutdown.trigger();
-    soon("the service ends, though somebody watches", house.served)
+    service.shutdown.trigger();
+    soon("the service ends, though somebody watches", service.served)
         .await
         .unwrap();
 }
@@ -92,7 +92,7 @@ async fn a_service_that_is_not_known_is_no_reason_to_end_a_watch() {
 /// What one stream of reflection answers to questions about things that are not there, and to one
 /// about something that is.
 macro_rules! asked_on_one_stream {
-    ($version:ident, $house:expr) => {{
+    ($version:ident, $service:expr) => {{
         use $version::{
             ExtensionRequest, ServerReflectionRequest,
             server_reflection_client::ServerReflectionClient,
@@ -115,7 +115,7 @@ macro_rules! asked_on_one_stream {
             )),
         ];
         let (sender, requests) = tokio::sync::mpsc::channel(1);
-        let mut client = ServerReflectionClient::new(channel($house).await);
+        let mut client = ServerReflectionClient::new(channel($service).await);
         let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
         let answers = client.server_reflection_info(requests).await.unwrap();
         let mut answers = answers.into_inner();
@@ -145,21 +145,21 @@ macro_rules! asked_on_one_stream {
 
 #[tokio::test]
 async fn reflection_answers_what_it_does_not_know_and_goes_on() {
-    let house = House::start().await;
+    let service = TestService::start().await;
     // NOT_FOUND, and INVALID_ARGUMENT for a request that asks for nothing.
     let expected = [5, 5, 5, 5, 3, 0, 0];
-    assert_eq!(asked_on_one_stream!(v1, &house), expected);
-    assert_eq!(asked_on_one_stream!(v1alpha, &house), expected);
+    assert_eq!(asked_on_one_stream!(v1, &service), expected);
+    assert_eq!(asked_on_one_stream!(v1alpha, &service), expected);
 }
 
 /// Every file that reflection serves, by asking for services and following imports.
 macro_rules! reflected {
-    ($version:ident, $house:expr) => {{
+    ($version:ident, $service:expr) => {{
         use $version::{
             ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
             server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
         };
-        let mut client = ServerReflectionClient::new(channel($house).await);
+        let mut client = ServerReflectionClient::new(channel($service).await);
         let mut ask = async |message: MessageRequest| {
             let request = ServerReflectionRequest {
                 host: String::new(),
@@ -246,10 +246,10 @@ fn check_reflection(services: &[String], files: &BTreeMap<String, FileDescriptor
 
 #[tokio::test]
 async fn reflection_serves_each_definition_once_in_both_versions() {
-    let house = House::start().await;
-    let (services, files) = reflected!(v1, &house);
+    let service = TestService::start().await;
+    let (services, files) = reflected!(v1, &service);
     check_reflection(&services, &files);
-    let (services, files) = reflected!(v1alpha, &house);
+    let (services, files) = reflected!(v1alpha, &service);
     check_reflection(&services, &files);
 }
 
@@ -282,11 +282,11 @@ async fn neither_token_nor_identifier_is_in_any_log_answer_or_file() {
     // While there is only one subscriber, tracing asks the thread that meets a log line first
     // whether anybody wants it, and the threads of other tests do not.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    // For this thread, on which the whole house runs.
+    // For this thread, on which the whole service runs.
     let _guard = tracing::subscriber::set_default(subscriber);
 
-    let house = House::start().await;
-    let mut client = house.client.clone();
+    let service = TestService::start().await;
+    let mut client = service.client.clone();
     let mut answers = String::new();
     let create = pb::CreateDestinationRequest {
         parent: ORGANIZATION.into(),
@@ -322,15 +322,15 @@ async fn neither_token_nor_identifier_is_in_any_log_answer_or_file() {
         "{:?}",
         client.validate_credentials(validate.clone()).await.unwrap()
     );
-    house.sandbox.set_faults(Faults {
+    service.sandbox.set_faults(FaultPlan {
         path_prefix: "/".into(),
-        mishaps: vec![
-            Mishap::new(How::Status(http::StatusCode::INTERNAL_SERVER_ERROR)).for_calls(2),
+        faults: vec![
+            Fault::new(FaultKind::Status(http::StatusCode::INTERNAL_SERVER_ERROR)).for_calls(2),
         ],
-        ..Faults::default()
+        ..FaultPlan::default()
     });
     answers += &format!("{:?}", client.validate_credentials(validate).await);
-    let mut stream = house.open(&name).await;
+    let mut stream = service.open(&name).await;
     stream
         .add(&[CANARY_KEY, &format!("{CANARY_KEY}\u{0}")])
         .await;
@@ -342,7 +342,7 @@ async fn neither_token_nor_identifier_is_in_any_log_answer_or_file() {
         logged.contains("stream opens") && logged.contains("TRACE"),
         "nothing logged"
     );
-    let files: Vec<_> = house.files().into_iter().collect();
+    let files: Vec<_> = service.files().into_iter().collect();
     assert!(files.iter().any(|(path, _)| path.ends_with("connector.db")));
     for secret in ["canary00-0000", "canary-person"] {
         assert!(!answers.contains(secret), "in an answer: {secret}");

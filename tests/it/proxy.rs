@@ -9,8 +9,8 @@ use tokio::{
 };
 
 use crate::{
-    house::soon,
     support::proxy::{Proxy, Toxics},
+    test_service::soon,
 };
 
 /// A delay that stands out from what loopback takes.

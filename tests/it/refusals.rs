@@ -9,7 +9,7 @@ use launchdarkly_connector::{
         send_identifiers_response::Message as Out,
     },
     sandbox::{
-        Faults, How, Mishap, Sandbox,
+        Fault, FaultKind, FaultPlan, Sandbox,
         fixtures::{OTHER_ACCOUNT_CLIENT_SIDE_ID, READER_TOKEN, WRITER_TOKEN},
     },
     store::MemoryStore,
@@ -18,24 +18,24 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::{
-    house::{Client, House, ORGANIZATION, Stream, destination, open, open_into},
     in_memory::Service,
+    test_service::{Client, ORGANIZATION, Stream, TestService, destination, open, open_into},
 };
 
 const REJECTED: pb::destination::State = pb::destination::State::CredentialsRejected;
 const ACTIVE: pb::destination::State = pb::destination::State::Active;
 
 /// So many deliveries are answered with this status.
-fn deliveries(status: StatusCode, calls: u64) -> Faults {
-    Faults {
-        mishaps: vec![Mishap::new(How::Status(status)).for_calls(calls)],
-        ..Faults::default()
+fn deliveries(status: StatusCode, calls: u64) -> FaultPlan {
+    FaultPlan {
+        faults: vec![Fault::new(FaultKind::Status(status)).for_calls(calls)],
+        ..FaultPlan::default()
     }
 }
 
 /// As well, but questions count too.
-fn any_calls(status: StatusCode, calls: u64) -> Faults {
-    Faults {
+fn any_calls(status: StatusCode, calls: u64) -> FaultPlan {
+    FaultPlan {
         path_prefix: "/api/v2/".into(),
         ..deliveries(status, calls)
     }
@@ -104,17 +104,17 @@ async fn refused(client: &Client, opening: pb::OpenStream) -> tonic::Status {
 
 fn reason(status: &tonic::Status) -> String {
     assert_eq!(status.code(), Code::FailedPrecondition);
-    crate::house::reason(status)
+    crate::test_service::reason(status)
 }
 
 #[tokio::test]
 async fn a_single_401_condemns_nobody_and_is_told() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    house
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    service
         .sandbox
         .set_faults(deliveries(StatusCode::UNAUTHORIZED, 1));
-    let mut stream = house.open(&name).await;
+    let mut stream = service.open(&name).await;
     stream.add(&["a", "b"]).await;
     let notice = |message| match message {
         Out::Notice(notice) => Some(notice),
@@ -126,55 +126,55 @@ async fn a_single_401_condemns_nobody_and_is_told() {
     let (answers, ended) = stream.finish().await;
     ended.unwrap();
     assert_eq!(answers.results().len(), 2);
-    assert_eq!(house.members(), ["a", "b"]);
-    assert_eq!(get(&house.client, &name).await.state(), ACTIVE);
+    assert_eq!(service.members(), ["a", "b"]);
+    assert_eq!(get(&service.client, &name).await.state(), ACTIVE);
 }
 
 #[tokio::test]
 async fn a_refused_destination_is_active_again_once_it_is_validated() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     // A delivery, and the question about it.
-    house
+    service
         .sandbox
         .set_faults(any_calls(StatusCode::UNAUTHORIZED, 2));
-    let status = refused(&house.client, open(&name)).await;
+    let status = refused(&service.client, open(&name)).await;
     assert_eq!(reason(&status), "CREDENTIALS_REJECTED");
-    let rejected = get(&house.client, &name).await;
+    let rejected = get(&service.client, &name).await;
     assert_eq!(rejected.state(), REJECTED);
 
-    assert!(validate(&house.client, &name).await.valid);
-    let active = get(&house.client, &name).await;
+    assert!(validate(&service.client, &name).await.valid);
+    let active = get(&service.client, &name).await;
     assert_eq!(active.state(), ACTIVE);
     assert_ne!(active.etag, rejected.etag);
     let micros = |at: &pb::Destination| at.update_time.map(|at| (at.seconds, at.nanos));
     assert!(micros(&active) > micros(&rejected));
     assert_eq!(active.create_time, rejected.create_time);
-    deliver(&house.client, &name).await;
+    deliver(&service.client, &name).await;
     // What is active stays as it is.
-    validate(&house.client, &name).await;
-    assert_eq!(get(&house.client, &name).await, active);
+    validate(&service.client, &name).await;
+    assert_eq!(get(&service.client, &name).await, active);
 }
 
 #[tokio::test]
 async fn a_token_that_cannot_write_is_refused_at_once_and_stays_so() {
-    let house = House::start().await;
-    let name = create(&house.client, READER_TOKEN).await;
-    let status = refused(&house.client, open(&name)).await;
+    let service = TestService::start().await;
+    let name = create(&service.client, READER_TOKEN).await;
+    let status = refused(&service.client, open(&name)).await;
     assert_eq!(reason(&status), "CREDENTIALS_REJECTED");
-    assert!(!validate(&house.client, &name).await.valid);
-    assert_eq!(get(&house.client, &name).await.state(), REJECTED);
+    assert!(!validate(&service.client, &name).await.valid);
+    assert_eq!(get(&service.client, &name).await.state(), REJECTED);
 }
 
 #[tokio::test]
 async fn a_wrong_client_side_id_is_named_as_a_cause() {
-    let house = House::start().await;
+    let service = TestService::start().await;
     let mut elsewhere = destination(WRITER_TOKEN);
     if let Some(pb::destination::Config::LaunchDarkly(config)) = &mut elsewhere.config {
         config.client_side_id = OTHER_ACCOUNT_CLIENT_SIDE_ID.into();
     }
-    let name = create_in(&house.client, elsewhere).await;
-    let status = refused(&house.client, open(&name)).await;
+    let name = create_in(&service.client, elsewhere).await;
+    let status = refused(&service.client, open(&name)).await;
     assert_eq!(reason(&status), "CREDENTIALS_REJECTED");
     let message = status.message();
     assert!(message.contains("client-side ID"), "{message}");
@@ -183,15 +183,15 @@ async fn a_wrong_client_side_id_is_named_as_a_cause() {
 
 #[tokio::test]
 async fn a_forbidden_segment_ends_its_own_streams_and_says_what_to_do() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    let mut well = house.open_with(open_into(&name, "well")).await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    let mut well = service.open_with(open_into(&name, "well")).await;
     well.add(&["a"]).await;
     well.committed(1).await;
-    house
+    service
         .sandbox
         .set_faults(deliveries(StatusCode::FORBIDDEN, 1));
-    let status = refused(&house.client, open_into(&name, "guarded")).await;
+    let status = refused(&service.client, open_into(&name, "guarded")).await;
     assert_eq!(reason(&status), "SEGMENT_REJECTED");
     let metadata = status.get_details_error_info().unwrap().metadata;
     assert_eq!(metadata["segment_id"], "guarded");
@@ -202,21 +202,21 @@ async fn a_forbidden_segment_ends_its_own_streams_and_says_what_to_do() {
     }
     well.add(&["b"]).await;
     well.finish().await.1.unwrap();
-    assert_eq!(get(&house.client, &name).await.state(), ACTIVE);
+    assert_eq!(get(&service.client, &name).await.state(), ACTIVE);
 }
 
 #[tokio::test]
 async fn a_destination_whose_segments_are_forbidden_one_after_another_is_refused() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    house
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    service
         .sandbox
         .set_faults(deliveries(StatusCode::FORBIDDEN, 2));
-    let first = refused(&house.client, open_into(&name, "one")).await;
+    let first = refused(&service.client, open_into(&name, "one")).await;
     assert_eq!(reason(&first), "SEGMENT_REJECTED");
-    let second = refused(&house.client, open_into(&name, "two")).await;
+    let second = refused(&service.client, open_into(&name, "two")).await;
     assert_eq!(reason(&second), "CREDENTIALS_REJECTED");
-    assert_eq!(get(&house.client, &name).await.state(), REJECTED);
+    assert_eq!(get(&service.client, &name).await.state(), REJECTED);
 }
 
 /// A service in paused time, with a destination whose credentials are refused.

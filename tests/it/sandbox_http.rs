@@ -6,7 +6,7 @@ use http::{StatusCode, Version};
 use launchdarkly_connector::{
     clock,
     sandbox::{
-        Faults, How, Mishap, Sandbox,
+        Fault, FaultKind, FaultPlan, Sandbox,
         fixtures::{CLIENT_SIDE_ID, INTEGRATION, MOBILE_KEY, SDK_KEY, SEGMENT, WRITER_TOKEN},
     },
 };
@@ -72,10 +72,10 @@ impl Running {
             .unwrap();
     }
 
-    fn set_mishap(&self, mishap: Mishap) {
-        self.sandbox.set_faults(Faults {
-            mishaps: vec![mishap],
-            ..Faults::default()
+    fn set_fault(&self, fault: Fault) {
+        self.sandbox.set_faults(FaultPlan {
+            faults: vec![fault],
+            ..FaultPlan::default()
         });
     }
 }
@@ -105,7 +105,7 @@ fn clients() -> [(reqwest::Client, Version); 2] {
 #[tokio::test]
 async fn a_reset_drops_the_connection_without_an_answer() {
     let running = Running::start().await;
-    running.set_mishap(Mishap::new(How::Reset).for_calls(1).after_applying());
+    running.set_fault(Fault::new(FaultKind::Reset).for_calls(1).after_applying());
     let error = soon("the reset is heard", running.send("add_members", "ann"))
         .await
         .unwrap_err();
@@ -122,7 +122,7 @@ async fn a_reset_drops_the_connection_without_an_answer() {
 #[tokio::test]
 async fn stopping_does_not_wait_for_open_streams_or_hung_calls() {
     let running = Running::start().await;
-    running.set_mishap(Mishap::new(How::Hang));
+    running.set_fault(Fault::new(FaultKind::Hang));
     let request = http()
         .get(running.url("/all"))
         .header("authorization", SDK_KEY);
@@ -155,10 +155,10 @@ async fn stopping_does_not_wait_for_open_streams_or_hung_calls() {
 async fn every_answer_has_launchdarklys_date_and_http2_is_spoken_without_tls() {
     let running = Running::start().await;
     let hour = Duration::from_secs(3_600);
-    running.sandbox.set_faults(Faults {
+    running.sandbox.set_faults(FaultPlan {
         clock_ahead_ms: hour.as_millis().try_into().unwrap(),
-        mishaps: vec![Mishap::new(How::Page(StatusCode::OK)).for_calls(2)],
-        ..Faults::default()
+        faults: vec![Fault::new(FaultKind::Page(StatusCode::OK)).for_calls(2)],
+        ..FaultPlan::default()
     });
     let path = format!("/api/v2/segment-targets/{INTEGRATION}");
     let before = clock::now() - Duration::from_secs(1);

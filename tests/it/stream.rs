@@ -9,7 +9,7 @@ use launchdarkly_connector::{
         send_identifiers_response::Message as Out,
     },
     sandbox::{
-        Faults, Hidden, How, Mishap,
+        Fault, FaultKind, FaultPlan, Hidden,
         fixtures::{
             CLIENT_SIDE_ID, OTHER_ACCOUNT, READER_TOKEN, TEST_CLIENT_SIDE_ID, WRITER_TOKEN,
         },
@@ -18,33 +18,33 @@ use launchdarkly_connector::{
 use tonic::Code;
 
 use crate::{
-    house::{
-        House, ORGANIZATION, SEGMENT, Stream, ack, connect, destination, open, open_into, reason,
-        record, results, soon,
-    },
     support::scrape::Counts,
+    test_service::{
+        ORGANIZATION, SEGMENT, Stream, TestService, ack, connect, destination, open, open_into,
+        reason, record, results, soon,
+    },
 };
 
 const OK: StatusCode = StatusCode::OK;
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-fn faults(mishap: Mishap) -> Faults {
-    Faults {
-        mishaps: vec![mishap],
-        ..Faults::default()
+fn faults(fault: Fault) -> FaultPlan {
+    FaultPlan {
+        faults: vec![fault],
+        ..FaultPlan::default()
     }
 }
 
 #[tokio::test]
 async fn members_enter_and_leave_the_segment_and_every_record_has_a_result() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    let stream = house.open(&name).await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    let stream = service.open(&name).await;
     stream.add(&["a", "b", "c"]).await;
     stream.remove(&["b"]).await;
     let (answers, ended) = stream.finish().await;
     ended.unwrap();
-    assert_eq!(house.members(), ["a", "c"]);
+    assert_eq!(service.members(), ["a", "c"]);
     assert_eq!(
         answers.results().into_values().collect::<Vec<_>>(),
         [None, None, None, None]
@@ -54,9 +54,9 @@ async fn members_enter_and_leave_the_segment_and_every_record_has_a_result() {
 
 #[tokio::test]
 async fn a_bad_record_is_rejected_alone() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    let stream = house.open(&name).await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    let stream = service.open(&name).await;
     let unmapped = pb::IdentifierRecord {
         identifiers: [("phone".to_owned(), "1".to_owned())].into(),
         operation: 0,
@@ -79,7 +79,7 @@ async fn a_bad_record_is_rejected_alone() {
         .await;
     let (answers, ended) = stream.finish().await;
     ended.unwrap();
-    assert_eq!(house.members(), ["a", "b"]);
+    assert_eq!(service.members(), ["a", "b"]);
     let reasons: Vec<_> = answers
         .results()
         .into_values()
@@ -103,8 +103,8 @@ async fn a_bad_record_is_rejected_alone() {
 
 #[tokio::test]
 async fn breaking_a_stream_rule_ends_the_stream_after_the_known_results() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     let too_many = vec![record("a", Operation::Add); 1001];
     let batch = |first_sequence, records| {
         In::Batch(pb::IdentifierBatch {
@@ -146,7 +146,7 @@ async fn breaking_a_stream_rule_ends_the_stream_after_the_known_results() {
         ),
     ];
     for (what, message, code, expected) in cases {
-        let mut stream = house.open(&name).await;
+        let mut stream = service.open(&name).await;
         stream.add(&["a"]).await;
         let known = stream.committed(1).await;
         assert_eq!(known.last().unwrap().committed_sequence, 1);
@@ -159,10 +159,10 @@ async fn breaking_a_stream_rule_ends_the_stream_after_the_known_results() {
 #[tokio::test]
 async fn heartbeats_are_taken_anywhere_and_hold_no_memory() {
     // Room for four messages of the largest size.
-    let house = House::start_with(|s| s.max_buffered_mib = 4).await;
-    let name = house.create("vip").await;
+    let service = TestService::start_with(|s| s.max_buffered_mib = 4).await;
+    let name = service.create("vip").await;
     for validate_only in [false, true] {
-        let mut stream = house
+        let mut stream = service
             .open_with(pb::OpenStream {
                 validate_only,
                 ..open(&name)
@@ -186,9 +186,9 @@ async fn heartbeats_are_taken_anywhere_and_hold_no_memory() {
 
 #[tokio::test]
 async fn results_known_so_far_come_before_the_status() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    let mut stream = house.open(&name).await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    let mut stream = service.open(&name).await;
     // Rejected at once, so its result is known when the broken rule is met.
     stream.batch(vec![record(" ", Operation::Add)]).await;
     stream
@@ -204,9 +204,9 @@ async fn results_known_so_far_come_before_the_status() {
 
 #[tokio::test]
 async fn a_message_over_one_mebibyte_is_refused_by_its_size() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    let mut stream = house.open(&name).await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    let mut stream = service.open(&name).await;
     stream.add(&[&"x".repeat(1024 * 1024 + 1)]).await;
     let (_, ended) = stream.end().await;
     assert_eq!(ended.unwrap_err().code(), Code::OutOfRange);
@@ -214,8 +214,8 @@ async fn a_message_over_one_mebibyte_is_refused_by_its_size() {
 
 #[tokio::test]
 async fn an_open_against_the_rules_is_refused_with_its_reason() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     let missing = format!("{ORGANIZATION}/destinations/none");
     let bad_segment = pb::OpenStream {
         activation: Some(pb::Activation {
@@ -249,22 +249,22 @@ async fn an_open_against_the_rules_is_refused_with_its_reason() {
             "INVALID_FIELD",
         ),
     ] {
-        let mut stream = house.stream().await;
+        let mut stream = service.stream().await;
         stream.send(first).await;
         let (_, got, reason) = stream.failure().await;
         assert_eq!((got, reason.as_str()), (code, expected), "{what}");
     }
-    let (_, ended) = house.stream().await.finish().await;
+    let (_, ended) = service.stream().await.finish().await;
     assert_eq!(reason(&ended.unwrap_err()), "STREAM_PROTOCOL");
 }
 
 #[tokio::test]
 async fn a_request_that_is_too_large_is_refused_with_the_limit() {
-    let house = House::start().await;
+    let service = TestService::start().await;
     let request = pb::GetDestinationRequest {
         name: "x".repeat(100 * 1024),
     };
-    let status = house.client.clone().get_destination(request).await;
+    let status = service.client.clone().get_destination(request).await;
     let status = status.unwrap_err();
     assert_eq!(reason(&status), "INVALID_FIELD");
     assert!(status.message().contains("64 KiB"), "{}", status.message());
@@ -272,9 +272,9 @@ async fn a_request_that_is_too_large_is_refused_with_the_limit() {
 
 #[tokio::test]
 async fn validate_only_checks_every_record_and_calls_for_none() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    let stream = house
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    let stream = service
         .open_with(pb::OpenStream {
             validate_only: true,
             ..open(&name)
@@ -285,20 +285,20 @@ async fn validate_only_checks_every_record_and_calls_for_none() {
     ended.unwrap();
     let results: Vec<_> = answers.results().into_values().collect();
     assert_eq!(results, [None, Some("IDENTIFIER_INVALID".to_owned())]);
-    assert!(house.sandbox.calls().is_empty());
+    assert!(service.sandbox.calls().is_empty());
 }
 
 #[tokio::test]
 async fn a_mapping_of_the_activation_replaces_the_destinations() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     let mut by_email = open(&name);
     by_email.activation.as_mut().unwrap().field_mappings = vec![pb::FieldMapping {
         field: "context_key".into(),
         sources: vec!["email".into()],
         transforms: vec![1, 2],
     }];
-    let stream = house.open_with(by_email).await;
+    let stream = service.open_with(by_email).await;
     let both = [("user_id", "u-1"), ("email", " Ann@X.org ")];
     let identifiers = both
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -310,18 +310,18 @@ async fn a_mapping_of_the_activation_replaces_the_destinations() {
         }])
         .await;
     stream.finish().await.1.unwrap();
-    assert_eq!(house.members(), ["ann@x.org"]);
+    assert_eq!(service.members(), ["ann@x.org"]);
 }
 
 #[tokio::test]
 async fn cancelling_is_not_half_closing() {
     // A long linger, so that the records are still in the lane when the client goes.
-    let house = House::start_with(|s| s.delivery.linger = Duration::from_secs(2)).await;
-    let name = house.create("vip").await;
+    let service = TestService::start_with(|s| s.delivery.linger = Duration::from_secs(2)).await;
+    let name = service.create("vip").await;
     let opening = of_log(&name);
-    let cancelled = house.open_with(opening.clone()).await;
+    let cancelled = service.open_with(opening.clone()).await;
     cancelled.add(&["cancelled"]).await;
-    let mut probe = house
+    let mut probe = service
         .open_with(pb::OpenStream {
             validate_only: true,
             ..open(&name)
@@ -331,10 +331,10 @@ async fn cancelling_is_not_half_closing() {
     probe.committed(1).await;
     drop(cancelled);
     // `opened` of the next one comes only once nothing of the first can be sent any more.
-    let next = house.open_with(opening).await;
+    let next = service.open_with(opening).await;
     next.add(&["next"]).await;
     next.finish().await.1.unwrap();
-    assert_eq!(house.members(), ["next"]);
+    assert_eq!(service.members(), ["next"]);
 }
 
 /// Opens a stream of one log.
@@ -346,27 +346,27 @@ fn of_log(destination: &str) -> pb::OpenStream {
 }
 
 /// Gets a call of the stream's under way that takes so long.
-async fn slow_call(house: &House, stream: &Stream, latency_ms: u64) {
-    house.sandbox.set_faults(Faults {
+async fn slow_call(service: &TestService, stream: &Stream, latency_ms: u64) {
+    service.sandbox.set_faults(FaultPlan {
         latency_ms,
-        ..Faults::default()
+        ..FaultPlan::default()
     });
     stream.add(&["older"]).await;
-    house
+    service
         .until("the older stream's call arrives", |s| !s.calls().is_empty())
         .await;
 }
 
 #[tokio::test]
 async fn a_newer_stream_of_the_same_id_fences_the_older() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     let opening = of_log(&name);
-    let mut older = house.open_with(opening.clone()).await;
-    slow_call(&house, &older, 300).await;
-    let newer = house.open_with(opening).await;
+    let mut older = service.open_with(opening.clone()).await;
+    slow_call(&service, &older, 300).await;
+    let newer = service.open_with(opening).await;
     assert_eq!(
-        house.members(),
+        service.members(),
         ["older"],
         "opened came before the older call had ended"
     );
@@ -377,29 +377,29 @@ async fn a_newer_stream_of_the_same_id_fences_the_older() {
     );
     newer.add(&["newer"]).await;
     newer.finish().await.1.unwrap();
-    assert_eq!(house.members(), ["newer", "older"]);
+    assert_eq!(service.members(), ["newer", "older"]);
 }
 
 #[tokio::test]
 async fn a_dry_run_leaves_the_stream_in_earnest_alone() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     let opening = of_log(&name);
-    let live = house.open_with(opening.clone()).await;
+    let live = service.open_with(opening.clone()).await;
     let rehearsal = pb::OpenStream {
         validate_only: true,
         ..opening
     };
-    house.open_with(rehearsal).await.finish().await.1.unwrap();
+    service.open_with(rehearsal).await.finish().await.1.unwrap();
     live.add(&["a"]).await;
     live.finish().await.1.unwrap();
-    assert_eq!(house.members(), ["a"]);
+    assert_eq!(service.members(), ["a"]);
 }
 
 #[tokio::test]
 async fn a_newer_stream_need_not_wait_for_the_older_ones_client_to_read() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     let mut opening = of_log(&name);
     let identifier = "x".repeat(256);
     opening.activation.as_mut().unwrap().field_mappings = vec![pb::FieldMapping {
@@ -407,7 +407,7 @@ async fn a_newer_stream_need_not_wait_for_the_older_ones_client_to_read() {
         sources: vec![identifier.clone()],
         transforms: vec![],
     }];
-    let mut older = house.open_with(opening.clone()).await;
+    let mut older = service.open_with(opening.clone()).await;
     // Every one fails for another reason than its neighbours, and each is told with a long name:
     // more than a client takes in unread.
     let blank = pb::IdentifierRecord {
@@ -422,13 +422,13 @@ async fn a_newer_stream_need_not_wait_for_the_older_ones_client_to_read() {
             .await;
     }
     let all_failed = async {
-        while Counts::read(&house.metrics.text(), &name).get("failed") < 10_000 {
+        while Counts::read(&service.metrics.text(), &name).get("failed") < 10_000 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     soon("all of them fail", all_failed).await;
     // Less than the older one's last results may take.
-    let opened = tokio::time::timeout(Duration::from_secs(4), house.open_with(opening));
+    let opened = tokio::time::timeout(Duration::from_secs(4), service.open_with(opening));
     let newer = opened
         .await
         .expect("it waits for a client that does not read");
@@ -442,12 +442,12 @@ async fn a_newer_stream_need_not_wait_for_the_older_ones_client_to_read() {
 
 #[tokio::test]
 async fn a_mapping_that_changes_while_a_stream_waits_to_open_is_the_one_it_uses() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     let opening = of_log(&name);
-    let mut older = house.open_with(opening.clone()).await;
-    slow_call(&house, &older, 1000).await;
-    let mut client = house.client.clone();
+    let mut older = service.open_with(opening.clone()).await;
+    slow_call(&service, &older, 1000).await;
+    let mut client = service.client.clone();
     let mapping = pb::FieldMapping {
         field: "context_key".into(),
         sources: vec!["email".into()],
@@ -464,7 +464,7 @@ async fn a_mapping_that_changes_while_a_stream_waits_to_open_is_the_one_it_uses(
         }),
         ..Default::default()
     };
-    let (newer, ()) = tokio::join!(house.open_with(opening), async {
+    let (newer, ()) = tokio::join!(service.open_with(opening), async {
         // The newer one has taken the fence, and waits for the older one's call.
         older.failure().await;
         client.update_destination(changed).await.unwrap();
@@ -477,21 +477,21 @@ async fn a_mapping_that_changes_while_a_stream_waits_to_open_is_the_one_it_uses(
         }])
         .await;
     newer.finish().await.1.unwrap();
-    assert_eq!(house.members(), ["by-email", "older"]);
+    assert_eq!(service.members(), ["by-email", "older"]);
 }
 
 #[tokio::test]
 async fn deleting_a_destination_ends_its_streams() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    let mut stream = house.open(&name).await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    let mut stream = service.open(&name).await;
     stream.add(&["a"]).await;
     stream.committed(1).await;
     let request = pb::DeleteDestinationRequest {
         name: name.clone(),
         ..Default::default()
     };
-    house
+    service
         .client
         .clone()
         .delete_destination(request)
@@ -502,12 +502,12 @@ async fn deleting_a_destination_ends_its_streams() {
         (code, reason.as_str()),
         (Code::FailedPrecondition, "DESTINATION_DELETED")
     );
-    let mut next = house.stream().await;
+    let mut next = service.stream().await;
     next.send(In::Open(open(&name))).await;
     assert_eq!(next.failure().await.1, Code::NotFound);
 }
 
-async fn update_token(house: &House, name: &str, token: &str) -> pb::Destination {
+async fn update_token(service: &TestService, name: &str, token: &str) -> pb::Destination {
     let request = pb::UpdateDestinationRequest {
         destination: Some(pb::Destination {
             name: name.into(),
@@ -518,7 +518,7 @@ async fn update_token(house: &House, name: &str, token: &str) -> pb::Destination
         }),
         ..Default::default()
     };
-    house
+    service
         .client
         .clone()
         .update_destination(request)
@@ -529,10 +529,10 @@ async fn update_token(house: &House, name: &str, token: &str) -> pb::Destination
 
 #[tokio::test]
 async fn refused_credentials_end_the_stream_and_mark_the_destination_until_it_is_updated() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    update_token(&house, &name, READER_TOKEN).await;
-    let mut stream = house.open(&name).await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    update_token(&service, &name, READER_TOKEN).await;
+    let mut stream = service.open(&name).await;
     stream.add(&["a"]).await;
     let (answers, code, reason) = stream.failure().await;
     let rejected = (Code::FailedPrecondition, "CREDENTIALS_REJECTED");
@@ -542,13 +542,13 @@ async fn refused_credentials_end_the_stream_and_mark_the_destination_until_it_is
         "a record was answered that was not delivered"
     );
 
-    let mut again = house.stream().await;
+    let mut again = service.stream().await;
     again.send(In::Open(open(&name))).await;
     let (_, code, reason) = again.failure().await;
     assert_eq!((code, reason.as_str()), rejected);
     let get = || async {
         let request = pb::GetDestinationRequest { name: name.clone() };
-        house
+        service
             .client
             .clone()
             .get_destination(request)
@@ -563,23 +563,23 @@ async fn refused_credentials_end_the_stream_and_mark_the_destination_until_it_is
     };
     soon("the refusal is recorded", marked).await;
 
-    let updated = update_token(&house, &name, WRITER_TOKEN).await;
+    let updated = update_token(&service, &name, WRITER_TOKEN).await;
     assert_eq!(updated.state(), pb::destination::State::Active);
-    let stream = house.open(&name).await;
+    let stream = service.open(&name).await;
     stream.add(&["a"]).await;
     stream.finish().await.1.unwrap();
-    assert_eq!(house.members(), ["a"]);
+    assert_eq!(service.members(), ["a"]);
 }
 
 #[tokio::test]
 async fn a_rotated_token_is_used_by_a_running_stream() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    let mut stream = house.open(&name).await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    let mut stream = service.open(&name).await;
     stream.add(&["a"]).await;
     stream.committed(1).await;
     // The reader's token is refused: only a stream that uses it can find that out.
-    update_token(&house, &name, READER_TOKEN).await;
+    update_token(&service, &name, READER_TOKEN).await;
     stream.add(&["b"]).await;
     let (_, _, reason) = stream.failure().await;
     assert_eq!(reason, "CREDENTIALS_REJECTED");
@@ -587,12 +587,12 @@ async fn a_rotated_token_is_used_by_a_running_stream() {
 
 #[tokio::test]
 async fn an_outage_is_a_notice_and_not_an_error() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    let mut stream = house.open(&name).await;
-    house
-        .sandbox
-        .set_faults(faults(Mishap::new(How::Status(UNAVAILABLE)).for_calls(2)));
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    let mut stream = service.open(&name).await;
+    service.sandbox.set_faults(faults(
+        Fault::new(FaultKind::Status(UNAVAILABLE)).for_calls(2),
+    ));
     stream.add(&["a"]).await;
     let notice = |message| match message {
         Out::Notice(notice) => Some(notice),
@@ -605,16 +605,16 @@ async fn an_outage_is_a_notice_and_not_an_error() {
     let (answers, ended) = stream.end().await;
     ended.unwrap();
     assert_eq!(answers.results().into_values().collect::<Vec<_>>(), [None]);
-    assert_eq!(house.deliveries().len(), 3);
+    assert_eq!(service.deliveries().len(), 3);
 }
 
 #[tokio::test]
 async fn a_record_that_runs_out_of_time_says_what_was_tried() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    house
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    service
         .sandbox
-        .set_faults(faults(Mishap::new(How::Status(UNAVAILABLE))));
+        .set_faults(faults(Fault::new(FaultKind::Status(UNAVAILABLE))));
     let timeout = Some(prost_types::Duration {
         seconds: 1,
         nanos: 0,
@@ -623,7 +623,7 @@ async fn a_record_that_runs_out_of_time_says_what_was_tried() {
         delivery_timeout: timeout,
         ..open(&name)
     };
-    let stream = house.open_with(opening).await;
+    let stream = service.open_with(opening).await;
     stream.add(&["a"]).await;
     let (answers, ended) = stream.finish().await;
     ended.unwrap();
@@ -635,30 +635,30 @@ async fn a_record_that_runs_out_of_time_says_what_was_tried() {
 
 #[tokio::test]
 async fn an_ambiguous_failure_is_tried_again_and_told_once() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    house.sandbox.set_faults(faults(
-        Mishap::new(How::Reset).for_calls(1).after_applying(),
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    service.sandbox.set_faults(faults(
+        Fault::new(FaultKind::Reset).for_calls(1).after_applying(),
     ));
-    let stream = house.open(&name).await;
+    let stream = service.open(&name).await;
     stream.add(&["a", "b"]).await;
     let (answers, ended) = stream.finish().await;
     ended.unwrap();
     assert_eq!(answers.results().len(), 2);
-    assert_eq!(house.members(), ["a", "b"]);
+    assert_eq!(service.members(), ["a", "b"]);
 }
 
 #[tokio::test]
 async fn one_refused_member_fails_alone() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     let refused_keys = Hidden(["k42".to_owned()].into());
-    house.sandbox.set_faults(Faults {
+    service.sandbox.set_faults(FaultPlan {
         refused_keys,
-        ..Faults::default()
+        ..FaultPlan::default()
     });
     let keys: Vec<_> = (0..200).map(|n| format!("k{n}")).collect();
-    let stream = house.open(&name).await;
+    let stream = service.open(&name).await;
     stream
         .add(&keys.iter().map(String::as_str).collect::<Vec<_>>())
         .await;
@@ -670,40 +670,47 @@ async fn one_refused_member_fails_alone() {
         .filter(|(_, reason)| reason.is_some())
         .collect();
     assert_eq!(failed, [(43, Some("REJECTED_BY_DESTINATION".to_owned()))]);
-    assert_eq!(house.members().len(), 199);
+    assert_eq!(service.members().len(), 199);
 }
 
 #[tokio::test]
 async fn what_answers_in_launchdarklys_place_is_told_and_tried_again() {
     const IN_ITS_PLACE: &str = "answered in its place";
     for (how, told) in [
-        (How::Page(OK), IN_ITS_PLACE),
-        (How::Page(StatusCode::UNAUTHORIZED), IN_ITS_PLACE),
-        (How::Page(StatusCode::FORBIDDEN), IN_ITS_PLACE),
-        (How::Page(StatusCode::NOT_FOUND), IN_ITS_PLACE),
-        (How::Page(StatusCode::BAD_REQUEST), IN_ITS_PLACE),
+        (FaultKind::Page(OK), IN_ITS_PLACE),
+        (FaultKind::Page(StatusCode::UNAUTHORIZED), IN_ITS_PLACE),
+        (FaultKind::Page(StatusCode::FORBIDDEN), IN_ITS_PLACE),
+        (FaultKind::Page(StatusCode::NOT_FOUND), IN_ITS_PLACE),
+        (FaultKind::Page(StatusCode::BAD_REQUEST), IN_ITS_PLACE),
         (
-            How::Status(StatusCode::PROXY_AUTHENTICATION_REQUIRED),
+            FaultKind::Status(StatusCode::PROXY_AUTHENTICATION_REQUIRED),
             IN_ITS_PLACE,
         ),
-        (How::Redirect("http://127.0.0.1:9/".into()), IN_ITS_PLACE),
-        (How::Garbage(OK), IN_ITS_PLACE),
-        (How::Huge(OK), IN_ITS_PLACE),
-        (How::Drip(OK), "did not answer in time"),
-        (How::Status(StatusCode::MISDIRECTED_REQUEST), "status 421"),
+        (
+            FaultKind::Redirect("http://127.0.0.1:9/".into()),
+            IN_ITS_PLACE,
+        ),
+        (FaultKind::Garbage(OK), IN_ITS_PLACE),
+        (FaultKind::Huge(OK), IN_ITS_PLACE),
+        (FaultKind::Drip(OK), "did not answer in time"),
+        (
+            FaultKind::Status(StatusCode::MISDIRECTED_REQUEST),
+            "status 421",
+        ),
     ] {
-        let house =
-            House::start_with(|s| s.launchdarkly.attempt_timeout = Duration::from_secs(1)).await;
-        let name = house.create("vip").await;
-        let twice = Mishap::new(how.clone()).for_calls(2);
-        house.sandbox.set_faults(faults(twice));
-        let stream = house.open(&name).await;
+        let service =
+            TestService::start_with(|s| s.launchdarkly.attempt_timeout = Duration::from_secs(1))
+                .await;
+        let name = service.create("vip").await;
+        let twice = Fault::new(how.clone()).for_calls(2);
+        service.sandbox.set_faults(faults(twice));
+        let stream = service.open(&name).await;
         stream.add(&["a"]).await;
         let (answers, ended) = stream.finish().await;
         ended.unwrap_or_else(|status| panic!("{how:?}: {status:?}"));
         let results: Vec<_> = answers.results().into_values().collect();
         assert_eq!(results, [None], "{how:?}");
-        assert_eq!(house.members(), ["a"], "{how:?}");
+        assert_eq!(service.members(), ["a"], "{how:?}");
         let notices = &answers.notices;
         let tells = |notice: &pb::Notice| notice.message.contains(told);
         assert!(notices.iter().any(tells), "{how:?}: {notices:?}");
@@ -712,14 +719,14 @@ async fn what_answers_in_launchdarklys_place_is_told_and_tried_again() {
 
 #[tokio::test]
 async fn a_sender_resumes_after_what_was_committed() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
     let opening = of_log(&name);
-    let mut first = house.open_with(opening.clone()).await;
+    let mut first = service.open_with(opening.clone()).await;
     first.add(&["a", "b"]).await;
     first.committed(2).await;
     drop(first);
-    let second = house.open_with(opening).await;
+    let second = service.open_with(opening).await;
     let records = vec![record("c", Operation::Add)];
     second
         .send(In::Batch(pb::IdentifierBatch {
@@ -730,21 +737,21 @@ async fn a_sender_resumes_after_what_was_committed() {
     let (answers, ended) = second.finish().await;
     ended.unwrap();
     assert_eq!(answers.results().into_keys().collect::<Vec<_>>(), [3]);
-    assert_eq!(house.members(), ["a", "b", "c"]);
+    assert_eq!(service.members(), ["a", "b", "c"]);
 }
 
 #[tokio::test]
 async fn past_the_window_the_server_stops_reading_and_loses_nothing() {
-    let house = House::start_with(|s| {
+    let service = TestService::start_with(|s| {
         s.limits.max_batch_records = 10;
         s.limits.max_in_flight_records = 20;
     })
     .await;
-    let name = house.create("vip").await;
-    house
-        .sandbox
-        .set_faults(faults(Mishap::new(How::Status(UNAVAILABLE)).for_calls(3)));
-    let mut stream = house.open(&name).await;
+    let name = service.create("vip").await;
+    service.sandbox.set_faults(faults(
+        Fault::new(FaultKind::Status(UNAVAILABLE)).for_calls(3),
+    ));
+    let mut stream = service.open(&name).await;
     let keys: Vec<_> = (0..100).map(|n| format!("k{n}")).collect();
     for chunk in keys.chunks(10) {
         stream
@@ -759,15 +766,15 @@ async fn past_the_window_the_server_stops_reading_and_loses_nothing() {
     let mut acks = answers.acks;
     acks.push(first);
     assert_eq!(results(&acks).len(), 100);
-    assert_eq!(house.members().len(), 100);
+    assert_eq!(service.members().len(), 100);
 }
 
 #[tokio::test]
 async fn more_streams_than_allowed_are_refused() {
-    let house = House::start_with(|s| s.limits.max_streams = 1).await;
-    let name = house.create("vip").await;
-    let first = house.open(&name).await;
-    let refused = house
+    let service = TestService::start_with(|s| s.limits.max_streams = 1).await;
+    let name = service.create("vip").await;
+    let first = service.open(&name).await;
+    let refused = service
         .client
         .clone()
         .send_identifiers(tokio_stream::empty())
@@ -779,7 +786,7 @@ async fn more_streams_than_allowed_are_refused() {
     assert_eq!(reason(&status), "TOO_MANY_STREAMS");
     first.finish().await.1.unwrap();
     let freed = async {
-        while house
+        while service
             .client
             .clone()
             .send_identifiers(tokio_stream::empty())
@@ -794,38 +801,41 @@ async fn more_streams_than_allowed_are_refused() {
 
 #[tokio::test]
 async fn a_stopping_server_drains_its_streams_and_ends() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    let mut stream = house.open(&name).await;
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    let mut stream = service.open(&name).await;
     stream.add(&["a"]).await;
-    house.shutdown.trigger();
+    service.shutdown.trigger();
     let drain = |message| matches!(message, Out::Drain(_)).then_some(());
     stream.next_of(drain).await;
     stream.half_close();
     let (_, ended) = stream.end().await;
     ended.unwrap();
-    soon("the service ends", house.served).await.unwrap();
-    assert_eq!(house.sandbox.members(CLIENT_SIDE_ID, SEGMENT).len(), 1);
+    soon("the service ends", service.served).await.unwrap();
+    assert_eq!(service.sandbox.members(CLIENT_SIDE_ID, SEGMENT).len(), 1);
 }
 
 #[tokio::test]
 async fn a_client_that_ignores_drain_is_cut_off_at_the_deadline() {
-    let house = House::start_with(|s| s.limits.drain_timeout = Duration::from_secs(1)).await;
-    let name = house.create("vip").await;
-    let mut ignorant = house.open(&name).await;
+    let service =
+        TestService::start_with(|s| s.limits.drain_timeout = Duration::from_secs(1)).await;
+    let name = service.create("vip").await;
+    let mut ignorant = service.open(&name).await;
     // One that has a connection and never says anything.
-    let _silent = tokio::net::TcpStream::connect(house.address).await.unwrap();
-    house.shutdown.trigger();
+    let _silent = tokio::net::TcpStream::connect(service.address)
+        .await
+        .unwrap();
+    service.shutdown.trigger();
     let (answers, code, reason) = ignorant.failure().await;
     assert_eq!((answers.drains, code), (1, Code::Unavailable));
     assert_eq!(reason, "SERVER_DRAINING");
-    soon("the service ends", house.served).await.unwrap();
+    soon("the service ends", service.served).await.unwrap();
 }
 
 #[tokio::test]
 async fn an_old_or_silent_stream_is_asked_to_move() {
     for idle in [true, false] {
-        let house = House::start_with(|s| {
+        let service = TestService::start_with(|s| {
             let short = Duration::from_secs(1);
             if idle {
                 s.limits.max_stream_idle = short;
@@ -835,8 +845,8 @@ async fn an_old_or_silent_stream_is_asked_to_move() {
             s.limits.drain_timeout = short;
         })
         .await;
-        let name = house.create("vip").await;
-        let mut stream = house.open(&name).await;
+        let name = service.create("vip").await;
+        let mut stream = service.open(&name).await;
         let (answers, code, reason) = stream.failure().await;
         assert_eq!((answers.drains, code), (1, Code::Unavailable));
         assert_eq!(reason, "STREAM_EXPIRED");
@@ -845,11 +855,11 @@ async fn an_old_or_silent_stream_is_asked_to_move() {
 
 #[tokio::test]
 async fn streams_of_many_connections_share_the_calls_of_a_segment() {
-    let house = House::start_with(|s| s.delivery.linger = Duration::from_millis(500)).await;
-    let name = house.create("vip").await;
+    let service = TestService::start_with(|s| s.delivery.linger = Duration::from_millis(500)).await;
+    let name = service.create("vip").await;
     let mut streams = Vec::new();
     for n in 0..5 {
-        let mut stream = Stream::start(connect(house.address).await).await;
+        let mut stream = Stream::start(connect(service.address).await).await;
         stream.send(In::Open(open(&name))).await;
         stream.next().await.unwrap();
         stream.add(&[&format!("k{n}")]).await;
@@ -858,37 +868,39 @@ async fn streams_of_many_connections_share_the_calls_of_a_segment() {
     for stream in &mut streams {
         stream.committed(1).await;
     }
-    assert_eq!(house.members().len(), 5);
-    let deliveries = house.deliveries();
+    assert_eq!(service.members().len(), 5);
+    let deliveries = service.deliveries();
     assert!(deliveries.len() <= 2, "{deliveries:?}");
 }
 
 #[tokio::test]
 async fn streams_that_say_nothing_leave_room_for_those_that_do() {
     // Room for four messages of the largest size, and twice as many silent streams.
-    let house = House::start_with(|s| s.max_buffered_mib = 4).await;
-    let name = house.create("vip").await;
+    let service = TestService::start_with(|s| s.max_buffered_mib = 4).await;
+    let name = service.create("vip").await;
     let mut silent = Vec::new();
     for _ in 0..8 {
-        silent.push(house.open(&name).await);
+        silent.push(service.open(&name).await);
     }
-    let busy = house.open(&name).await;
+    let busy = service.open(&name).await;
     busy.add(&["a"]).await;
     busy.finish().await.1.unwrap();
-    assert_eq!(house.members(), ["a"]);
+    assert_eq!(service.members(), ["a"]);
 }
 
-/// A house with little memory, where LaunchDarkly hangs; and a destination in it.
-async fn stuck_house() -> (House, String) {
-    let house = House::start_with(|s| s.max_buffered_mib = 4).await;
-    let name = house.create("vip").await;
-    house.sandbox.set_faults(faults(Mishap::new(How::Hang)));
-    (house, name)
+/// A service with little memory, where LaunchDarkly hangs; and a destination in it.
+async fn stuck_house() -> (TestService, String) {
+    let service = TestService::start_with(|s| s.max_buffered_mib = 4).await;
+    let name = service.create("vip").await;
+    service
+        .sandbox
+        .set_faults(faults(Fault::new(FaultKind::Hang)));
+    (service, name)
 }
 
 /// How many records of a destination have been read, once no more are.
-async fn read_in_the_end(house: &House, name: &str) -> u64 {
-    let received = || Counts::read(&house.metrics.text(), name).get("received");
+async fn read_in_the_end(service: &TestService, name: &str) -> u64 {
+    let received = || Counts::read(&service.metrics.text(), name).get("received");
     loop {
         let before = received();
         // Reading goes on within a moment, if it does.
@@ -901,45 +913,47 @@ async fn read_in_the_end(house: &House, name: &str) -> u64 {
 
 #[tokio::test]
 async fn failed_records_take_room_while_others_of_their_batch_wait() {
-    let (house, name) = stuck_house().await;
-    let stream = house.open(&name).await;
+    let (service, name) = stuck_house().await;
+    let stream = service.open(&name).await;
     for batch in 0..5 {
         let mut records = vec![record(&format!("k{batch}"), Operation::Add)];
         let pair = [record(" ", Operation::Add), pb::IdentifierRecord::default()];
         records.extend(pair.into_iter().cycle().take(999));
         stream.batch(records).await;
     }
-    let read = read_in_the_end(&house, &name).await;
+    let read = read_in_the_end(&service, &name).await;
     assert!(read < 5000, "all of them were read");
 }
 
 #[tokio::test]
 async fn records_in_a_call_take_room_though_their_client_has_gone() {
-    let (house, name) = stuck_house().await;
-    let gone = house.open(&name).await;
+    let (service, name) = stuck_house().await;
+    let gone = service.open(&name).await;
     let keys: Vec<_> = (0..1000).map(|n| format!("k{n}")).collect();
     gone.add(&keys.iter().map(String::as_str).collect::<Vec<_>>())
         .await;
-    house.until("a call hangs", |s| !s.calls().is_empty()).await;
+    service
+        .until("a call hangs", |s| !s.calls().is_empty())
+        .await;
     drop(gone);
-    let next = house.open(&name).await;
+    let next = service.open(&name).await;
     next.add(&["next"]).await;
-    assert_eq!(read_in_the_end(&house, &name).await, 1000);
+    assert_eq!(read_in_the_end(&service, &name).await, 1000);
 }
 
 #[tokio::test]
 async fn a_destination_that_is_stuck_leaves_room_for_the_others() {
-    let house = House::start_with(|s| s.max_buffered_mib = 8).await;
+    let service = TestService::start_with(|s| s.max_buffered_mib = 8).await;
     let (sick, well) = (
-        house.create_elsewhere("sick").await,
-        house.create("well").await,
+        service.create_elsewhere("sick").await,
+        service.create("well").await,
     );
-    let hang = Mishap::new(How::Hang).of_account(OTHER_ACCOUNT);
-    house.sandbox.set_faults(faults(hang));
+    let hang = Fault::new(FaultKind::Hang).of_account(OTHER_ACCOUNT);
+    service.sandbox.set_faults(faults(hang));
     let mut stuck = Vec::new();
     // Twice as many records as the process may hold.
     for n in 0..4 {
-        let stream = house.open(&sick).await;
+        let stream = service.open(&sick).await;
         for batch in 0..10 {
             let keys: Vec<_> = (0..1000).map(|key| format!("k{n}-{batch}-{key}")).collect();
             stream
@@ -948,16 +962,16 @@ async fn a_destination_that_is_stuck_leaves_room_for_the_others() {
         }
         stuck.push(stream);
     }
-    house
+    service
         .until("the stuck destination is called", |s| !s.calls().is_empty())
         .await;
     // A neighbour of the stuck ones that waits for nothing ends all the same.
-    let idle = house.open(&sick).await.finish();
+    let idle = service.open(&sick).await.finish();
     let (_, ended) = tokio::time::timeout(Duration::from_secs(10), idle)
         .await
         .expect("a half-close waits for room");
     ended.unwrap();
-    let mut busy = house.open(&well).await;
+    let mut busy = service.open(&well).await;
     for n in 1..=20 {
         let keys: Vec<_> = (0..1000).map(|key| format!("w{n}-{key}")).collect();
         busy.add(&keys.iter().map(String::as_str).collect::<Vec<_>>())
@@ -965,33 +979,33 @@ async fn a_destination_that_is_stuck_leaves_room_for_the_others() {
         busy.committed(n * 1000).await;
     }
     busy.finish().await.1.unwrap();
-    assert_eq!(house.members().len(), 20_000);
+    assert_eq!(service.members().len(), 20_000);
 }
 
 #[tokio::test]
 async fn an_environment_that_never_answers_holds_up_no_other_of_its_account() {
     // Longer than this test waits: what hangs, hangs for good.
-    let house = House::start_with(|s| {
+    let service = TestService::start_with(|s| {
         s.launchdarkly.attempt_timeout = Duration::from_secs(60);
     })
     .await;
-    let sick = house.create_in("sick", TEST_CLIENT_SIDE_ID).await;
-    let well = house.create("well").await;
-    house.sandbox.set_faults(Faults {
-        mishaps: vec![Mishap::new(How::Hang).of_environment(TEST_CLIENT_SIDE_ID)],
-        ..Faults::default()
+    let sick = service.create_in("sick", TEST_CLIENT_SIDE_ID).await;
+    let well = service.create("well").await;
+    service.sandbox.set_faults(FaultPlan {
+        faults: vec![Fault::new(FaultKind::Hang).of_environment(TEST_CLIENT_SIDE_ID)],
+        ..FaultPlan::default()
     });
-    let mut stream = house.open(&well).await;
+    let mut stream = service.open(&well).await;
     stream.add(&["first"]).await;
     stream.committed(1).await;
     let mut stuck = Vec::new();
     for n in 0..20 {
         let segment = format!("segment-{n}");
-        let stream = house.open_with(open_into(&sick, &segment)).await;
+        let stream = service.open_with(open_into(&sick, &segment)).await;
         stream.add(&["u-1"]).await;
         stuck.push(stream);
     }
-    house
+    service
         .until("the sick one is called", |s| s.totals().calls >= 3)
         .await;
     for n in 2..40 {
@@ -1002,20 +1016,20 @@ async fn an_environment_that_never_answers_holds_up_no_other_of_its_account() {
 
 #[tokio::test]
 async fn a_limit_of_members_that_one_segment_has_met_holds_for_the_others_of_the_account() {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    house.sandbox.set_faults(Faults {
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    service.sandbox.set_faults(FaultPlan {
         max_members: Some(100),
-        ..Faults::default()
+        ..FaultPlan::default()
     });
     let keys: Vec<_> = (0..1000).map(|n| format!("u-{n}")).collect();
     let keys: Vec<_> = keys.iter().map(String::as_str).collect();
     let mut refused = Vec::new();
     for segment in ["first", "second", "third"] {
-        let mut stream = house.open_with(open_into(&name, segment)).await;
+        let mut stream = service.open_with(open_into(&name, segment)).await;
         stream.add(&keys).await;
         stream.committed(1000).await;
-        let calls = house.deliveries();
+        let calls = service.deliveries();
         refused.push(calls.iter().filter(|call| call.status == Some(413)).count());
     }
     assert!(refused[0] > 0);

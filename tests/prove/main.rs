@@ -24,13 +24,6 @@ mod r7_rate_limit;
 mod r8_neighbours;
 mod r9_memory;
 
-#[path = "../it/house.rs"]
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the integration tests use the rest of it"
-)]
-mod house;
 #[path = "../it/sim/mod.rs"]
 #[allow(dead_code, reason = "the integration tests use the rest of it")]
 mod sim;
@@ -41,6 +34,13 @@ mod sim;
     reason = "the integration tests use the rest of it"
 )]
 mod support;
+#[path = "../it/test_service.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the integration tests use the rest of it"
+)]
+mod test_service;
 
 use std::{
     panic::{self, AssertUnwindSafe},

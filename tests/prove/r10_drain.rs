@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 use launchdarkly_connector::{
     pb::send_identifiers_request::Message as In,
     sandbox::{
-        Faults, Sandbox,
+        FaultPlan, Sandbox,
         fixtures::{CLIENT_SIDE_ID, SEGMENT},
     },
 };
@@ -17,7 +17,6 @@ use tokio::{
 
 use crate::{
     figure::Figure,
-    house::{Stream, connect, open, open_into},
     load::{self, Load},
     options::Size,
     r4_crashes::{create, free_address},
@@ -26,6 +25,7 @@ use crate::{
         executor,
         history::{Ending, Event, History},
     },
+    test_service::{Stream, connect, open, open_into},
 };
 
 const PROMISE: &str = "R10";
@@ -41,11 +41,11 @@ pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
 
 async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     let sandbox = Sandbox::default();
-    sandbox.set_faults(Faults {
+    sandbox.set_faults(FaultPlan {
         latency_ms: 30,
         jitter_ms: 30,
         seed: size.seed,
-        ..Faults::default()
+        ..FaultPlan::default()
     });
     let history = History::default();
     history.observe(&sandbox, CLIENT_SIDE_ID, SEGMENT);

@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use launchdarkly_connector::sandbox::{
-    Call, Faults,
+    FaultPlan, RecordedCall,
     fixtures::{CLIENT_SIDE_ID, SEGMENT},
 };
 
 use crate::{
     figure::Figure,
-    house::{House, open},
     load,
     options::Size,
     support::{
         executor::{self, Job, Record},
         history::{History, Operation},
     },
+    test_service::{TestService, open},
 };
 
 const PROMISE: &str = "R11";
@@ -28,14 +28,14 @@ pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
 }
 
 async fn prove(size: Size) -> Result<Vec<Figure>, String> {
-    let house = House::start().await;
-    let name = house.create("vip").await;
-    house.sandbox.set_faults(Faults {
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    service.sandbox.set_faults(FaultPlan {
         latency_ms: LATENCY_MS,
-        ..Faults::default()
+        ..FaultPlan::default()
     });
     let history = History::default();
-    history.observe(&house.sandbox, CLIENT_SIDE_ID, SEGMENT);
+    history.observe(&service.sandbox, CLIENT_SIDE_ID, SEGMENT);
     let (logs, records): (usize, usize) = size.pick((2, 50_000), (2, 200_000));
     let jobs = (0..logs).map(|log| Job {
         log: format!("log-{log}").into(),
@@ -55,15 +55,15 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
         deadline: Some(Duration::from_secs(120)),
         ..executor::Settings::default()
     };
-    let url = format!("http://{}", house.address);
+    let url = format!("http://{}", service.address);
     let patience = Duration::from_secs(10);
     let ran = load::run(jobs.collect(), &url, patience, settings, &history).await?;
-    history.conclude(house.sandbox.members(CLIENT_SIDE_ID, SEGMENT));
+    history.conclude(service.sandbox.members(CLIENT_SIDE_ID, SEGMENT));
     history.check()?;
-    let calls = house.sandbox.calls();
+    let calls = service.sandbox.calls();
     let calls = calls
         .iter()
-        .filter(|call: &&Call| call.segment.is_some())
+        .filter(|call: &&RecordedCall| call.segment.is_some())
         .count();
     let changes = logs * records;
     let least = changes.div_ceil(MEMBERS_PER_CALL);

@@ -12,20 +12,20 @@ use http::StatusCode;
 use launchdarkly_connector::{
     metrics::Metrics,
     sandbox::{
-        Faults, How, Mishap,
+        Fault, FaultKind, FaultPlan,
         fixtures::{CLIENT_SIDE_ID, OTHER_ACCOUNT, SEGMENT},
     },
 };
 
 use crate::{
     figure::Figure,
-    house::{House, open, soon},
     load::{self, Load},
     options::Size,
     support::{
         history::{Event, History, Outcome},
         scrape::Counts,
     },
+    test_service::{TestService, open, soon},
 };
 
 const PROMISE: &str = "R12";
@@ -42,39 +42,39 @@ pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
 }
 
 async fn prove(size: Size) -> Result<Vec<Figure>, String> {
-    let house = House::start_with(|s| s.delivery.linger = Duration::from_millis(5)).await;
-    let name = house.create("vip").await;
-    let deaf = house.create_elsewhere("deaf").await;
+    let service = TestService::start_with(|s| s.delivery.linger = Duration::from_millis(5)).await;
+    let name = service.create("vip").await;
+    let deaf = service.create_elsewhere("deaf").await;
     let load = Load {
         logs: 4,
         records_per_log: size.pick(3_000, 50_000),
         keys_per_log: 100,
         refused_per_log: 0,
     };
-    house.sandbox.set_faults(Faults {
+    service.sandbox.set_faults(FaultPlan {
         seed: size.seed,
         latency_ms: 5,
-        mishaps: vec![down().at_rate(0.1), down().of_account(OTHER_ACCOUNT)],
-        ..Faults::default()
+        faults: vec![down().at_rate(0.1), down().of_account(OTHER_ACCOUNT)],
+        ..FaultPlan::default()
     });
     let history = History::default();
-    history.observe(&house.sandbox, CLIENT_SIDE_ID, SEGMENT);
+    history.observe(&service.sandbox, CLIENT_SIDE_ID, SEGMENT);
     let done = Arc::new(AtomicBool::new(false));
     let watch = {
-        let (metrics, done) = (house.metrics.clone(), done.clone());
+        let (metrics, done) = (service.metrics.clone(), done.clone());
         let names = [name.clone(), deaf.clone()];
         tokio::task::spawn_blocking(move || watch(&metrics, &names, &done))
     };
     let jobs = load.jobs(&open(&name), size.seed);
     let settings = load::settings(Duration::from_secs(size.pick(60, 300)));
-    let url = format!("http://{}", house.address);
+    let url = format!("http://{}", service.address);
     let run = load::run(jobs, &url, Duration::from_secs(10), settings, &history);
-    let (ran, ()) = tokio::join!(run, cut_off(&house, &deaf));
+    let (ran, ()) = tokio::join!(run, cut_off(&service, &deaf));
     done.store(true, Ordering::Release);
     let watched = watch.await.map_err(|error| error.to_string())?;
     ran?;
-    let last = Counts::read(&house.metrics.text(), &name);
-    let last_of_deaf = Counts::read(&house.metrics.text(), &deaf);
+    let last = Counts::read(&service.metrics.text(), &name);
+    let last_of_deaf = Counts::read(&service.metrics.text(), &deaf);
     let (ok, failed) = results(&history);
     let records = (load.logs * load.records_per_log) as u64;
     Ok(vec![
@@ -124,18 +124,18 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     ])
 }
 
-fn down() -> Mishap {
-    Mishap::new(How::Status(StatusCode::SERVICE_UNAVAILABLE))
+fn down() -> Fault {
+    Fault::new(FaultKind::Status(StatusCode::SERVICE_UNAVAILABLE))
 }
 
 /// Sends records to a destination that takes none, and is cut off while they wait.
-async fn cut_off(house: &House, deaf: &str) {
+async fn cut_off(service: &TestService, deaf: &str) {
     let in_flight = async |expected| {
-        while Counts::read(&house.metrics.text(), deaf).get("in_flight") != expected {
+        while Counts::read(&service.metrics.text(), deaf).get("in_flight") != expected {
             tokio::time::sleep(BETWEEN).await;
         }
     };
-    let stream = house.open(deaf).await;
+    let stream = service.open(deaf).await;
     let keys: Vec<_> = (0..CUT).map(|key| format!("cut-{key}")).collect();
     let keys: Vec<_> = keys.iter().map(String::as_str).collect();
     stream.add(&keys).await;

@@ -12,14 +12,13 @@ use std::{
 use launchdarkly_connector::{
     backoff::Backoff,
     sandbox::{
-        Faults,
+        FaultPlan,
         fixtures::{CLIENT_SIDE_ID, SEGMENT},
     },
 };
 
 use crate::{
     figure::Figure,
-    house::{House, open},
     load::{self, Load},
     options::Size,
     support::{
@@ -27,6 +26,7 @@ use crate::{
         history::History,
         proxy::{Proxy, Toxics},
     },
+    test_service::{TestService, open},
 };
 
 const PROMISE: &str = "R3";
@@ -45,7 +45,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
         refused_per_log: 0,
     };
     let drawn = Arc::new(AtomicUsize::new(0));
-    let house = House::start_behind(
+    let service = TestService::start_behind(
         async |sandbox| Some(proxy(sandbox, size.seed, &drawn).await),
         |settings| {
             settings.launchdarkly.attempt_timeout = PATIENCE;
@@ -56,16 +56,16 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     .await;
     // So long that a client which lost its stream would be back before the calls of the lost one
     // have ended, if the fence let it.
-    house.sandbox.set_faults(Faults {
+    service.sandbox.set_faults(FaultPlan {
         seed: size.seed,
         latency_ms: 50,
         jitter_ms: 100,
-        ..Faults::default()
+        ..FaultPlan::default()
     });
-    let name = house.create("vip").await;
-    let front = proxy(house.address, size.seed + 1, &drawn).await;
+    let name = service.create("vip").await;
+    let front = proxy(service.address, size.seed + 1, &drawn).await;
     let history = History::default();
-    history.observe(&house.sandbox, CLIENT_SIDE_ID, SEGMENT);
+    history.observe(&service.sandbox, CLIENT_SIDE_ID, SEGMENT);
     let jobs = load.jobs(&open(&name), size.seed);
     let url = format!("http://{}", front.address);
     let settings = Settings {
@@ -76,7 +76,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
         ..load::settings(Duration::from_secs(size.pick(60, 600)))
     };
     let ran = load::run(jobs, &url, PATIENCE, settings, &history).await?;
-    history.conclude(house.sandbox.members(CLIENT_SIDE_ID, SEGMENT));
+    history.conclude(service.sandbox.members(CLIENT_SIDE_ID, SEGMENT));
     let mut figures = load::figures(PROMISE, &history, &load, &ran)?;
     let faulty = drawn.load(Ordering::Relaxed);
     figures.push(Figure::at_least(

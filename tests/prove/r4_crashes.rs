@@ -3,17 +3,17 @@
 use std::{net::TcpListener, time::Duration};
 
 use launchdarkly_connector::sandbox::{
-    Faults, Sandbox,
+    FaultPlan, Sandbox,
     fixtures::{CLIENT_SIDE_ID, SEGMENT},
 };
 use tokio::sync::oneshot;
 
 use crate::{
     figure::Figure,
-    house::{self, open},
     load::{self, Load},
     options::Size,
     support::{binary::Server, executor::Settings, history::History},
+    test_service::{self, open},
 };
 
 const PROMISE: &str = "R4";
@@ -37,11 +37,11 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     };
     let sandbox = Sandbox::default();
     // Time to hear that a caller was killed, before its call is applied.
-    sandbox.set_faults(Faults {
+    sandbox.set_faults(FaultPlan {
         seed: size.seed,
         latency_ms: 20,
         jitter_ms: 20,
-        ..Faults::default()
+        ..FaultPlan::default()
     });
     let history = History::default();
     history.observe(&sandbox, CLIENT_SIDE_ID, SEGMENT);
@@ -110,14 +110,14 @@ fn kill(
 
 pub(crate) async fn create(listen: &str) -> String {
     let request = launchdarkly_connector::pb::CreateDestinationRequest {
-        parent: house::ORGANIZATION.into(),
+        parent: test_service::ORGANIZATION.into(),
         destination_id: "vip".into(),
-        destination: Some(house::destination(
+        destination: Some(test_service::destination(
             launchdarkly_connector::sandbox::fixtures::WRITER_TOKEN,
         )),
         ..Default::default()
     };
-    let mut client = house::connect(listen.parse().unwrap()).await;
+    let mut client = test_service::connect(listen.parse().unwrap()).await;
     let created = client.create_destination(request).await.unwrap();
     created.into_inner().name
 }

@@ -5,16 +5,16 @@ use std::{collections::BTreeSet, time::Duration};
 use launchdarkly_connector::{
     pb::identifier_record::Operation,
     sandbox::{
-        Call, Faults, Hidden,
+        FaultPlan, Hidden, RecordedCall,
         fixtures::{CLIENT_SIDE_ID, INTEGRATION},
     },
 };
 
 use crate::{
     figure::Figure,
-    house::{House, open_into, record},
     load,
     options::Size,
+    test_service::{TestService, open_into, record},
 };
 
 const PROMISE: &str = "R5";
@@ -29,8 +29,8 @@ pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
 
 async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     // All of a round are to leave together.
-    let house = House::start_with(|s| s.delivery.linger = Duration::from_secs(1)).await;
-    let name = house.create("vip").await;
+    let service = TestService::start_with(|s| s.delivery.linger = Duration::from_secs(1)).await;
+    let name = service.create("vip").await;
     let mut random = fastrand::Rng::with_seed(size.seed);
     let mut figures = Vec::new();
     for (refused, bound) in CASES {
@@ -39,7 +39,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
         for round in 0..rounds {
             let segment = format!("r5-{refused}-{round}");
             let poison = draw(&mut random, refused);
-            let (calls, mistakes) = isolate(&house, &name, &segment, &poison).await;
+            let (calls, mistakes) = isolate(&service, &name, &segment, &poison).await;
             most = most.max(calls);
             wrong += mistakes;
         }
@@ -62,24 +62,24 @@ fn draw(random: &mut fastrand::Rng, count: usize) -> BTreeSet<usize> {
 
 /// The calls it took, and how many records and members are not as they should be.
 async fn isolate(
-    house: &House,
+    service: &TestService,
     destination: &str,
     segment: &str,
     poison: &BTreeSet<usize>,
 ) -> (usize, usize) {
     let key = |place: usize| format!("{segment}-{place}");
-    house.sandbox.set_faults(Faults {
+    service.sandbox.set_faults(FaultPlan {
         refused_keys: Hidden(poison.iter().map(|place| key(*place)).collect()),
-        ..Faults::default()
+        ..FaultPlan::default()
     });
-    let stream = house.open_with(open_into(destination, segment)).await;
+    let stream = service.open_with(open_into(destination, segment)).await;
     let records = (0..MEMBERS).map(|place| record(&key(place), Operation::Add));
     stream.batch(records.collect()).await;
     let (answers, ended) = stream.finish().await;
     ended.expect("a bad record does not end its stream");
     let results = answers.results();
     let segment = format!("{INTEGRATION}-{segment}");
-    let members = house.sandbox.members(CLIENT_SIDE_ID, &segment);
+    let members = service.sandbox.members(CLIENT_SIDE_ID, &segment);
     let wrong = |place: &usize| {
         let sequence = i64::try_from(place + 1).expect("a batch is small");
         let refused = poison.contains(place);
@@ -87,8 +87,8 @@ async fn isolate(
         let expected = if refused { rejected } else { None };
         results.get(&sequence) != Some(&expected) || members.contains(&key(*place)) == refused
     };
-    let calls = house.sandbox.calls();
-    let into = |call: &&Call| call.segment.as_ref() == Some(&segment);
+    let calls = service.sandbox.calls();
+    let into = |call: &&RecordedCall| call.segment.as_ref() == Some(&segment);
     (
         calls.iter().filter(into).count(),
         (0..MEMBERS).filter(wrong).count(),

@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use http::StatusCode;
-use launchdarkly_connector::sandbox::{Call, Faults, How, Mishap};
+use launchdarkly_connector::sandbox::{Fault, FaultKind, FaultPlan, RecordedCall};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     figure::Figure,
-    house::{House, Stream, open_into},
     load,
     options::Size,
+    test_service::{Stream, TestService, open_into},
 };
 
 const PROMISE: &str = "R6";
@@ -29,25 +29,25 @@ pub(crate) fn run(size: Size) -> Result<Vec<Figure>, String> {
 }
 
 async fn prove(size: Size, what: &str, rate: f64) -> Result<Vec<Figure>, String> {
-    let house = House::start_with(|s| s.delivery.linger = Duration::from_millis(5)).await;
-    let name = house.create("vip").await;
+    let service = TestService::start_with(|s| s.delivery.linger = Duration::from_millis(5)).await;
+    let name = service.create("vip").await;
     let lanes = size.pick(40, 200);
     let lasts = Duration::from_secs(size.pick(5, 30));
     let mut streams = Vec::new();
     for lane in 0..lanes {
         streams.push(
-            house
+            service
                 .open_with(open_into(&name, &format!("r6-{lane}")))
                 .await,
         );
     }
-    house.sandbox.set_faults(Faults {
+    service.sandbox.set_faults(FaultPlan {
         seed: size.seed,
         latency_ms: 5,
-        mishaps: vec![Mishap::new(How::Status(StatusCode::SERVICE_UNAVAILABLE)).at_rate(rate)],
-        ..Faults::default()
+        faults: vec![Fault::new(FaultKind::Status(StatusCode::SERVICE_UNAVAILABLE)).at_rate(rate)],
+        ..FaultPlan::default()
     });
-    let before = house.sandbox.totals().calls;
+    let before = service.sandbox.totals().calls;
     let began = Instant::now();
     let until = began + lasts;
     let mut senders = JoinSet::new();
@@ -55,10 +55,10 @@ async fn prove(size: Size, what: &str, rate: f64) -> Result<Vec<Figure>, String>
         senders.spawn(send(stream, lane, until));
     }
     tokio::time::sleep_until(until).await;
-    let calls = house.sandbox.calls();
-    let all = house.sandbox.totals().calls - before;
+    let calls = service.sandbox.calls();
+    let all = service.sandbox.totals().calls - before;
     let lasted = began.elapsed();
-    house.sandbox.set_faults(Faults::default());
+    service.sandbox.set_faults(FaultPlan::default());
     let recovered = Instant::now();
     let (mut records, mut delivered) = (0, 0);
     while let Some(sent) = senders.join_next().await {
@@ -122,7 +122,7 @@ fn most_that_a_dead_one_sees(lasted: Duration) -> u64 {
 }
 
 /// Calls whose members were all new, and those that held one that had been in a call before.
-fn attempts(calls: &[Call]) -> (u64, u64) {
+fn attempts(calls: &[RecordedCall]) -> (u64, u64) {
     let mut seen = BTreeSet::new();
     let (mut first, mut again) = (0, 0);
     for call in calls.iter().filter(|call| call.segment.is_some()) {

@@ -11,15 +11,15 @@ use std::{
 
 use launchdarkly_connector::{
     clock,
-    sandbox::{Call, Faults, IpLimit, Limits},
+    sandbox::{FaultPlan, IpLimit, RateLimits, RecordedCall},
 };
 use tokio::task::JoinSet;
 
 use crate::{
     figure::Figure,
-    house::{House, open_into},
     load,
     options::Size,
+    test_service::{TestService, open_into},
 };
 
 const PROMISE: &str = "R7";
@@ -54,17 +54,17 @@ enum Says {
 
 async fn prove(size: Size, says: Says) -> Result<Vec<Figure>, String> {
     let window_ms = size.pick(2_000, 10_000);
-    let house = House::start_with(|s| s.delivery.linger = Duration::ZERO).await;
-    let name = house.create("vip").await;
-    house.sandbox.set_faults(Faults {
+    let service = TestService::start_with(|s| s.delivery.linger = Duration::ZERO).await;
+    let name = service.create("vip").await;
+    service.sandbox.set_faults(FaultPlan {
         latency_ms: 5,
-        ..Faults::default()
+        ..FaultPlan::default()
     });
     let mut lanes = JoinSet::new();
     let ends = Arc::new(AtomicBool::new(false));
     let mut phases = Vec::new();
     for lane in 0..LANES {
-        let stream = house
+        let stream = service
             .open_with(open_into(&name, &format!("r7-{lane}")))
             .await;
         let ends = Arc::clone(&ends);
@@ -80,16 +80,16 @@ async fn prove(size: Size, says: Says) -> Result<Vec<Figure>, String> {
         });
     }
     for limit in LIMITS {
-        house.sandbox.set_limits(limits(says, limit, window_ms));
+        service.sandbox.set_limits(limits(says, limit, window_ms));
         // From the next window on it is in force for whole ones.
         let phase = now_ms() / window_ms + 1;
         phases.push((phase, limit));
         let until = (phase + WINDOWS) * window_ms;
         tokio::time::sleep(Duration::from_millis(until.saturating_sub(now_ms()))).await;
     }
-    let calls = house.sandbox.calls();
+    let calls = service.sandbox.calls();
     ends.store(true, Ordering::Release);
-    house.sandbox.set_limits(Limits::default());
+    service.sandbox.set_limits(RateLimits::default());
     while let Some(ended) = lanes.join_next().await {
         let ended = ended.map_err(|error| error.to_string())?;
         ended.map_err(|status| format!("a stream failed: {status:?}"))?;
@@ -97,20 +97,20 @@ async fn prove(size: Size, says: Says) -> Result<Vec<Figure>, String> {
     Ok(figures(&calls, &phases, window_ms, says))
 }
 
-fn limits(says: Says, limit: u64, window_ms: u64) -> Limits {
+fn limits(says: Says, limit: u64, window_ms: u64) -> RateLimits {
     match says {
-        Says::Everything => Limits {
+        Says::Everything => RateLimits {
             route: limit,
             window_ms,
-            ..Limits::default()
+            ..RateLimits::default()
         },
-        Says::RetryAfter => Limits {
+        Says::RetryAfter => RateLimits {
             window_ms,
             ip: Some(IpLimit {
                 calls: limit,
                 retry_after_s: window_ms / 1000,
             }),
-            ..Limits::default()
+            ..RateLimits::default()
         },
     }
 }
@@ -128,7 +128,12 @@ struct Window {
     heedless: u64,
 }
 
-fn figures(calls: &[Call], phases: &[(u64, u64)], window_ms: u64, says: Says) -> Vec<Figure> {
+fn figures(
+    calls: &[RecordedCall],
+    phases: &[(u64, u64)],
+    window_ms: u64,
+    says: Says,
+) -> Vec<Figure> {
     let mut windows = BTreeMap::<u64, Window>::new();
     // When a no was said first, and until when. Those that follow do not move it: whoever calls on
     // would always have heard one just now.

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use launchdarkly_connector::sandbox::{
-    Faults, How, Mishap,
+    Fault, FaultKind, FaultPlan,
     fixtures::{OTHER_ACCOUNT, TEST_CLIENT_SIDE_ID},
 };
 use tokio::time::Instant;
 
 use crate::{
     figure::Figure,
-    house::{House, Stream, open_into},
     load,
     options::Size,
     support::scrape::Counts,
+    test_service::{Stream, TestService, open_into},
 };
 
 const PROMISE: &str = "R8";
@@ -50,36 +50,36 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
 }
 
 async fn beside(sick: Sick, size: Size) -> Result<Vec<Figure>, String> {
-    let house = House::start_with(|s| s.max_buffered_mib = 32).await;
+    let service = TestService::start_with(|s| s.max_buffered_mib = 32).await;
     let (whose, sick, hangs) = match sick {
         Sick::Account => {
-            let sick = house.create_elsewhere("sick").await;
+            let sick = service.create_elsewhere("sick").await;
             (
                 "account",
                 sick,
-                Mishap::new(How::Hang).of_account(OTHER_ACCOUNT),
+                Fault::new(FaultKind::Hang).of_account(OTHER_ACCOUNT),
             )
         }
         Sick::Environment => {
-            let sick = house.create_in("sick", TEST_CLIENT_SIDE_ID).await;
-            let hangs = Mishap::new(How::Hang).of_environment(TEST_CLIENT_SIDE_ID);
+            let sick = service.create_in("sick", TEST_CLIENT_SIDE_ID).await;
+            let hangs = Fault::new(FaultKind::Hang).of_environment(TEST_CLIENT_SIDE_ID);
             ("environment", sick, hangs)
         }
     };
-    let well = house.create("well").await;
-    house.sandbox.set_faults(Faults {
+    let well = service.create("well").await;
+    service.sandbox.set_faults(FaultPlan {
         latency_ms: 20,
-        mishaps: vec![hangs],
-        ..Faults::default()
+        faults: vec![hangs],
+        ..FaultPlan::default()
     });
-    let mut stream = house.open(&well).await;
+    let mut stream = service.open(&well).await;
     let (rounds, batches) = size.pick((1, 100), (4, 500));
     let (mut calm, mut beside) = (Vec::new(), Vec::new());
     let mut sent = 0;
     // In turns, so that what else the machine does falls on both.
     for _ in 0..rounds {
         calm.extend(measure(&mut stream, &mut sent, batches).await);
-        let stuck = get_stuck(&house, &sick).await;
+        let stuck = get_stuck(&service, &sick).await;
         beside.extend(measure(&mut stream, &mut sent, batches).await);
         drop(stuck);
     }
@@ -100,7 +100,7 @@ async fn beside(sick: Sick, size: Size) -> Result<Vec<Figure>, String> {
         Figure::told(PROMISE, what, ratio)
     };
     let longer = beside.saturating_sub(calm).as_secs_f64();
-    let read = Counts::read(&house.metrics.text(), &sick).get("received");
+    let read = Counts::read(&service.metrics.text(), &sick).get("received");
     let sent = (rounds * STUCK * BATCHES * FULL) as u64;
     Ok(vec![
         Figure::told(PROMISE, "ack p99 without it", millis(calm)),
@@ -137,12 +137,12 @@ async fn measure(stream: &mut Stream, sent: &mut i64, batches: usize) -> Vec<Dur
 }
 
 /// Streams that push all they may to a destination that never answers.
-async fn get_stuck(house: &House, sick: &str) -> Vec<Stream> {
-    let before = house.sandbox.totals().calls;
+async fn get_stuck(service: &TestService, sick: &str) -> Vec<Stream> {
+    let before = service.sandbox.totals().calls;
     let mut stuck = Vec::new();
     for n in 0..STUCK {
         let open = open_into(sick, &format!("segment-{n}"));
-        let stream = house.open_with(open).await;
+        let stream = service.open_with(open).await;
         for batch in 0..BATCHES {
             let keys: Vec<_> = (0..FULL).map(|key| format!("{n}-{batch}-{key}")).collect();
             stream
@@ -151,7 +151,7 @@ async fn get_stuck(house: &House, sick: &str) -> Vec<Stream> {
         }
         stuck.push(stream);
     }
-    house
+    service
         .until("it is called", |s| s.totals().calls > before)
         .await;
     stuck

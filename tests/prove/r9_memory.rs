@@ -4,16 +4,16 @@ use std::{fs, time::Duration};
 
 use launchdarkly_connector::{
     pb::{self, send_identifiers_request::Message as In},
-    sandbox::{Faults, How, Mishap, Sandbox, fixtures::WRITER_TOKEN},
+    sandbox::{Fault, FaultKind, FaultPlan, Sandbox, fixtures::WRITER_TOKEN},
 };
 use tokio::{net::TcpListener, sync::Barrier, task::JoinSet, time::Instant};
 
 use crate::{
     figure::Figure,
-    house::{self, ORGANIZATION, Stream, connect, destination, soon},
     load,
     options::Size,
     support::binary::Server,
+    test_service::{self, ORGANIZATION, Stream, connect, destination, soon},
 };
 
 const PROMISE: &str = "R9";
@@ -49,9 +49,9 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     ];
     let server = Server::start(&home, "127.0.0.1:0", &flags);
     let names = create(&server).await;
-    sandbox.set_faults(Faults {
-        mishaps: vec![Mishap::new(How::Hang)],
-        ..Faults::default()
+    sandbox.set_faults(FaultPlan {
+        faults: vec![Fault::new(FaultKind::Hang)],
+        ..FaultPlan::default()
     });
 
     let (streams, len) = size.pick((200, 1_000), (1_000, 20));
@@ -64,7 +64,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
         for n in first..streams.min(first + PER_CONNECTION) {
             let mut stream = Stream::start(client.clone()).await;
             stream
-                .send(In::Open(house::open(&names[n % DESTINATIONS])))
+                .send(In::Open(test_service::open(&names[n % DESTINATIONS])))
                 .await;
             stream
                 .next()
@@ -82,7 +82,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     }
     soon("every stream has pushed", pushed.wait()).await;
     tokio::time::sleep(STANDSTILL).await;
-    sandbox.set_faults(Faults::default());
+    sandbox.set_faults(FaultPlan::default());
     let drained = Instant::now();
     healed.wait().await;
     let mut delivered = 0;

@@ -6,13 +6,13 @@ use super::{Exit, say};
 use crate::{shutdown::Shutdown, telemetry};
 
 mod flag;
-mod house;
 mod requests;
 mod sample;
 mod scratch;
+mod service;
 mod walk;
 
-use house::House;
+use service::DemoService;
 use walk::walk;
 
 const PARENT: &str = "organizations/demo";
@@ -38,8 +38,8 @@ pub struct DemoArgs {
 
 /// Runs the command.
 pub(super) async fn run(args: DemoArgs) -> Exit {
-    let log = telemetry::Settings {
-        format: telemetry::Format::Auto,
+    let log = telemetry::LogSettings {
+        format: telemetry::LogFormat::Auto,
         filter: args.log.clone(),
     };
     if let Err(problem) = telemetry::init(&log) {
@@ -53,22 +53,22 @@ pub(super) async fn run(args: DemoArgs) -> Exit {
 
 async fn demo(args: &DemoArgs) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
-    let house = House::start().await?;
+    let service = DemoService::start().await?;
     let walked = tokio::select! {
-        walked = walk(&house) => walked,
+        walked = walk(&service) => walked,
         () = shutdown.triggered() => Err(anyhow::anyhow!("interrupted")),
     };
     if walked.is_ok() && args.keep_running {
-        say(calls_to_type(&house));
+        say(calls_to_type(&service));
         shutdown.triggered().await;
     }
-    let stopped = house.stop().await;
+    let stopped = service.stop().await;
     walked.and(stopped)
 }
 
 /// Lines to paste into another terminal.
-fn calls_to_type(house: &House) -> String {
-    let (address, sandbox) = (house.address, house.sandbox.url());
+fn calls_to_type(service: &DemoService) -> String {
+    let (address, sandbox) = (service.address, service.sandbox.url());
     let service = "cdp.destinations.v1.DestinationConnector";
     let open = format!(
         r#"{{"open":{{"destination":"{DESTINATION}","activation":{{"segment_id":"{SEGMENT_ID}","segment_name":"VIPs"}}}}}}"#

@@ -9,9 +9,9 @@ use tonic::transport::Channel;
 
 use super::{
     flag,
-    house::House,
     requests::{call, creation, credentials, open_stream, said},
     sample::{self, ExpectedMembers, LEAVES, STAYS},
+    service::DemoService,
 };
 use crate::{
     cli::{
@@ -39,16 +39,16 @@ const FAILURES_SHOWN: usize = 4;
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
 /// The journey, from the form to the flag that flips.
-pub(super) async fn walk(house: &House) -> anyhow::Result<()> {
+pub(super) async fn walk(demo: &DemoService) -> anyhow::Result<()> {
     let started = Instant::now();
     say(format_args!(
         "The service listens on {}, a sandbox LaunchDarkly on {}.",
-        house.url(),
-        house.sandbox.url()
+        demo.url(),
+        demo.sandbox.url()
     ));
     let mut walk = Walk {
-        house,
-        client: remote::connect(&remote::endpoint(&house.url()).map_err(anyhow::Error::msg)?)
+        demo,
+        client: remote::connect(&remote::endpoint(&demo.url()).map_err(anyhow::Error::msg)?)
             .await
             .map_err(said)?,
     };
@@ -65,7 +65,7 @@ pub(super) async fn walk(house: &House) -> anyhow::Result<()> {
 }
 
 struct Walk<'a> {
-    house: &'a House,
+    demo: &'a DemoService,
     client: DestinationConnectorClient<Channel>,
 }
 
@@ -158,9 +158,9 @@ impl Walk<'_> {
         ));
         self.expect_flag("before", STAYS, false).await?;
         let started = Instant::now();
-        let before = self.house.sandbox.sandbox.totals();
+        let before = self.demo.sandbox.sandbox.totals();
         let sent = self.send(rows, Some(sample::bytes())).await?;
-        let after = self.house.sandbox.sandbox.totals();
+        let after = self.demo.sandbox.sandbox.totals();
         say(format_args!(
             "  {}",
             sent.tally.to_string().replace('\n', "\n  ")
@@ -185,7 +185,7 @@ impl Walk<'_> {
             expected.unusable
         );
         let members = self
-            .house
+            .demo
             .sandbox
             .sandbox
             .members(fixtures::CLIENT_SIDE_ID, fixtures::SEGMENT);
@@ -224,7 +224,7 @@ impl Walk<'_> {
 
     async fn send(&self, rows: Vec<InputRow>, bytes: Option<u64>) -> anyhow::Result<Sent> {
         let settings = TransferOptions {
-            endpoint: remote::endpoint(&self.house.url()).map_err(anyhow::Error::msg)?,
+            endpoint: remote::endpoint(&self.demo.url()).map_err(anyhow::Error::msg)?,
             open: open_stream(),
             give_up_after: GIVE_UP_AFTER,
             backoff: BACKOFF,
@@ -253,7 +253,7 @@ impl Walk<'_> {
     }
 
     async fn expect_flag(&self, when: &str, key: &str, expected: bool) -> anyhow::Result<()> {
-        let is_on = flag::is_on(&self.house.sandbox.url(), key).await?;
+        let is_on = flag::is_on(&self.demo.sandbox.url(), key).await?;
         say(format_args!(
             "  {when}: the flag {} is {is_on} for {key}",
             fixtures::FLAG

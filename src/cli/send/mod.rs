@@ -276,7 +276,7 @@ impl Source {
 
     /// Reads on a thread of its own, since standard input blocks. Nobody joins it: it ends with
     /// its input, when nobody takes its rows any more, or with the process.
-    fn start(self, options: InputOptions) -> Reading {
+    fn start(self, options: InputOptions) -> InputReading {
         let (rows, taken) = mpsc::channel(ROWS_AHEAD);
         let (asides, heard) = mpsc::channel(ROWS_AHEAD);
         let (end, ended) = oneshot::channel();
@@ -290,7 +290,7 @@ impl Source {
             // Without a listener the command is over already.
             end.send((findings, read)).ok();
         });
-        Reading {
+        InputReading {
             rows: taken,
             asides: Asides(heard),
             end: ended,
@@ -299,7 +299,7 @@ impl Source {
 }
 
 /// An input that is being read.
-struct Reading {
+struct InputReading {
     rows: mpsc::Receiver<InputRow>,
     asides: Asides,
     /// What was found, and how it ended.

@@ -1,4 +1,4 @@
-//! For SDKs that are told each flag's value for one context: mobile ones, and those of browsers.
+//! Client-side SDKs, mobile and of browsers: each flag's value for one context.
 
 use axum::{
     Json, Router,
@@ -12,11 +12,11 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    State,
+    SandboxState,
     credential::{ById, ByMobileKey},
     etag,
+    evaluation::EvaluationRequest,
     feed::{Message, feed},
-    question::Question,
 };
 use crate::sandbox::{Sandbox, api};
 
@@ -60,14 +60,17 @@ async fn only_report(request: Request, next: Next) -> Response {
 async fn poll(
     Shared(sandbox): Shared<Sandbox>,
     headers: HeaderMap,
-    question: Question,
+    question: EvaluationRequest,
 ) -> Response {
     let values = question.answer(&sandbox.lock());
     etag::json(&headers, &Value::Object(values))
 }
 
-async fn stream(Shared(sandbox): Shared<Sandbox>, question: Question) -> impl IntoResponse {
-    let mut view = View::of(question);
+async fn stream(
+    Shared(sandbox): Shared<Sandbox>,
+    question: EvaluationRequest,
+) -> impl IntoResponse {
+    let mut view = ClientFeed::of(question);
     feed(sandbox, move |state| view.news(state))
 }
 
@@ -75,13 +78,13 @@ async fn mobile_pings(
     Shared(sandbox): Shared<Sandbox>,
     ByMobileKey(environment): ByMobileKey,
 ) -> impl IntoResponse {
-    let mut bell = Bell::of(environment);
-    feed(sandbox, move |state| bell.news(state))
+    let mut pings = PingFeed::of(environment);
+    feed(sandbox, move |state| pings.news(state))
 }
 
 async fn pings(Shared(sandbox): Shared<Sandbox>, ById(environment): ById) -> impl IntoResponse {
-    let mut bell = Bell::of(environment);
-    feed(sandbox, move |state| bell.news(state))
+    let mut pings = PingFeed::of(environment);
+    feed(sandbox, move |state| pings.news(state))
 }
 
 /// Tells that a client-side ID exists, to anyone.
@@ -91,14 +94,14 @@ async fn goals(_: ById) -> Json<Value> {
 
 /// What an SDK has been told.
 #[derive(Debug)]
-struct View {
-    question: Question,
+struct ClientFeed {
+    question: EvaluationRequest,
     epoch: Option<u64>,
     values: Map<String, Value>,
 }
 
-impl View {
-    fn of(question: Question) -> Self {
+impl ClientFeed {
+    fn of(question: EvaluationRequest) -> Self {
         Self {
             question,
             epoch: None,
@@ -107,7 +110,7 @@ impl View {
     }
 
     /// Everything at first and in a new epoch, then each flag whose value is another.
-    fn news(&mut self, state: &State) -> Vec<Message> {
+    fn news(&mut self, state: &SandboxState) -> Vec<Message> {
         let now = self.question.answer(state);
         let before = std::mem::replace(&mut self.values, now.clone());
         if self.epoch.replace(state.epoch) != Some(state.epoch) {
@@ -135,12 +138,12 @@ impl View {
 
 /// What an SDK that polls whenever it is told to has heard of.
 #[derive(Debug)]
-struct Bell {
+struct PingFeed {
     environment: String,
     heard: Option<(u64, Option<u64>)>,
 }
 
-impl Bell {
+impl PingFeed {
     fn of(environment: String) -> Self {
         Self {
             environment,
@@ -149,7 +152,7 @@ impl Bell {
     }
 
     /// A ping at first, and when anything in the environment has changed.
-    fn news(&mut self, state: &State) -> Vec<Message> {
+    fn news(&mut self, state: &SandboxState) -> Vec<Message> {
         let segments = state.segments.within(&self.environment);
         let now = (state.epoch, segments.map(|each| each.version).max());
         if self.heard.replace(now) == Some(now) {
@@ -169,15 +172,15 @@ mod tests {
         *,
     };
     use crate::sandbox::{
-        Flag, Settings,
+        Flag, SandboxOptions,
         fixtures::{CLIENT_SIDE_ID, FLAG, SEGMENT, TEST_CLIENT_SIDE_ID},
         flags::Reasons,
     };
 
     #[test]
     fn an_sdk_hears_only_changes_of_its_own_value() {
-        let mut state = State::new(&Settings::default());
-        let mut view = View::of(Question {
+        let mut state = SandboxState::new(&SandboxOptions::default());
+        let mut view = ClientFeed::of(EvaluationRequest {
             environment: CLIENT_SIDE_ID.into(),
             user: Some("ann".into()),
             reasons: Reasons::Omitted,
@@ -197,10 +200,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bell_rings_for_each_change_of_its_environment() {
+    fn a_ping_comes_for_each_change_of_its_environment() {
         let sandbox = Sandbox::default();
-        let mut bell = Bell::of(CLIENT_SIDE_ID.into());
-        let mut heard = || events(&bell.news(&sandbox.lock()));
+        let mut pings = PingFeed::of(CLIENT_SIDE_ID.into());
+        let mut heard = || events(&pings.news(&sandbox.lock()));
         assert_eq!(heard(), ["ping"]);
         add(&mut sandbox.lock(), TEST_CLIENT_SIDE_ID, "vip", "ann");
         assert_eq!(heard(), [""; 0]);

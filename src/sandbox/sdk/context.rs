@@ -1,4 +1,4 @@
-//! Whom a client-side SDK asks for: the context in a path or a body.
+//! Evaluation contexts, decoded from a path or a body.
 
 use base64::{
     Engine,

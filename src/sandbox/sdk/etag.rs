@@ -1,4 +1,4 @@
-//! Answers that are spared to whoever has them already.
+//! Conditional requests: a response that the client has already is answered 304.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -1,4 +1,4 @@
-//! Where SDKs report what they did: it is taken and forgotten.
+//! Analytics events of SDKs, which are accepted and dropped.
 
 use axum::{Router, http::StatusCode, routing::post};
 

@@ -1,4 +1,4 @@
-//! Streams of what is new, as server-sent events.
+//! Streams of changes, as server-sent events.
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
@@ -6,7 +6,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, stream};
 use serde_json::Value;
 
-use super::State;
+use super::SandboxState;
 use crate::sandbox::Sandbox;
 
 /// SDKs give a silent stream up after five minutes; proxies earlier.
@@ -29,7 +29,7 @@ impl From<Message> for Event {
 /// a slow reader holds nothing up and nothing piles up for it.
 pub(super) fn feed(
     sandbox: Sandbox,
-    mut news: impl FnMut(&State) -> Vec<Message> + Send + 'static,
+    mut news: impl FnMut(&SandboxState) -> Vec<Message> + Send + 'static,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let activity = sandbox.0.activity.subscribe();
     let first = VecDeque::from(news(&sandbox.lock()));

@@ -1,4 +1,4 @@
-//! What LaunchDarkly's SDKs read, so that a real one sees a flag flip.
+//! The endpoints of LaunchDarkly's SDKs, so that a real one sees a flag flip.
 //!
 //! - [`server`]: SDKs that download flags and segments, by SDK key.
 //! - [`client`]: SDKs that are told what flags mean for one context: mobile ones by mobile key,
@@ -9,9 +9,9 @@ mod client;
 mod context;
 mod credential;
 mod etag;
+mod evaluation;
 mod events;
 mod feed;
-mod question;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -24,7 +24,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Sandbox, State, door::is_rest};
+use super::{Sandbox, SandboxState, api::is_rest};
 
 pub(super) fn routes() -> Router<Sandbox> {
     server::routes()

@@ -1,4 +1,4 @@
-//! For SDKs that evaluate flags themselves: all flags and segments of the SDK key's environment.
+//! Server-side SDKs, which evaluate flags themselves: all flags and segments of an environment.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
-    State,
+    SandboxState,
     credential::BySdkKey,
     etag,
     feed::{Message, feed},
 };
-use crate::sandbox::{Sandbox, flags::segment_json, refusal::Refusal};
+use crate::sandbox::{Sandbox, api_error::ApiError, flags::segment_json};
 
 pub(super) fn routes() -> Router<Sandbox> {
     Router::new()
@@ -32,7 +32,7 @@ async fn stream(
     Shared(sandbox): Shared<Sandbox>,
     BySdkKey(environment): BySdkKey,
 ) -> impl IntoResponse {
-    let mut view = View::of(environment);
+    let mut view = ServerFeed::of(environment);
     feed(sandbox, move |state| view.news(state))
 }
 
@@ -60,9 +60,9 @@ async fn flag(
     BySdkKey(environment): BySdkKey,
     Path(key): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let flag = sandbox.lock().flags.one(&environment, &key);
-    let flag = flag.ok_or_else(Refusal::not_found)?;
+    let flag = flag.ok_or_else(ApiError::not_found)?;
     Ok(etag::json(&headers, &flag))
 }
 
@@ -71,25 +71,25 @@ async fn segment(
     BySdkKey(environment): BySdkKey,
     Path(key): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let segment = sandbox.segment(&environment, &key);
-    let segment = segment.ok_or_else(Refusal::not_found)?;
+    let segment = segment.ok_or_else(ApiError::not_found)?;
     Ok(etag::json(&headers, &segment_json(&segment)))
 }
 
-fn everything(state: &State, environment: &str) -> Value {
+fn everything(state: &SandboxState, environment: &str) -> Value {
     state.flags.everything(environment, &state.segments)
 }
 
 /// What an SDK has been told.
 #[derive(Debug)]
-struct View {
+struct ServerFeed {
     environment: String,
     epoch: Option<u64>,
     versions: BTreeMap<String, u64>,
 }
 
-impl View {
+impl ServerFeed {
     fn of(environment: String) -> Self {
         Self {
             environment,
@@ -99,7 +99,7 @@ impl View {
     }
 
     /// Everything at first and in a new epoch, then each segment whose version rose.
-    fn news(&mut self, state: &State) -> Vec<Message> {
+    fn news(&mut self, state: &SandboxState) -> Vec<Message> {
         let whole = self.epoch.replace(state.epoch) != Some(state.epoch);
         if whole {
             self.versions.clear();
@@ -130,15 +130,15 @@ mod tests {
         *,
     };
     use crate::sandbox::{
-        Settings,
+        SandboxOptions,
         fixtures::{CLIENT_SIDE_ID, TEST_CLIENT_SIDE_ID},
     };
 
     #[test]
     fn an_sdk_hears_each_change_of_its_environment_once() {
-        let settings = Settings::default();
-        let mut state = State::new(&settings);
-        let mut view = View::of(CLIENT_SIDE_ID.into());
+        let options = SandboxOptions::default();
+        let mut state = SandboxState::new(&options);
+        let mut view = ServerFeed::of(CLIENT_SIDE_ID.into());
         add(&mut state, CLIENT_SIDE_ID, "old", "ann");
         let first = view.news(&state);
         assert_eq!(events(&first), ["put"]);
@@ -152,7 +152,7 @@ mod tests {
         let news = view.news(&state);
         assert_eq!(news[0].data["path"], "/segments/zeotap-vip");
         assert_eq!((events(&news), view.news(&state)), (vec!["patch"], vec![]));
-        state.reset(&settings);
+        state.reset(&options);
         assert_eq!(events(&view.news(&state)), ["put"]);
     }
 }

@@ -12,26 +12,26 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{State, feed::Message};
+use super::{SandboxState, feed::Message};
 use crate::sandbox::{
     Flag, Sandbox,
     fixtures::{
         CLIENT_SIDE_ID, FLAG, MOBILE_KEY, SDK_KEY, SEGMENT, TEST_MOBILE_KEY,
         UNKNOWN_CLIENT_SIDE_ID, WRITER_TOKEN,
     },
-    segments::Order,
+    segments::SegmentUpdate,
     tests::{call, get, send},
 };
 
 /// Nothing in a test without a socket takes as long.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-pub(super) fn add(state: &mut State, environment: &str, cohort: &str, key: &str) {
-    let order = json!({"action": "add_members", "parameters": {
+pub(super) fn add(state: &mut SandboxState, environment: &str, cohort: &str, key: &str) {
+    let update = json!({"action": "add_members", "parameters": {
         "integration_project_id": environment, "integration_cohort_id": cohort,
         "integration_cohort_name": cohort, "members": [{"integration_distinct_id": key}]}});
-    let order = Order::read(order.to_string().as_bytes()).unwrap();
-    state.segments.apply("zeotap", &order);
+    let update = SegmentUpdate::read(update.to_string().as_bytes()).unwrap();
+    state.segments.apply("zeotap", &update);
 }
 
 pub(super) fn events(news: &[Message]) -> Vec<&'static str> {

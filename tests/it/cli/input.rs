@@ -8,7 +8,7 @@ use super::*;
 use crate::support::binary::Ended;
 
 /// A server with a sandbox and a destination.
-fn house() -> (TempDir, Server) {
+fn server() -> (TempDir, Server) {
     let home = home();
     let server = Server::with_sandbox(&home);
     create_destination(&server);
@@ -28,7 +28,7 @@ fn segment(server: &Server) -> Vec<String> {
 
 #[test]
 fn bad_rows_are_left_out_if_told_and_written_down() {
-    let (home, server) = house();
+    let (home, server) = server();
     let csv = home.path().join("members.csv");
     let failures = home.path().join("failures.ndjson");
     fs::write(
@@ -58,7 +58,7 @@ fn bad_rows_are_left_out_if_told_and_written_down() {
 
 #[test]
 fn a_compressed_file_is_read_and_what_is_odd_in_it_is_told() {
-    let (home, server) = house();
+    let (home, server) = server();
     let path = home.path().join("Members.TSV.gz");
     let mut packed = GzEncoder::new(fs::File::create(&path).unwrap(), Compression::default());
     packed
@@ -81,7 +81,7 @@ fn a_compressed_file_is_read_and_what_is_odd_in_it_is_told() {
 /// The cause: such removals were delivered as additions.
 #[test]
 fn nobody_is_added_who_was_to_be_removed() {
-    let (home, server) = house();
+    let (home, server) = server();
     let csv = home.path().join("members.csv");
     fs::write(&csv, "user_id,Action\nu-1,remove\n").unwrap();
     let stopped = send_file(&server, &csv, &[]);

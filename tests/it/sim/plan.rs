@@ -7,7 +7,7 @@ use http::StatusCode;
 use launchdarkly_connector::{
     backoff::Backoff,
     sandbox::{
-        Faults, How, Mishap,
+        Fault, FaultKind, FaultPlan,
         fixtures::{ADMIN_TOKEN, CUSTOM_WRITER_TOKEN, SERVICE_TOKEN, WRITER_TOKEN},
     },
 };
@@ -104,7 +104,7 @@ pub(super) enum Step {
     /// The service is asked to stop.
     Drain,
     /// The sandbox goes wrong in other ways than before.
-    Faults(Faults),
+    FaultPlan(FaultPlan),
     /// All trouble is over.
     Calm,
 }
@@ -223,7 +223,7 @@ fn opposite(operation: Operation) -> Operation {
 }
 
 fn draw_steps(random: &mut Rng, clients: usize) -> Vec<(Duration, Step)> {
-    let mut steps = vec![(Duration::ZERO, Step::Faults(draw_faults(random)))];
+    let mut steps = vec![(Duration::ZERO, Step::FaultPlan(draw_faults(random)))];
     for _ in 0..random.usize(3..=10) {
         steps.extend(draw_trouble(random, clients));
     }
@@ -264,7 +264,7 @@ fn draw_trouble(random: &mut Rng, clients: usize) -> Vec<(Duration, Step)> {
         }
         5..=6 => vec![(from, Step::Crash)],
         7 => vec![(from, Step::Drain)],
-        _ => vec![(from, Step::Faults(draw_faults(random)))],
+        _ => vec![(from, Step::FaultPlan(draw_faults(random)))],
     }
 }
 
@@ -275,31 +275,31 @@ fn draw_link(random: &mut Rng, clients: usize) -> Link {
     }
 }
 
-fn draw_faults(random: &mut Rng) -> Faults {
+fn draw_faults(random: &mut Rng) -> FaultPlan {
     let slowest = random.u64(CALL).max(random.u64(CALL));
-    let mut mishaps = Vec::new();
+    let mut faults = Vec::new();
     for _ in 0..random.usize(0..=3) {
         let how = match random.u8(0..6) {
-            0 => How::Status(StatusCode::TOO_MANY_REQUESTS),
-            1 => How::Status(StatusCode::SERVICE_UNAVAILABLE),
-            2 => How::Status(StatusCode::INTERNAL_SERVER_ERROR),
-            3 => How::Status(StatusCode::CONFLICT),
-            4 => How::Reset,
-            _ => How::Hang,
+            0 => FaultKind::Status(StatusCode::TOO_MANY_REQUESTS),
+            1 => FaultKind::Status(StatusCode::SERVICE_UNAVAILABLE),
+            2 => FaultKind::Status(StatusCode::INTERNAL_SERVER_ERROR),
+            3 => FaultKind::Status(StatusCode::CONFLICT),
+            4 => FaultKind::Reset,
+            _ => FaultKind::Hang,
         };
-        let mishap = Mishap::new(how).at_rate(random.f64() * 0.3);
-        mishaps.push(if random.bool() {
-            mishap.after_applying()
+        let fault = Fault::new(how).at_rate(random.f64() * 0.3);
+        faults.push(if random.bool() {
+            fault.after_applying()
         } else {
-            mishap
+            fault
         });
     }
-    Faults {
+    FaultPlan {
         seed: random.u64(..),
         latency_ms: slowest / 2,
         jitter_ms: slowest / 2,
-        mishaps,
-        ..Faults::default()
+        faults,
+        ..FaultPlan::default()
     }
 }
 

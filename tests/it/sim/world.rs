@@ -17,7 +17,7 @@ use launchdarkly_connector::{
     launchdarkly,
     pb::{self, destination_connector_client::DestinationConnectorClient},
     sandbox::{
-        Faults, Sandbox,
+        FaultPlan, Sandbox,
         fixtures::{CLIENT_SIDE_ID, WRITER_TOKEN},
     },
     secret::AccessToken,
@@ -31,11 +31,11 @@ use super::{
     plan::{ATTEMPT, Link, Log, Plan, Service, Step, Way},
 };
 use crate::{
-    house::{self, ORGANIZATION, SEGMENT},
     support::{
         executor::{self, Job},
         history::{History, Summary},
     },
+    test_service::{self, ORGANIZATION, SEGMENT},
 };
 
 /// How often hosts take turns, and the network looks at its messages. Coarse, since simulated
@@ -170,7 +170,7 @@ impl World {
             delivery_timeout: log
                 .delivery_timeout
                 .map(|timeout| timeout.try_into().unwrap()),
-            ..house::open(&destination_name())
+            ..test_service::open(&destination_name())
         };
         let job = Job {
             log: log.name.as_str().into(),
@@ -228,13 +228,13 @@ impl World {
             Step::Mend(link) => self.sim.repair(end(*link), SERVER),
             Step::Crash => self.end_service(|sim| sim.crash(SERVER)),
             Step::Drain => self.service.lock().unwrap().shutdown.trigger(),
-            Step::Faults(faults) => self.sandbox.set_faults(faults.clone()),
+            Step::FaultPlan(faults) => self.sandbox.set_faults(faults.clone()),
             Step::Calm => self.calm(),
         }
     }
 
     fn calm(&mut self) {
-        self.sandbox.set_faults(Faults::default());
+        self.sandbox.set_faults(FaultPlan::default());
         self.sim.set_fail_rate(0.0);
         for number in 0..self.clients {
             self.sim.release(client(number), SERVER);
@@ -332,7 +332,7 @@ async fn rotate(token: &str) -> Result<(), Box<dyn std::error::Error>> {
     let update = pb::UpdateDestinationRequest {
         destination: Some(pb::Destination {
             name: destination_name(),
-            ..house::destination(token)
+            ..test_service::destination(token)
         }),
         update_mask: Some(prost_types::FieldMask {
             paths: vec!["launch_darkly.access_token".into()],

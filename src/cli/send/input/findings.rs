@@ -4,14 +4,14 @@ use std::fmt;
 
 /// How often something was found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct FindingCount {
     /// How often.
     pub count: u64,
     /// Where for the first time.
     pub first_line: u64,
 }
 
-impl Found {
+impl FindingCount {
     /// Found once more.
     pub(super) fn note(&mut self, line: u64) {
         if self.count == 0 {
@@ -25,13 +25,13 @@ impl Found {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
     /// Values that stand for no value.
-    pub absent: Found,
+    pub absent: FindingCount,
     /// Values that a spreadsheet may have shortened.
-    pub shortened: Found,
+    pub shortened: FindingCount,
     /// Headers after the first, which were skipped.
-    pub headers: Found,
+    pub headers: FindingCount,
     /// Byte-order marks after the beginning, which were skipped.
-    pub marks: Found,
+    pub marks: FindingCount,
 }
 
 impl fmt::Display for Findings {

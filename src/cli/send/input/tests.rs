@@ -292,8 +292,8 @@ fn values_that_say_that_there_is_none_are_absent_and_counted() {
     );
 }
 
-fn findings(count: u64, first_line: u64) -> findings::Found {
-    findings::Found { count, first_line }
+fn findings(count: u64, first_line: u64) -> findings::FindingCount {
+    findings::FindingCount { count, first_line }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::{
 
 /// What a stream of the scripted server does.
 #[derive(Debug, Clone)]
-enum Act {
+enum ServerStep {
     /// Refuses at once.
     Refuse(Status),
     /// Commits this many records and ends with a status.
@@ -43,7 +43,7 @@ type Batches = Vec<(i64, usize)>;
 /// A server that follows a script, one act a stream, and notes each stream's batches.
 #[derive(Debug, Clone)]
 struct Scripted {
-    acts: Arc<Mutex<std::collections::VecDeque<Act>>>,
+    acts: Arc<Mutex<std::collections::VecDeque<ServerStep>>>,
     batches: Arc<Mutex<Vec<Batches>>>,
 }
 
@@ -56,7 +56,7 @@ fn refusal(code: Code) -> Status {
 type Replies = mpsc::Sender<Result<SendIdentifiersResponse, Status>>;
 
 impl Scripted {
-    async fn start(acts: &[Act]) -> (Self, Endpoint) {
+    async fn start(acts: &[ServerStep]) -> (Self, Endpoint) {
         let scripted = Self {
             acts: Arc::new(Mutex::new(acts.iter().cloned().collect())),
             batches: Arc::default(),
@@ -79,12 +79,12 @@ impl Scripted {
 
     async fn play(
         self,
-        act: Act,
+        act: ServerStep,
         mut inbound: Streaming<SendIdentifiersRequest>,
         replies: Replies,
     ) {
         let reply = async |message| replies.send(Ok(response(message))).await.is_ok();
-        if matches!(act, Act::Mute) {
+        if matches!(act, ServerStep::Mute) {
             return std::future::pending().await;
         }
         let stream = {
@@ -108,13 +108,13 @@ impl Scripted {
             let before = taken;
             taken += last - first + 1;
             match &act {
-                Act::Lose(limit, status) if taken > *limit => {
+                ServerStep::Lose(limit, status) if taken > *limit => {
                     replies.send(Err(status.clone())).await.ok();
                     return;
                 }
-                Act::Hold => std::future::pending().await,
-                Act::Invent => reply(ack(last + 1, last + 1)).await,
-                Act::Drain(limit) if before < *limit && taken >= *limit => {
+                ServerStep::Hold => std::future::pending().await,
+                ServerStep::Invent => reply(ack(last + 1, last + 1)).await,
+                ServerStep::Drain(limit) if before < *limit && taken >= *limit => {
                     reply(Response::Drain(pb::Drain::default())).await;
                     reply(ack(first, last)).await
                 }
@@ -158,7 +158,7 @@ impl DestinationConnector for Scripted {
             .unwrap()
             .pop_front()
             .expect("more streams than the script has");
-        if let Act::Refuse(status) = act {
+        if let ServerStep::Refuse(status) = act {
             return Err(status);
         }
         let (replies, outbound) = mpsc::channel(8);
@@ -225,7 +225,7 @@ struct Run {
     batches: Vec<Batches>,
 }
 
-async fn play(acts: &[Act], rows: u64) -> Run {
+async fn play(acts: &[ServerStep], rows: u64) -> Run {
     let (scripted, endpoint) = Scripted::start(acts).await;
     let options = TransferOptions {
         endpoint,
@@ -278,7 +278,7 @@ fn all(rows: u64) -> Vec<u64> {
 
 #[tokio::test]
 async fn every_record_is_sent_in_full_batches_within_the_window() {
-    let run = play(&[Act::Serve], 10).await;
+    let run = play(&[ServerStep::Serve], 10).await;
     assert!(run.ended.is_ok());
     assert_eq!(run.lines, all(10));
     let sizes: Vec<_> = run.batches[0].iter().map(|(_, count)| *count).collect();
@@ -289,17 +289,21 @@ async fn every_record_is_sent_in_full_batches_within_the_window() {
 
 #[tokio::test]
 async fn an_empty_input_opens_a_stream_so_that_a_wrong_destination_is_found() {
-    let run = play(&[Act::Refuse(refusal(Code::NotFound))], 0).await;
+    let run = play(&[ServerStep::Refuse(refusal(Code::NotFound))], 0).await;
     assert!(
         matches!(run.ended, Err(SendError::Refused(status)) if status.code() == Code::NotFound)
     );
-    assert!(play(&[Act::Serve], 0).await.ended.is_ok());
+    assert!(play(&[ServerStep::Serve], 0).await.ended.is_ok());
 }
 
 #[tokio::test]
 async fn a_lost_stream_is_resumed_behind_the_last_commit() {
     let gone = Status::unavailable("gone");
-    let acts = [Act::Lose(6, gone.clone()), Act::Refuse(gone), Act::Serve];
+    let acts = [
+        ServerStep::Lose(6, gone.clone()),
+        ServerStep::Refuse(gone),
+        ServerStep::Serve,
+    ];
     let run = play(&acts, 20).await;
     assert!(run.ended.is_ok());
     assert_eq!(run.lines, all(20));
@@ -309,7 +313,7 @@ async fn a_lost_stream_is_resumed_behind_the_last_commit() {
 
 #[tokio::test]
 async fn a_stream_that_must_move_is_half_closed_and_followed_by_another() {
-    let run = play(&[Act::Drain(4), Act::Serve], 40).await;
+    let run = play(&[ServerStep::Drain(4), ServerStep::Serve], 40).await;
     assert!(run.ended.is_ok());
     assert_eq!(run.lines, all(40));
     assert_eq!(run.happened, ["drain"]);
@@ -321,7 +325,7 @@ async fn a_stream_that_must_move_is_half_closed_and_followed_by_another() {
 #[tokio::test]
 async fn what_must_be_mended_ends_the_run_and_keeps_what_was_settled() {
     let refused = refusal(Code::FailedPrecondition);
-    let run = play(&[Act::Lose(3, refused)], 10).await;
+    let run = play(&[ServerStep::Lose(3, refused)], 10).await;
     assert!(matches!(run.ended, Err(SendError::Refused(_))));
     assert_eq!(run.lines, all(3));
 }
@@ -329,7 +333,10 @@ async fn what_must_be_mended_ends_the_run_and_keeps_what_was_settled() {
 #[tokio::test]
 async fn a_stream_that_breaks_after_the_last_result_is_no_failure() {
     let run = play(
-        &[Act::Drain(3), Act::Refuse(Status::unavailable("gone"))],
+        &[
+            ServerStep::Drain(3),
+            ServerStep::Refuse(Status::unavailable("gone")),
+        ],
         3,
     )
     .await;
@@ -339,14 +346,14 @@ async fn a_stream_that_breaks_after_the_last_result_is_no_failure() {
 
 #[tokio::test]
 async fn nothing_is_waited_for_without_end() {
-    for act in [Act::Mute, Act::Hold] {
+    for act in [ServerStep::Mute, ServerStep::Hold] {
         let run = play(std::slice::from_ref(&act), 3).await;
         assert!(
             matches!(run.ended, Err(SendError::GaveUp { .. })),
             "{act:?}"
         );
     }
-    let unavailable = Act::Refuse(Status::unavailable("starting"));
+    let unavailable = ServerStep::Refuse(Status::unavailable("starting"));
     let run = play(&vec![unavailable; 1_000], 3).await;
     let Err(SendError::GaveUp { last, .. }) = run.ended else {
         panic!("{:?}", run.ended)
@@ -356,7 +363,7 @@ async fn nothing_is_waited_for_without_end() {
 
 #[tokio::test]
 async fn a_server_that_invents_results_is_not_believed() {
-    let run = play(&[Act::Invent], 3).await;
+    let run = play(&[ServerStep::Invent], 3).await;
     assert!(matches!(
         run.ended,
         Err(SendError::Protocol(ProtocolViolation::Unasked { .. }))
@@ -368,10 +375,10 @@ async fn what_comes_from_between_ends_no_run_whenever_it_comes() {
     for code in (1..=16).map(Code::from_i32) {
         let foreign = Status::new(code, "from a proxy");
         let acts = [
-            Act::Refuse(foreign.clone()),
-            Act::Lose(6, foreign.clone()),
-            Act::Refuse(foreign),
-            Act::Serve,
+            ServerStep::Refuse(foreign.clone()),
+            ServerStep::Lose(6, foreign.clone()),
+            ServerStep::Refuse(foreign),
+            ServerStep::Serve,
         ];
         let run = play(&acts, 20).await;
         assert!(run.ended.is_ok(), "{code:?}: {:?}", run.ended);
@@ -403,8 +410,8 @@ fn row(line: u64) -> InputRow {
 #[tokio::test]
 async fn nothing_is_tried_before_there_is_something_to_send_and_that_is_said() {
     // A second try without a row would be an act more than the script has.
-    let gone = Act::Refuse(Status::unavailable("gone"));
-    let (_scripted, endpoint) = Scripted::start(&[gone.clone(), gone, Act::Serve]).await;
+    let gone = ServerStep::Refuse(Status::unavailable("gone"));
+    let (_scripted, endpoint) = Scripted::start(&[gone.clone(), gone, ServerStep::Serve]).await;
     let (sender, receiver) = mpsc::channel(1);
     let (mut pauses, mut source) = (vec![], Some(sender));
     let options = options(endpoint);
@@ -425,7 +432,7 @@ async fn nothing_is_tried_before_there_is_something_to_send_and_that_is_said() {
 #[tokio::test]
 async fn a_run_that_is_stopped_says_where_the_first_record_without_a_result_begins() {
     let gone = Status::unavailable("gone");
-    let (_scripted, endpoint) = Scripted::start(&[Act::Lose(6, gone)]).await;
+    let (_scripted, endpoint) = Scripted::start(&[ServerStep::Lose(6, gone)]).await;
     let (sender, receiver) = mpsc::channel(20);
     // Records of several lines each.
     for record in 0..20 {
@@ -450,7 +457,7 @@ async fn a_run_that_is_stopped_says_where_the_first_record_without_a_result_begi
 
 #[tokio::test]
 async fn nothing_is_sent_that_nobody_can_watch() {
-    let (scripted, endpoint) = Scripted::start(&[Act::Serve]).await;
+    let (scripted, endpoint) = Scripted::start(&[ServerStep::Serve]).await;
     let (sender, receiver) = mpsc::channel(1);
     sender.try_send(row(1)).unwrap();
     let options = options(endpoint);

@@ -203,7 +203,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A server by the book: remembers nothing from one stream to the next.
 #[derive(Debug, Default)]
-struct Server {
+struct ScriptedServer {
     next: Option<i64>,
     /// Received on this stream, and whether answered.
     received: std::collections::BTreeMap<i64, bool>,
@@ -213,7 +213,7 @@ struct Server {
     seen: std::collections::BTreeMap<i64, String>,
 }
 
-impl Server {
+impl ScriptedServer {
     fn take(&mut self, batch: &pb::IdentifierBatch) {
         let first = batch.first_sequence.unwrap();
         if self.next.is_none() {
@@ -252,7 +252,7 @@ proptest! {
         let opened = pb::StreamOpened { max_batch_records: 7, max_in_flight_records: 20 };
         let mut window = UnackedWindow::default();
         window.reopen(&opened);
-        let mut server = Server { max_in_flight: 20, ..Server::default() };
+        let mut server = ScriptedServer { max_in_flight: 20, ..ScriptedServer::default() };
         let mut read = 0;
         let mut counted = Vec::new();
         let given = steps.len();
@@ -285,7 +285,7 @@ proptest! {
                 Step::Lose => {
                     window.reopen(&opened);
                     let seen = std::mem::take(&mut server.seen);
-                    server = Server { max_in_flight: 20, seen, ..Server::default() };
+                    server = ScriptedServer { max_in_flight: 20, seen, ..ScriptedServer::default() };
                     vec![]
                 }
             };

@@ -1,4 +1,4 @@
-//! How a mishap looks on the wire.
+//! The response that a fault puts in the place of LaunchDarkly's.
 
 use std::{convert::Infallible, future, time::Duration};
 
@@ -12,7 +12,7 @@ use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio_stream::wrappers::IntervalStream;
 
-use super::{faults::How, refusal::Refusal, serve::Cut};
+use super::{api_error::ApiError, connections::Cut, faults::FaultKind};
 
 /// 100 MiB in chunks of 64 KiB.
 const HUGE_CHUNKS: usize = 1_600;
@@ -27,21 +27,21 @@ const DRIP_PAUSE: Duration = Duration::from_secs(1);
 
 /// Answers, or never does: a hang lasts until the caller or the server drops the connection.
 /// Cancellation safe.
-pub(super) async fn enact(how: How, connection: Option<Cut>) -> Response {
+pub(super) async fn enact(how: FaultKind, connection: Option<Cut>) -> Response {
     match how {
-        How::Status(status) => failure(status),
-        How::Hang => future::pending().await,
-        How::Reset => reset(connection).await,
-        How::Redirect(to) => redirect(&to),
-        How::Page(status) => (status, Html(PAGE)).into_response(),
-        How::Text(status) => (status, "this answer was asked for\n").into_response(),
-        How::Json(status) => (status, Json(json!({"asked_for": true}))).into_response(),
-        How::Empty(status) => status.into_response(),
-        How::Garbage(status) => {
+        FaultKind::Status(status) => failure(status),
+        FaultKind::Hang => future::pending().await,
+        FaultKind::Reset => reset(connection).await,
+        FaultKind::Redirect(to) => redirect(&to),
+        FaultKind::Page(status) => (status, Html(PAGE)).into_response(),
+        FaultKind::Text(status) => (status, "this answer was asked for\n").into_response(),
+        FaultKind::Json(status) => (status, Json(json!({"asked_for": true}))).into_response(),
+        FaultKind::Empty(status) => status.into_response(),
+        FaultKind::Garbage(status) => {
             (status, json_type(), &b"\x00\xff{\"code\":<html>"[..]).into_response()
         }
-        How::Huge(status) => (status, json_type(), huge()).into_response(),
-        How::Drip(status) => (status, json_type(), drip()).into_response(),
+        FaultKind::Huge(status) => (status, json_type(), huge()).into_response(),
+        FaultKind::Drip(status) => (status, json_type(), drip()).into_response(),
     }
 }
 
@@ -49,7 +49,7 @@ fn failure(status: StatusCode) -> Response {
     if status.is_success() {
         status.into_response()
     } else {
-        Refusal::new(status, "this failure was asked for").into_response()
+        ApiError::new(status, "this failure was asked for").into_response()
     }
 }
 

@@ -8,9 +8,9 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use super::scratch::Scratch;
 use crate::{
     app::{App, RunError},
-    cli::sandbox::Running,
+    cli::sandbox::RunningSandbox,
     config::Settings,
-    sandbox::Settings as World,
+    sandbox::SandboxOptions,
     shutdown::Shutdown,
     store::KeyRing,
 };
@@ -20,8 +20,8 @@ const FREE_PORT: SocketAddr =
 
 /// Both of them, running.
 #[derive(Debug)]
-pub(super) struct House {
-    pub(super) sandbox: Running,
+pub(super) struct DemoService {
+    pub(super) sandbox: RunningSandbox,
     /// Where the service listens.
     pub(super) address: SocketAddr,
     shutdown: Shutdown,
@@ -30,11 +30,11 @@ pub(super) struct House {
     _scratch: Scratch,
 }
 
-impl House {
+impl DemoService {
     pub(super) async fn start() -> anyhow::Result<Self> {
         let scratch = Scratch::new().context("no directory for the demo")?;
         let listener = TcpListener::bind(FREE_PORT).await?;
-        let sandbox = Running::start(listener, World::default())?;
+        let sandbox = RunningSandbox::start(listener, SandboxOptions::default())?;
         let settings = settings(&scratch, &sandbox)?;
         let app = App::build(&settings).await?;
         let listener = TcpListener::bind(settings.listen.addresses()).await?;
@@ -62,7 +62,7 @@ impl House {
 }
 
 /// A fresh keys file, a fresh database, and otherwise what `serve` has by default.
-fn settings(scratch: &Scratch, sandbox: &Running) -> anyhow::Result<Settings> {
+fn settings(scratch: &Scratch, sandbox: &RunningSandbox) -> anyhow::Result<Settings> {
     let keys = scratch.path().join("demo.keys");
     let mut file = OpenOptions::new()
         .write(true)

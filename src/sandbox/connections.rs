@@ -1,4 +1,4 @@
-//! Holds the sandbox's connections, so that one of them, or all, can be dropped without an answer.
+//! Server connections that can be cut, one or all, without a response.
 
 use std::{
     fmt, io,
@@ -50,7 +50,7 @@ where
 {
     let server = CancellationToken::new();
     let _ends_connections = server.clone().drop_guard();
-    let lines = Lines {
+    let lines = CuttableListener {
         listener,
         server: server.clone(),
     };
@@ -73,33 +73,33 @@ impl Cut {
     }
 }
 
-impl<L> Connected<IncomingStream<'_, Lines<L>>> for Cut
+impl<L> Connected<IncomingStream<'_, CuttableListener<L>>> for Cut
 where
     L: Listener,
     L::Io: Wire,
 {
-    fn connect_info(stream: IncomingStream<'_, Lines<L>>) -> Self {
+    fn connect_info(stream: IncomingStream<'_, CuttableListener<L>>) -> Self {
         Cut(stream.io().connection.clone())
     }
 }
 
 /// A listener whose connections can be cut.
-struct Lines<L> {
+struct CuttableListener<L> {
     listener: L,
     server: CancellationToken,
 }
 
-impl<L> Listener for Lines<L>
+impl<L> Listener for CuttableListener<L>
 where
     L: Listener,
     L::Io: Wire,
 {
-    type Io = Line<L::Io>;
+    type Io = CuttableStream<L::Io>;
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, L::Addr) {
         let (stream, address) = self.listener.accept().await;
-        (Line::new(stream, &self.server), address)
+        (CuttableStream::new(stream, &self.server), address)
     }
 
     fn local_addr(&self) -> io::Result<L::Addr> {
@@ -108,14 +108,14 @@ where
 }
 
 /// A connection that fails to read and write once it is cut.
-struct Line<W: Wire> {
+struct CuttableStream<W: Wire> {
     stream: W,
     server: CancellationToken,
     connection: CancellationToken,
     is_cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl<W: Wire> Line<W> {
+impl<W: Wire> CuttableStream<W> {
     fn new(stream: W, server: &CancellationToken) -> Self {
         let connection = server.child_token();
         stream.hurry();
@@ -137,7 +137,7 @@ impl<W: Wire> Line<W> {
     }
 }
 
-impl<W: Wire> Drop for Line<W> {
+impl<W: Wire> Drop for CuttableStream<W> {
     /// A cut is heard as a reset; the end of the server is an orderly close.
     fn drop(&mut self) {
         if self.connection.is_cancelled() && !self.server.is_cancelled() {
@@ -146,7 +146,7 @@ impl<W: Wire> Drop for Line<W> {
     }
 }
 
-impl<W: Wire> AsyncRead for Line<W> {
+impl<W: Wire> AsyncRead for CuttableStream<W> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -157,7 +157,7 @@ impl<W: Wire> AsyncRead for Line<W> {
     }
 }
 
-impl<W: Wire> AsyncWrite for Line<W> {
+impl<W: Wire> AsyncWrite for CuttableStream<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

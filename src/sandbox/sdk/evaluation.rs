@@ -1,4 +1,4 @@
-//! What a client-side SDK asks: for whom, in which environment, with or without reasons.
+//! Evaluation requests of client-side SDKs: environment, context, with or without reasons.
 
 use axum::{
     body::Bytes,
@@ -9,15 +9,15 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    State,
+    SandboxState,
     context::{decode, user_key},
     credential::{ById, ByMobileKey, path_part},
 };
-use crate::sandbox::{Sandbox, flags::Reasons, refusal::Refusal};
+use crate::sandbox::{Sandbox, api_error::ApiError, flags::Reasons};
 
 /// Who asks, and for whom.
 #[derive(Debug)]
-pub(super) struct Question {
+pub(super) struct EvaluationRequest {
     pub(super) environment: String,
     pub(super) user: Option<String>,
     pub(super) reasons: Reasons,
@@ -25,12 +25,12 @@ pub(super) struct Question {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Wishes {
+struct EvaluationQuery {
     with_reasons: Option<String>,
 }
 
-impl Question {
-    pub(super) fn answer(&self, state: &State) -> Map<String, Value> {
+impl EvaluationRequest {
+    pub(super) fn answer(&self, state: &SandboxState) -> Map<String, Value> {
         let user = self.user.as_deref();
         state
             .flags
@@ -38,12 +38,12 @@ impl Question {
     }
 }
 
-impl FromRequest<Sandbox> for Question {
-    type Rejection = Refusal;
+impl FromRequest<Sandbox> for EvaluationRequest {
+    type Rejection = ApiError;
 
     /// The environment is that of the path or, without one, that of the mobile key; the context
     /// stands in the path or, without one, is the body.
-    async fn from_request(request: Request, sandbox: &Sandbox) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, sandbox: &Sandbox) -> Result<Self, ApiError> {
         let (mut parts, body) = request.into_parts();
         let environment = environment(&mut parts, sandbox).await?;
         let reasons = reasons(&parts);
@@ -63,7 +63,7 @@ impl FromRequest<Sandbox> for Question {
     }
 }
 
-async fn environment(parts: &mut Parts, sandbox: &Sandbox) -> Result<String, Refusal> {
+async fn environment(parts: &mut Parts, sandbox: &Sandbox) -> Result<String, ApiError> {
     if path_part(parts, sandbox, "environment").await?.is_some() {
         let ById(id) = ById::from_request_parts(parts, sandbox).await?;
         return Ok(id);
@@ -73,26 +73,26 @@ async fn environment(parts: &mut Parts, sandbox: &Sandbox) -> Result<String, Ref
 }
 
 fn reasons(parts: &Parts) -> Reasons {
-    match Query::<Wishes>::try_from_uri(&parts.uri) {
+    match Query::<EvaluationQuery>::try_from_uri(&parts.uri) {
         Ok(Query(wishes)) if wishes.with_reasons.as_deref() == Some("true") => Reasons::Shown,
         _ => Reasons::Omitted,
     }
 }
 
-fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
+fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next());
     match content_type {
         Some(essence) if essence.trim().eq_ignore_ascii_case("application/json") => Ok(()),
-        _ => Err(Refusal::new(
+        _ => Err(ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "Content-Type must be application/json",
         )),
     }
 }
 
-fn no_context() -> Refusal {
-    Refusal::invalid("invalid context")
+fn no_context() -> ApiError {
+    ApiError::invalid("invalid context")
 }

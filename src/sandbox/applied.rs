@@ -1,8 +1,8 @@
-//! Who is told of every segment-targets call that is applied.
+//! Listeners of the segment-targets calls that are applied.
 
 use std::fmt;
 
-use super::{hidden::Hidden, segments::Order};
+use super::{hidden::Hidden, segments::SegmentUpdate};
 
 /// A segment-targets call as it was applied.
 #[derive(Clone, Debug)]
@@ -17,33 +17,33 @@ pub struct Applied<'a> {
     pub keys: &'a Hidden<Vec<String>>,
 }
 
-type Observer = Box<dyn Fn(&Applied<'_>) + Send + Sync>;
+type AppliedListener = Box<dyn Fn(&Applied<'_>) + Send + Sync>;
 
 /// Those who are told, in the order in which they asked.
 #[derive(Default)]
-pub(super) struct Observers(Vec<Observer>);
+pub(super) struct AppliedListeners(Vec<AppliedListener>);
 
-impl Observers {
+impl AppliedListeners {
     pub(super) fn add(&mut self, observer: impl Fn(&Applied<'_>) + Send + Sync + 'static) {
         self.0.push(Box::new(observer));
     }
 
-    pub(super) fn tell(&self, integration: &str, order: &Order) {
+    pub(super) fn tell(&self, integration: &str, update: &SegmentUpdate) {
         if self.0.is_empty() {
             return;
         }
         let applied = Applied {
-            environment: &order.environment,
-            segment: order.segment_key(integration),
-            adds: order.adds(),
-            keys: &order.keys,
+            environment: &update.environment,
+            segment: update.segment_key(integration),
+            adds: update.adds(),
+            keys: &update.keys,
         };
         self.0.iter().for_each(|observer| observer(&applied));
     }
 }
 
-impl fmt::Debug for Observers {
+impl fmt::Debug for AppliedListeners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Observers({})", self.0.len())
+        write!(f, "AppliedListeners({})", self.0.len())
     }
 }

@@ -1,37 +1,34 @@
-//! What happens to every call before and after it is answered: log, limits, latency, mishaps.
+//! The layer around every call: log, rate limits, latency, injected faults.
 
 use std::time::{Duration, SystemTime};
 
 use axum::{
     body::{Body, Bytes},
     extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
 use super::{
-    Sandbox, api,
-    calls::Call,
-    faults::{Aim, Mishap, When},
-    mishaps, now_ms,
-    rate_limit::{Budget, Reading},
-    refusal::Refusal,
-    serve::Cut,
-    world::Caller,
+    Sandbox,
+    api::{self, is_rest},
+    api_error::ApiError,
+    calls::{CallNumber, RecordedCall},
+    connections::Cut,
+    fault_response,
+    faults::{CallTraits, Fault, FaultTiming},
+    now_ms,
+    rate_limit::{RateCheck, RemainingCalls},
 };
 
 /// 9999-12-31 23:59:59 UTC.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// The number of a call in the log, for handlers that have more to note.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CallNumber(pub(super) u64);
-
 /// How a call ends.
-enum Ending {
+enum CallEnd {
     Answer(Response),
-    Mishap(Mishap),
+    Fault(Fault),
 }
 
 /// Lets a call through, or not. If the caller hangs up this is dropped midway; the log then shows
@@ -45,17 +42,17 @@ pub(super) async fn pass(State(sandbox): State<Sandbox>, request: Request, next:
         .map(|info| info.0.clone());
     let (budget, refusal) = sandbox.meter(&parts);
     let ending = match refusal {
-        Some(response) => Ending::Answer(response),
+        Some(response) => CallEnd::Answer(response),
         None => answer(&sandbox, number, parts, body, next).await,
     };
     let mut response = match ending {
-        Ending::Answer(response) => {
+        CallEnd::Answer(response) => {
             sandbox.close(number, Some(response.status()), None);
             response
         }
-        Ending::Mishap(Mishap { how, .. }) => {
+        CallEnd::Fault(Fault { how, .. }) => {
             sandbox.close(number, how.status(), Some(how.name()));
-            mishaps::enact(how, connection).await
+            fault_response::enact(how, connection).await
         }
     };
     if let Some(budget) = budget {
@@ -73,54 +70,47 @@ async fn answer(
     mut parts: Parts,
     body: Body,
     next: Next,
-) -> Ending {
+) -> CallEnd {
     let body = match sandbox.read(parts.uri.path(), body).await {
         Ok(body) => body,
-        Err(refusal) => return Ending::Answer(refusal.into_response()),
+        Err(refusal) => return CallEnd::Answer(refusal.into_response()),
     };
     let aim = sandbox.aim(&parts, &body);
-    let plan = sandbox.lock().deck.plan(parts.uri.path(), &aim);
+    let plan = sandbox.lock().injector.faults_of(parts.uri.path(), &aim);
     if !plan.delay.is_zero() {
         tokio::time::sleep(plan.delay).await;
     }
-    if let Some(mishap) = plan
-        .mishap
+    if let Some(fault) = plan
+        .fault
         .clone()
-        .filter(|mishap| mishap.when == When::Instead)
+        .filter(|fault| fault.when == FaultTiming::Instead)
     {
         api::describe(sandbox, number, parts.uri.path(), &body);
-        return Ending::Mishap(mishap);
+        return CallEnd::Fault(fault);
     }
     parts.extensions.insert(CallNumber(number));
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    match plan.mishap {
+    match plan.fault {
         // What would have been refused anyway is refused: nothing was applied.
-        Some(mishap) if response.status().is_success() => Ending::Mishap(mishap),
-        _ => Ending::Answer(response),
+        Some(fault) if response.status().is_success() => CallEnd::Fault(fault),
+        _ => CallEnd::Answer(response),
     }
 }
 
 impl Sandbox {
-    /// Who calls, by the bare token in `Authorization`.
-    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller<'_>, Refusal> {
-        authorization(headers)
-            .and_then(|token| self.settings().world.caller(token))
-            .ok_or_else(Refusal::unauthorized)
-    }
-
-    /// What mishaps may choose this call by. A body is read for it only if one of them asks.
-    fn aim(&self, parts: &Parts, body: &[u8]) -> Aim {
+    /// What faults may choose this call by. A body is read for it only if one of them asks.
+    fn aim(&self, parts: &Parts, body: &[u8]) -> CallTraits {
         let caller = self.caller(&parts.headers).ok();
-        let order = self
+        let update = self
             .lock()
-            .deck
+            .injector
             .looks_into_bodies()
-            .then(|| api::order(parts.uri.path(), body))
+            .then(|| api::update(parts.uri.path(), body))
             .flatten();
-        let (environment, segment) = order
-            .map(|(_, order)| (order.environment, order.cohort_id))
+        let (environment, segment) = update
+            .map(|(_, update)| (update.environment, update.cohort_id))
             .unzip();
-        Aim {
+        CallTraits {
             account: caller.map(|caller| caller.account.id.clone()),
             environment,
             segment,
@@ -128,11 +118,11 @@ impl Sandbox {
     }
 
     fn open(&self, parts: &Parts) -> u64 {
-        let number = self.lock().calls.open(Call {
+        let number = self.lock().calls.open(RecordedCall {
             arrived_ms: now_ms(),
             method: parts.method.to_string(),
             path: shown_path(parts),
-            ..Call::default()
+            ..RecordedCall::default()
         });
         self.announce();
         number
@@ -146,7 +136,7 @@ impl Sandbox {
 
     /// Counts a REST call. The budget is that of the caller's account; callers without one are
     /// limited by address only.
-    fn meter(&self, parts: &Parts) -> (Option<Budget>, Option<Response>) {
+    fn meter(&self, parts: &Parts) -> (Option<RemainingCalls>, Option<Response>) {
         if !is_rest(parts.uri.path()) {
             return (None, None);
         }
@@ -154,27 +144,27 @@ impl Sandbox {
         let meter = &mut self.lock().meter;
         if let Err(seconds) = meter.count_address(now_ms) {
             let retry_after = [(header::RETRY_AFTER, seconds.to_string())];
-            let refusal = (retry_after, Refusal::rate_limited()).into_response();
+            let refusal = (retry_after, ApiError::rate_limited()).into_response();
             return (None, Some(refusal));
         }
         let Ok(caller) = self.caller(&parts.headers) else {
             return (None, None);
         };
         match meter.count(&caller.account.id, &route(parts), now_ms) {
-            Reading::Within(budget) => (Some(budget), None),
-            Reading::Exceeded(budget) => {
-                (Some(budget), Some(Refusal::rate_limited().into_response()))
+            RateCheck::Within(budget) => (Some(budget), None),
+            RateCheck::Exceeded(budget) => {
+                (Some(budget), Some(ApiError::rate_limited().into_response()))
             }
         }
     }
 
-    async fn read(&self, path: &str, body: Body) -> Result<Bytes, Refusal> {
+    async fn read(&self, path: &str, body: Body) -> Result<Bytes, ApiError> {
         // A caller who breaks off gets this answer too, and does not hear it.
-        let body = axum::body::to_bytes(body, self.settings().max_body_bytes)
+        let body = axum::body::to_bytes(body, self.options().max_body_bytes)
             .await
-            .map_err(|_| Refusal::too_large())?;
-        let weighed = self.lock().deck.weigh_body(path, body.len());
-        weighed.map_err(|_| Refusal::too_large())?;
+            .map_err(|_| ApiError::too_large())?;
+        let weighed = self.lock().injector.weigh_body(path, body.len());
+        weighed.map_err(|_| ApiError::too_large())?;
         Ok(body)
     }
 }
@@ -183,16 +173,6 @@ impl Sandbox {
 fn http_date(epoch_ms: u64) -> HeaderValue {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs((epoch_ms / 1_000).min(LAST_SECOND));
     HeaderValue::try_from(httpdate::fmt_http_date(at)).expect("a date is visible ASCII")
-}
-
-/// The REST API, which alone is limited.
-pub(super) fn is_rest(path: &str) -> bool {
-    path.starts_with("/api/")
-}
-
-/// The value of `Authorization`, as it stands: LaunchDarkly knows no schemes.
-pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::AUTHORIZATION)?.to_str().ok()
 }
 
 /// Limits are per route, whatever stands in its parameters.

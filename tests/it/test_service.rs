@@ -12,7 +12,7 @@ use launchdarkly_connector::{
         send_identifiers_response::Message as Out,
     },
     sandbox::{
-        Call, Sandbox,
+        RecordedCall, Sandbox,
         fixtures::{
             CLIENT_SIDE_ID, OTHER_ACCOUNT_CLIENT_SIDE_ID, OTHER_ACCOUNT_TOKEN, WRITER_TOKEN,
         },
@@ -36,11 +36,11 @@ pub(crate) const SEGMENT: &str = "zeotap-vip";
 pub(crate) type Client = DestinationConnectorClient<Channel>;
 
 /// A running service and its sandbox.
-pub(crate) struct House {
+pub(crate) struct TestService {
     pub(crate) sandbox: Sandbox,
     /// Where the sandbox is.
     pub(crate) sandbox_url: String,
-    /// What stands before it; runs as long as the house.
+    /// What stands before it; runs as long as the service.
     _between: Option<Proxy>,
     pub(crate) client: Client,
     pub(crate) address: SocketAddr,
@@ -49,11 +49,11 @@ pub(crate) struct House {
     /// Ends when the service has drained.
     pub(crate) served: JoinHandle<()>,
     settings: Settings,
-    /// Removed with the house.
+    /// Removed with the service.
     directory: tempfile::TempDir,
 }
 
-impl House {
+impl TestService {
     pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
@@ -191,7 +191,7 @@ impl House {
 
     /// The calls that were to change a segment. Beside them, the service asks once whose a token
     /// is that has worked.
-    pub(crate) fn deliveries(&self) -> Vec<Call> {
+    pub(crate) fn deliveries(&self) -> Vec<RecordedCall> {
         let mut calls = self.sandbox.calls();
         calls.retain(|call| call.path.contains("/segment-targets/"));
         calls

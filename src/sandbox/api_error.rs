@@ -1,4 +1,4 @@
-//! How LaunchDarkly says no: `{"code":…,"message":…}` under a status.
+//! LaunchDarkly's error responses: `{"code":…,"message":…}` under a status.
 
 use axum::{
     Json,
@@ -9,12 +9,12 @@ use serde_json::json;
 
 /// A refused call.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct ApiError {
     status: StatusCode,
     message: String,
 }
 
-impl Refusal {
+impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl ToString) -> Self {
         Self {
             status,
@@ -53,7 +53,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({"code": code(self.status), "message": self.message});
         (self.status, Json(body)).into_response()
