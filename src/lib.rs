@@ -26,8 +26,8 @@
 //!
 //! # Floors
 //!
-//! Modules use those on floors below their own, and those of their own folder. A test reads the
-//! `use` lines and holds them to it.
+//! Modules use those on floors below their own, and those of their own folder, and no two files use
+//! each other. A test reads the `use` lines and holds them to it.
 //!
 //! | floor | modules |
 //! |---|---|
