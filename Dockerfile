@@ -7,6 +7,9 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 
+# `--build-arg FEATURES=` leaves the sandbox out: the commands `sandbox` and `demo`, `serve --sandbox`.
+ARG FEATURES=default
+
 # Dependencies first, around sources that are empty: this layer is built anew only when they
 # change. A layer travels with the image cache to any builder; a cache mount would not leave the
 # machine that filled it.
@@ -15,7 +18,7 @@ RUN mkdir src \
     && touch src/lib.rs \
     && echo 'fn main() {}' > build.rs \
     && cp build.rs src/main.rs \
-    && cargo build --locked --release
+    && cargo build --locked --release --no-default-features --features "$FEATURES"
 
 COPY build.rs ./
 COPY proto proto/
@@ -25,7 +28,7 @@ COPY src src/
 # Copied files keep the time of their last change, which may be before that of the empty ones;
 # cargo goes by time. The empty directory becomes the volume, for want of a shell below.
 RUN touch build.rs src/lib.rs src/main.rs \
-    && cargo build --locked --release \
+    && cargo build --locked --release --no-default-features --features "$FEATURES" \
     && mkdir data
 
 FROM gcr.io/distroless/cc-debian12:nonroot

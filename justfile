@@ -42,6 +42,7 @@ fmt:
 lint:
     cargo fmt --check
     cargo clippy --all-targets --locked -- -D warnings
+    cargo clippy --no-default-features --locked -- -D warnings
 
 # The crate's documentation, in a browser
 doc:

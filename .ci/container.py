@@ -58,12 +58,15 @@ def stages(dockerfile: str) -> list[list[Instruction]]:
 def build(stage: list[Instruction], directory: Path) -> None:
     """Carries out a build stage; `directory` stands for its working directory."""
     (directory / "target").symlink_to(target_directory())
-    output = ""
+    output, defaults = "", {}
     for instruction in stage:
         if instruction.name == "COPY":
             copy(instruction.words(), directory)
         elif instruction.name == "RUN":
-            output = run(instruction.arguments, directory)
+            output = run(instruction.arguments, directory, defaults)
+        elif instruction.name == "ARG":
+            name, _, default = instruction.arguments.partition("=")
+            defaults[name] = default
         elif instruction.name not in ("FROM", "WORKDIR"):
             raise SystemExit(f"{instruction.name} is not understood in a build stage")
     compiled = re.findall(r"^\s*Compiling (\S+)", output, re.M)
@@ -89,13 +92,13 @@ def copy(words: list[str], directory: Path) -> None:
             shutil.copy2(ROOT / source, directory / destination)
 
 
-def run(command: str, directory: Path) -> str:
+def run(command: str, directory: Path, defaults: dict[str, str]) -> str:
     print(f"RUN {command}", flush=True)
     environment = {key: text for key, text in os.environ.items() if key != "CARGO_TARGET_DIR"}
     done = subprocess.run(
         ["sh", "-c", command],
         cwd=directory,
-        env=environment,
+        env=environment | defaults,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -34,6 +34,7 @@ pub type LogArgs = CheckedFlags<telemetry::LogSettings>;
 /// Where `serve` listens, and its commands look for it, unless told.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:50051";
 /// Where a sandbox listens unless told.
+#[cfg(feature = "sandbox")]
 pub const DEFAULT_SANDBOX_LISTEN: &str = "127.0.0.1:8090";
 
 /// Everything an operator can set, checked.
@@ -50,6 +51,7 @@ pub struct Settings {
     /// How LaunchDarkly is called.
     pub launchdarkly: ClientSettings,
     /// Where the sandbox that runs beside the service listens, if there is one.
+    #[cfg(feature = "sandbox")]
     pub sandbox_listen: Option<Listen>,
     /// How records become calls.
     pub delivery: LaneSettings,
@@ -114,6 +116,7 @@ impl FromFlags for Settings {
                 .text("URL", "sqlite:connector.db", store_url),
             keys_file: keys_file(from),
             launchdarkly: ClientSettings::read(from),
+            #[cfg(feature = "sandbox")]
             sandbox_listen: sandbox_listen(from),
             delivery: LaneSettings::read(from),
             limits: StreamLimits::read(from),
@@ -150,6 +153,7 @@ impl Settings {
                  add --insecure if something in front of the service lets only the right ones in",
             );
         }
+        #[cfg(feature = "sandbox")]
         if self.sandbox_listen.is_some() && self.launchdarkly.url.is_some() {
             from.problem(
                 "sandbox",
@@ -176,6 +180,7 @@ fn keys_file(from: &mut SettingsReader<'_>) -> PathBuf {
     path.unwrap_or_default()
 }
 
+#[cfg(feature = "sandbox")]
 fn sandbox_listen(from: &mut SettingsReader<'_>) -> Option<Listen> {
     let runs = from
         .setting(

@@ -93,6 +93,7 @@ pub mod domain;
 pub mod launchdarkly;
 pub mod metrics;
 pub mod pb;
+#[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod secret;
 pub mod server;

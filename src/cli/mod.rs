@@ -18,10 +18,12 @@ use clap::{
     builder::{OsStr, Resettable},
 };
 
+#[cfg(feature = "sandbox")]
 mod demo;
 mod health;
 mod keygen;
 mod remote;
+#[cfg(feature = "sandbox")]
 mod sandbox;
 mod send;
 mod serve;
@@ -50,8 +52,10 @@ struct Cli {
 pub enum Command {
     /// Run the service
     Serve(Box<ServeArgs>),
+    #[cfg(feature = "sandbox")]
     /// Show the whole journey in one process: service, sandbox, 10,000 journey members, a flag
     Demo(demo::DemoArgs),
+    #[cfg(feature = "sandbox")]
     /// Run a sandbox LaunchDarkly alone
     Sandbox(sandbox::SandboxArgs),
     /// Stream records from a file or standard input into a destination
@@ -89,7 +93,9 @@ impl Command {
     pub async fn run(self) -> Exit {
         match self {
             Self::Serve(args) => serve::run(*args).await,
+            #[cfg(feature = "sandbox")]
             Self::Demo(args) => demo::run(args).await,
+            #[cfg(feature = "sandbox")]
             Self::Sandbox(args) => sandbox::run(args).await,
             Self::Send(args) => send::run(*args).await,
             Self::Validate(args) => unless_stopped(Exit::Unable, validate::run(args)).await,

@@ -5,10 +5,11 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use tokio::{net::TcpListener, task::JoinHandle};
+use tracing::info;
 
 use super::{Exit, bind, reachable, say};
 use crate::{
-    config::{DEFAULT_SANDBOX_LISTEN, Listen, LogArgs, duration},
+    config::{DEFAULT_SANDBOX_LISTEN, Listen, LogArgs, Settings, duration},
     sandbox::{FaultPlan, RateLimits, Sandbox, SandboxOptions, fixtures},
     shutdown::Shutdown,
     telemetry,
@@ -116,6 +117,23 @@ fn describe(url: &str) {
     say(format_args!(
         "\nfaults, limits and what it was told: curl {url}/"
     ));
+}
+
+/// Starts the sandbox, if one is asked for, and points the service at it. It outlives the
+/// service, which delivers to it until its last stream is drained.
+pub(super) async fn start_beside(
+    mut settings: Settings,
+) -> anyhow::Result<(Settings, Option<RunningSandbox>)> {
+    let Some(listen) = &settings.sandbox_listen else {
+        return Ok((settings, None));
+    };
+    let listener = bind(listen, "--sandbox-listen").await?;
+    let running = RunningSandbox::start(listener, SandboxOptions::default())?;
+    let url = running.url().parse();
+    let url = url.context("the sandbox has to listen on loopback, or on every address")?;
+    settings.launchdarkly.url = Some(url);
+    info!(address = %running.address, "sandbox in the place of LaunchDarkly");
+    Ok((settings, Some(running)))
 }
 
 /// A sandbox on a socket.

@@ -6,11 +6,12 @@ use anyhow::Context;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::{Exit, bind, sandbox};
+#[cfg(feature = "sandbox")]
+use super::sandbox;
+use super::{Exit, bind};
 use crate::{
     app::{App, BuildError},
     config::{Listen, ServeArgs, Settings},
-    sandbox::SandboxOptions,
     server::edge::scrape,
     shutdown::Shutdown,
     telemetry,
@@ -47,11 +48,12 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     }
 }
 
-async fn serve(mut settings: Settings) -> anyhow::Result<()> {
+async fn serve(settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
     Shutdown::outlive_other_signals().context("cannot listen for signals")?;
     say_what_proxies_are_not_used(&settings);
-    let sandbox = start_sandbox(&mut settings).await?;
+    #[cfg(feature = "sandbox")]
+    let (settings, sandbox) = sandbox::start_beside(settings).await?;
     let app = App::build(&settings).await?;
     let listener = bind(&settings.listen, "--listen").await?;
     let address = listener.local_addr()?;
@@ -62,10 +64,11 @@ async fn serve(mut settings: Settings) -> anyhow::Result<()> {
     let scrapes = serve_metrics(settings.metrics_listen.as_ref(), &app).await?;
     app.run(listener, shutdown).await?;
     drop(scrapes);
-    match sandbox {
-        Some(sandbox) => sandbox.stop().await,
-        None => Ok(()),
+    #[cfg(feature = "sandbox")]
+    if let Some(sandbox) = sandbox {
+        sandbox.stop().await?;
     }
+    Ok(())
 }
 
 /// Where other programs look for a proxy.
@@ -111,19 +114,4 @@ async fn serve_metrics(
         }
     });
     Ok(Some(AbortOnDropHandle::new(serving)))
-}
-
-/// Starts the sandbox, if one is asked for, and points the service at it. It outlives the
-/// service, which delivers to it until its last stream is drained.
-async fn start_sandbox(settings: &mut Settings) -> anyhow::Result<Option<sandbox::RunningSandbox>> {
-    let Some(listen) = &settings.sandbox_listen else {
-        return Ok(None);
-    };
-    let listener = bind(listen, "--sandbox-listen").await?;
-    let running = sandbox::RunningSandbox::start(listener, SandboxOptions::default())?;
-    let url = running.url().parse();
-    let url = url.context("the sandbox has to listen on loopback, or on every address")?;
-    settings.launchdarkly.url = Some(url);
-    info!(address = %running.address, "sandbox in the place of LaunchDarkly");
-    Ok(Some(running))
 }

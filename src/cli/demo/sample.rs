@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     cli::send::{
-        input::{self, Findings, InputFormat, InputOptions},
+        input::{self, Findings, InputFormat, InputItem, InputOptions},
         window::InputRow,
     },
     pb::identifier_record::Operation,
@@ -35,7 +35,9 @@ pub(super) fn rows() -> Vec<InputRow> {
     let settings = InputOptions::new(InputFormat::Csv);
     let mut rows = Vec::new();
     input::read(CSV, &settings, &mut Findings::default(), |item| {
-        rows.extend(item.row());
+        if let InputItem::Row(row) = item {
+            rows.push(row);
+        }
         true
     })
     .expect("the sample is good CSV, which a test confirms");

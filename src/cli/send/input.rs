@@ -116,16 +116,6 @@ pub(crate) enum InputItem {
     Note(String),
 }
 
-impl InputItem {
-    /// The row, if it is one.
-    pub(crate) fn row(self) -> Option<InputRow> {
-        match self {
-            Self::Row(row) => Some(row),
-            Self::Bad(_) | Self::Note(_) => None,
-        }
-    }
-}
-
 /// How much of an input is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {

@@ -51,6 +51,16 @@ impl Outcome {
     }
 }
 
+impl InputItem {
+    /// The row, if it is one.
+    fn row(self) -> Option<InputRow> {
+        match self {
+            Self::Row(row) => Some(row),
+            Self::Bad(_) | Self::Note(_) => None,
+        }
+    }
+}
+
 fn show(row: &InputRow) -> String {
     let mut values: Vec<_> = row.record.identifiers.iter().collect();
     values.sort_unstable();
