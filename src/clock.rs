@@ -1,40 +1,19 @@
 //! Where the wall clock enters.
 
-use std::{cell::Cell, marker::PhantomData, time::SystemTime};
+use std::time::SystemTime;
 
-thread_local! {
-    static STAND_IN: Cell<Option<fn() -> SystemTime>> = const { Cell::new(None) };
-}
+#[cfg(any(test, feature = "testing"))]
+pub use stand_in::StandIn;
 
 /// Reads the wall clock. Durations are measured with `tokio::time`, never with this.
 #[must_use]
-pub fn now() -> SystemTime {
-    STAND_IN.get().map_or_else(system, |clock| clock())
-}
-
 #[expect(clippy::disallowed_methods, reason = "the one place that may")]
-fn system() -> SystemTime {
+pub fn now() -> SystemTime {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(now) = stand_in::now() {
+        return now;
+    }
     SystemTime::now()
-}
-
-/// While this lives, its thread reads another clock: for simulations, which run on one thread
-/// and in a time of their own.
-#[derive(Debug)]
-pub struct StandIn(PhantomData<*const ()>);
-
-impl StandIn {
-    /// Makes [`now`] ask `clock` on this thread.
-    #[must_use]
-    pub fn new(clock: fn() -> SystemTime) -> Self {
-        STAND_IN.set(Some(clock));
-        Self(PhantomData)
-    }
-}
-
-impl Drop for StandIn {
-    fn drop(&mut self) {
-        STAND_IN.set(None);
-    }
 }
 
 /// Milliseconds since the Unix epoch; 0 before it.
@@ -44,6 +23,39 @@ pub fn epoch_millis(at: SystemTime) -> i64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(any(test, feature = "testing"))]
+mod stand_in {
+    use std::{cell::Cell, marker::PhantomData, time::SystemTime};
+
+    thread_local! {
+        static CLOCK: Cell<Option<fn() -> SystemTime>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn now() -> Option<SystemTime> {
+        CLOCK.get().map(|clock| clock())
+    }
+
+    /// While this lives, its thread reads another clock: for simulations, which run on one thread
+    /// and in a time of their own.
+    #[derive(Debug)]
+    pub struct StandIn(PhantomData<*const ()>);
+
+    impl StandIn {
+        /// Makes [`now`](super::now) ask `clock` on this thread.
+        #[must_use]
+        pub fn new(clock: fn() -> SystemTime) -> Self {
+            CLOCK.set(Some(clock));
+            Self(PhantomData)
+        }
+    }
+
+    impl Drop for StandIn {
+        fn drop(&mut self) {
+            CLOCK.set(None);
+        }
+    }
 }
 
 #[cfg(test)]
