@@ -1,4 +1,4 @@
--- Times are microseconds since the Unix epoch. Tokens are sealed before they come here.
+-- Times are microseconds since the Unix epoch.
 CREATE TABLE destinations (
     uid                 BLOB    NOT NULL PRIMARY KEY,
     organization        TEXT    NOT NULL,
@@ -6,19 +6,17 @@ CREATE TABLE destinations (
     display_name        TEXT    NOT NULL,
     -- The display name with case folded away for all of Unicode, which SQLite cannot do itself.
     display_name_folded TEXT    NOT NULL,
-    action              TEXT    NOT NULL,
-    client_side_id      TEXT    NOT NULL,
-    instance            TEXT    NOT NULL,
-    -- JSON.
-    mapping             TEXT    NOT NULL,
+    -- JSON: what a destination does, where, and with which mapping. It has no version number: a
+    -- program refuses what holds words that it does not know. A new setting is a new word.
+    settings            TEXT    NOT NULL,
     state               TEXT    NOT NULL,
     revision            INTEGER NOT NULL,
     create_micros       INTEGER NOT NULL,
     update_micros       INTEGER NOT NULL,
-    -- The access token: which key sealed it, with which nonce, into what.
-    token_key_id        TEXT    NOT NULL,
-    token_nonce         BLOB    NOT NULL,
-    token_ciphertext    BLOB    NOT NULL,
+    -- JSON, sealed: the nonce, then the ciphertext with its tag.
+    secrets             BLOB    NOT NULL,
+    -- The key that sealed them, by its id in the keys file.
+    secrets_key_id      TEXT    NOT NULL,
     UNIQUE (organization, id)
 ) STRICT;
 

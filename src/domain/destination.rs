@@ -37,10 +37,7 @@ impl Destination {
     /// The freshness tag of this revision.
     #[must_use]
     pub fn etag(&self) -> Etag {
-        // The uid makes tags of a destination re-created under the same name differ. Its second
-        // half, where the random part is: the first is the same for all of a millisecond.
-        let (_, tail) = self.uid.0.as_u64_pair();
-        Etag(format!("{tail:x}-{}", self.revision.0))
+        Etag::of(self.uid, self.revision)
     }
 }
 
@@ -62,6 +59,17 @@ impl Revision {
 /// A freshness tag, opaque to callers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Etag(pub String);
+
+impl Etag {
+    /// The tag of one revision of a destination.
+    #[must_use]
+    pub fn of(uid: DestinationUid, revision: Revision) -> Self {
+        // The uid makes tags of a destination re-created under the same name differ. Its second
+        // half, where the random part is: the first is the same for all of a millisecond.
+        let (_, tail) = uid.0.as_u64_pair();
+        Self(format!("{tail:x}-{}", revision.0))
+    }
+}
 
 /// Whether a destination can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

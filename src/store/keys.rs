@@ -24,20 +24,19 @@ const MAX_KEY_ID: usize = 32;
 
 /// Names a key beside what it sealed; no secret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyId(String);
+pub(super) struct KeyId(String);
 
 impl KeyId {
     /// Checks an id: 1 to 32 of `a-z 0-9 -`.
     #[must_use]
-    pub fn new(id: &str) -> Option<Self> {
+    pub(super) fn new(id: &str) -> Option<Self> {
         let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         let fits = (1..=MAX_KEY_ID).contains(&id.len()) && id.bytes().all(legal);
         fits.then(|| Self(id.to_owned()))
     }
 
-    /// The id.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -52,48 +51,35 @@ impl fmt::Display for KeyId {
 /// memory when it frees it.
 pub struct KeyRing {
     /// In order of their lines; never empty.
-    keys: Vec<Key>,
+    keys: Vec<SealingKey>,
 }
 
-pub(super) struct Key {
+pub(super) struct SealingKey {
     pub(super) id: KeyId,
     pub(super) cipher: RandomizedNonceKey,
 }
 
 /// Why a keys file cannot be used, and what to do about it. Holds no key material.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyRingError {
-    /// There is no such file.
+#[error(transparent)]
+pub struct KeyRingError(#[from] FileProblem);
+
+#[derive(Debug, thiserror::Error)]
+enum FileProblem {
     #[error(
         "there is no keys file {}: make one with `launchdarkly-connector keygen > {0}`, then \
          `chmod 600 {0}`", .path.display()
     )]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It cannot be read.
+    Missing { path: PathBuf },
     #[error("the keys file {} cannot be read", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Its text is no key ring.
+    Unreadable { path: PathBuf, source: io::Error },
     #[error("the keys file {} cannot be used", .path.display())]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: KeyFileError,
-    },
+    Unusable { path: PathBuf, source: KeyFileError },
 }
 
 /// Why a text is no key ring.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
-    /// Nothing but comments.
     #[error("it holds no key: append one with `launchdarkly-connector keygen`")]
     Empty,
     /// Every problem, in order of the lines.
@@ -101,32 +87,25 @@ pub enum KeyFileError {
     Malformed(Vec<LineError>),
 }
 
-/// One problem of one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub struct LineError {
     /// Counted from 1.
     pub line: usize,
-    /// What is wrong with it.
     pub problem: LineProblem,
 }
 
 /// What can be wrong with a line. The line itself is not shown: it may hold a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineProblem {
-    /// Not two words.
     #[error("must be a key id, white space, and the base64 of {KEY_BYTES} bytes")]
     Form,
-    /// Not a key id.
     #[error("the key id must be 1 to {MAX_KEY_ID} characters of a-z 0-9 -")]
     Id,
-    /// Not base64.
     #[error("the key is not base64, with its padding")]
     Base64,
-    /// Too long or too short.
     #[error("the key must be {KEY_BYTES} bytes")]
     Length,
-    /// Two lines name one id.
     #[error("has the key id of line {0}; each key needs its own")]
     SameId(usize),
     /// Two lines hold one key, so that a rotation would be none.
@@ -143,10 +122,9 @@ impl KeyRing {
         let text = fs::read_to_string(path).map(Zeroizing::new);
         let text = text.map_err(|source| unreadable(path, source))?;
         warn_if_others_can_read(path);
-        text.parse().map_err(|source| KeyRingError::Unusable {
-            path: path.to_owned(),
-            source,
-        })
+        let path = path.to_owned();
+        let parsed = text.parse();
+        Ok(parsed.map_err(|source| FileProblem::Unusable { path, source })?)
     }
 
     /// A line for a keys file, with a new random key under a new random id.
@@ -159,11 +137,11 @@ impl KeyRing {
         Zeroizing::new(format!("k-{} {}", &id[..8], *encoded))
     }
 
-    pub(super) fn newest(&self) -> &Key {
+    pub(super) fn newest(&self) -> &SealingKey {
         self.keys.last().expect("a key ring is never empty")
     }
 
-    pub(super) fn get(&self, id: &KeyId) -> Option<&Key> {
+    pub(super) fn get(&self, id: &KeyId) -> Option<&SealingKey> {
         self.keys.iter().find(|key| key.id == *id)
     }
 }
@@ -172,7 +150,7 @@ impl FromStr for KeyRing {
     type Err = KeyFileError;
 
     fn from_str(text: &str) -> Result<Self, KeyFileError> {
-        let mut lines: Vec<Line> = Vec::new();
+        let mut lines: Vec<KeyLine> = Vec::new();
         let mut errors = Vec::new();
         for (index, text) in text.lines().enumerate() {
             let text = text.trim();
@@ -180,7 +158,7 @@ impl FromStr for KeyRing {
                 continue;
             }
             let number = index + 1;
-            match Line::parse(number, text).and_then(|line| line.unlike(&lines)) {
+            match KeyLine::parse(number, text).and_then(|line| line.unlike(&lines)) {
                 Ok(line) => lines.push(line),
                 Err(problems) => errors.extend(problems.into_iter().map(|problem| LineError {
                     line: number,
@@ -192,7 +170,7 @@ impl FromStr for KeyRing {
             (_, false) => Err(KeyFileError::Malformed(errors)),
             (true, true) => Err(KeyFileError::Empty),
             (false, true) => Ok(Self {
-                keys: lines.into_iter().map(Line::into_key).collect(),
+                keys: lines.into_iter().map(KeyLine::into_key).collect(),
             }),
         }
     }
@@ -206,14 +184,14 @@ impl fmt::Debug for KeyRing {
     }
 }
 
-/// A line on its way to a key.
-struct Line {
+/// A parsed line.
+struct KeyLine {
     number: usize,
     id: KeyId,
     secret: Zeroizing<Vec<u8>>,
 }
 
-impl Line {
+impl KeyLine {
     fn parse(number: usize, text: &str) -> Result<Self, Vec<LineProblem>> {
         let mut words = text.split_whitespace();
         let (Some(id), Some(secret), None) = (words.next(), words.next(), words.next()) else {
@@ -236,9 +214,9 @@ impl Line {
         }
     }
 
-    fn into_key(self) -> Key {
+    fn into_key(self) -> SealingKey {
         let cipher = RandomizedNonceKey::new(&AES_256_GCM_SIV, &self.secret);
-        Key {
+        SealingKey {
             id: self.id,
             cipher: cipher.expect("the secret has the cipher's key length"),
         }
@@ -258,11 +236,11 @@ fn join(errors: &[LineError]) -> String {
     errors.join("; ")
 }
 
-fn unreadable(path: &Path, source: io::Error) -> KeyRingError {
+fn unreadable(path: &Path, source: io::Error) -> FileProblem {
     let path = path.to_owned();
     match source.kind() {
-        io::ErrorKind::NotFound => KeyRingError::Missing { path },
-        _ => KeyRingError::Unreadable { path, source },
+        io::ErrorKind::NotFound => FileProblem::Missing { path },
+        _ => FileProblem::Unreadable { path, source },
     }
 }
 

@@ -1,6 +1,7 @@
-//! Keeps destinations in memory: a disk for simulations, which know of no real one.
+//! A store in memory, for tests and simulations.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, btree_map::Entry},
     fmt,
     sync::{
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{
-    Cursor, Error, ListQuery, Once, Page, RETENTION, Remembered, Store,
+    CompletedRequest, Cursor, Error, IdempotencyKey, ListQuery, Page, RETENTION, Store,
     row::{fold, micros, time},
 };
 use crate::domain::{
@@ -31,11 +32,11 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Tables {
     destinations: BTreeMap<DestinationName, Destination>,
-    requests: BTreeMap<(OrganizationId, Uuid), Kept>,
+    requests: BTreeMap<(OrganizationId, Uuid), TimedRequest>,
 }
 
-struct Kept {
-    remembered: Remembered,
+struct TimedRequest {
+    request: CompletedRequest,
     at: SystemTime,
 }
 
@@ -59,47 +60,52 @@ impl MemoryStore {
 }
 
 impl Tables {
-    fn check_new(&self, organization: &OrganizationId, once: Option<&Once>) -> Result<(), Error> {
-        let known = once.is_some_and(|once| {
-            let key = (organization.clone(), once.request_id);
+    fn check_new(
+        &self,
+        organization: &OrganizationId,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(), Error> {
+        let known = key.is_some_and(|key| {
+            let key = (organization.clone(), key.request_id);
             self.requests.contains_key(&key)
         });
         if known {
-            Err(Error::Remembered)
+            Err(Error::DuplicateRequest)
         } else {
             Ok(())
         }
     }
 
-    fn remember(&mut self, destination: &Destination, once: Option<&Once>) {
-        let Some(once) = once else { return };
+    fn insert_request(&mut self, destination: &Destination, key: Option<&IdempotencyKey>) {
+        let Some(key) = key else { return };
         // The time of the change is the time of its request, as in every store.
         let at = destination.update_time;
         self.requests
-            .retain(|_, kept| micros(at) <= micros(kept.at + RETENTION));
-        let kept = Kept {
-            remembered: Remembered {
-                fingerprint: once.fingerprint,
-                name: destination.name.clone(),
-                uid: destination.uid,
-            },
-            at,
+            .retain(|_, each| micros(at) <= micros(each.at + RETENTION));
+        let request = CompletedRequest {
+            fingerprint: key.fingerprint,
+            name: destination.name.clone(),
+            uid: destination.uid,
         };
-        let key = (destination.name.organization.clone(), once.request_id);
-        self.requests.insert(key, kept);
+        let key = (destination.name.organization.clone(), key.request_id);
+        self.requests.insert(key, TimedRequest { request, at });
     }
 }
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn create(&self, destination: &Destination, once: Option<&Once>) -> Result<(), Error> {
+    async fn create(
+        &self,
+        destination: &Destination,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(), Error> {
         let mut tables = self.tables()?;
-        tables.check_new(&destination.name.organization, once)?;
+        tables.check_new(&destination.name.organization, key)?;
         match tables.destinations.entry(destination.name.clone()) {
             Entry::Occupied(_) => return Err(Error::Exists),
-            Entry::Vacant(place) => drop(place.insert(in_micros(destination))),
+            Entry::Vacant(free) => drop(free.insert(in_micros(destination))),
         }
-        tables.remember(destination, once);
+        tables.insert_request(destination, key);
         Ok(())
     }
 
@@ -109,34 +115,31 @@ impl Store for MemoryStore {
 
     async fn list(&self, query: &ListQuery) -> Result<Page, Error> {
         let text = query.display_name.as_deref().map(fold);
-        let wanted = |destination: &&Destination| {
-            destination.name.organization == query.organization
+        let after = query.after.map(list_key);
+        let is_wanted = |each: &&Destination| {
+            let display_name = each.display_name.as_str();
+            each.name.organization == query.organization
                 && text
                     .as_ref()
-                    .is_none_or(|text| fold(destination.display_name.as_str()).contains(text))
-                && query
-                    .after
-                    .is_none_or(|after| place(&Cursor::of(destination)) < place(&after))
+                    .is_none_or(|text| fold(display_name).contains(text))
         };
         let tables = self.tables()?;
-        let mut found: Vec<_> = tables
-            .destinations
-            .values()
-            .filter(wanted)
-            .cloned()
-            .collect();
-        found.sort_by_key(|destination| std::cmp::Reverse(place(&Cursor::of(destination))));
-        Ok(Page::first(found, query.limit.max(1)))
+        let all = tables.destinations.values();
+        let mut entries: Vec<_> = all.filter(is_wanted).cloned().map(Ok).collect();
+        let key = |entry: &_| list_key(Cursor::after(entry));
+        entries.retain(|entry| after.is_none_or(|after| key(entry) < after));
+        entries.sort_by_key(|entry| Reverse(key(entry)));
+        Ok(Page::first(entries, query.limit.max(1)))
     }
 
     async fn replace(
         &self,
         destination: &Destination,
         expected: Revision,
-        once: Option<&Once>,
+        key: Option<&IdempotencyKey>,
     ) -> Result<(), Error> {
         let mut tables = self.tables()?;
-        tables.check_new(&destination.name.organization, once)?;
+        tables.check_new(&destination.name.organization, key)?;
         let there = tables
             .destinations
             .get_mut(&destination.name)
@@ -147,7 +150,7 @@ impl Store for MemoryStore {
             create_time: there.create_time,
             ..in_micros(destination)
         };
-        tables.remember(destination, once);
+        tables.insert_request(destination, key);
         Ok(())
     }
 
@@ -212,14 +215,14 @@ impl Store for MemoryStore {
         Ok(true)
     }
 
-    async fn recall(
+    async fn find_request(
         &self,
         organization: &OrganizationId,
         request_id: Uuid,
-    ) -> Result<Option<Remembered>, Error> {
+    ) -> Result<Option<CompletedRequest>, Error> {
         let tables = self.tables()?;
-        let kept = tables.requests.get(&(organization.clone(), request_id));
-        Ok(kept.map(|kept| kept.remembered.clone()))
+        let found = tables.requests.get(&(organization.clone(), request_id));
+        Ok(found.map(|found| found.request.clone()))
     }
 
     async fn ping(&self) -> Result<(), Error> {
@@ -237,8 +240,8 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-/// Its place in a list, which shows the greatest first.
-fn place(cursor: &Cursor) -> (i64, DestinationUid) {
+/// What a list is ordered by, the greatest first.
+fn list_key(cursor: Cursor) -> (i64, DestinationUid) {
     (cursor.created_micros, cursor.uid)
 }
 
@@ -257,10 +260,10 @@ fn whole_micros(at: SystemTime) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::suite::{Place, destination, store_suite};
+    use crate::store::suite::{Storage, destination, store_suite};
 
     #[async_trait]
-    impl Place for MemoryStore {
+    impl Storage for MemoryStore {
         async fn open(&self) -> Arc<dyn Store> {
             Arc::new(self.reopen())
         }

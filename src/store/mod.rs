@@ -1,14 +1,17 @@
 //! Where destinations are kept.
 //!
-//! [`Store`] is what the rest of the house sees; each database is one implementation. All of an
-//! operation happens or none of it: a failed call leaves nothing half-written.
+//! [`Store`] is what the rest of the service sees; each database is one implementation. Every
+//! operation is atomic: a failed call leaves nothing half-written.
 
 mod keys;
-mod mapping;
+#[cfg(any(test, feature = "testing"))]
 mod memory;
 mod row;
 mod seal;
+mod secrets;
+mod settings;
 mod sqlite;
+mod stored;
 #[cfg(test)]
 pub(crate) mod suite;
 
@@ -25,40 +28,48 @@ use crate::domain::{
     Destination, DestinationName, DestinationState, DestinationUid, Etag, OrganizationId, Revision,
 };
 
+#[cfg(any(test, feature = "testing"))]
+pub use self::memory::MemoryStore;
 pub use self::{
-    keys::{KeyFileError, KeyId, KeyRing, KeyRingError, LineError, LineProblem},
-    memory::MemoryStore,
-    sqlite::{OpenError, OpenProblem, SqliteStore},
+    keys::{KeyRing, KeyRingError},
+    sqlite::{OpenError, SqliteStore},
 };
 
-/// How long a request is remembered. The contract promises 24 hours; as much again leaves room
+/// How long a request's idempotency key is kept. The contract promises 24 hours; as much again leaves room
 /// for a wall clock that is set forward.
 const RETENTION: Duration = Duration::from_hours(48);
 
 /// Keeps destinations; their times lose what is finer than a microsecond.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug + 'static {
-    /// Keeps a new destination, and remembers `once` with it.
+    /// Keeps a new destination, and with it the key of the request that creates it.
     ///
     /// # Errors
-    /// [`Error::Exists`] if the name is taken.
-    async fn create(&self, destination: &Destination, once: Option<&Once>) -> Result<(), Error>;
+    /// [`Error::Exists`] if the name is taken, [`Error::DuplicateRequest`] if the key is known.
+    async fn create(
+        &self,
+        destination: &Destination,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(), Error>;
 
     /// Gets a destination by its name.
     async fn get(&self, name: &DestinationName) -> Result<Option<Destination>, Error>;
 
-    /// Lists an organization's destinations, newest first.
+    /// Lists an organization's destinations, newest first. One that cannot be read does not hide the
+    /// others.
     async fn list(&self, query: &ListQuery) -> Result<Page, Error>;
 
-    /// Replaces a destination that is still at revision `expected`, and remembers `once` with it.
+    /// Replaces a destination that is still at revision `expected`, and keeps the key of the request
+    /// with it.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it has another revision or is gone.
+    /// [`Error::Conflict`] if it has another revision or is gone, [`Error::DuplicateRequest`] if the
+    /// key is known.
     async fn replace(
         &self,
         destination: &Destination,
         expected: Revision,
-        once: Option<&Once>,
+        key: Option<&IdempotencyKey>,
     ) -> Result<(), Error>;
 
     /// Deletes a destination and its secret; `None` if there is none of that name.
@@ -92,30 +103,30 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         at: SystemTime,
     ) -> Result<bool, Error>;
 
-    /// What was remembered for a request of this organization in the last 24 hours or more.
-    async fn recall(
+    /// Finds what a request of this organization did, if that was in the last 24 hours.
+    async fn find_request(
         &self,
         organization: &OrganizationId,
         request_id: Uuid,
-    ) -> Result<Option<Remembered>, Error>;
+    ) -> Result<Option<CompletedRequest>, Error>;
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), Error>;
 
-    /// Notes where this process serves, for a second one that is refused the same store. One that
-    /// nobody shares has nobody to tell.
+    /// Notes where this process serves, for the error of a second process that opens the same store.
+    /// A store that cannot be shared ignores it.
     fn serving_at(&self, _address: SocketAddr) {}
 
     /// Waits for calls under way and lets the database go; later calls are unavailable.
     async fn close(&self);
 }
 
-/// A request that must take effect once, however often it is sent.
+/// Identifies a request that must take effect once, however often it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Once {
-    /// The caller's id for it.
+pub struct IdempotencyKey {
+    /// Chosen by the caller.
     pub request_id: Uuid,
-    /// Tells another body under the same id.
+    /// Distinguishes another body under the same id.
     pub fingerprint: Fingerprint,
 }
 
@@ -124,14 +135,14 @@ pub struct Once {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);
 
-/// What a remembered request did.
+/// What a request did that took effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remembered {
+pub struct CompletedRequest {
     /// Its body's digest.
     pub fingerprint: Fingerprint,
-    /// The destination it made or changed; it may have changed again, or be gone.
+    /// The destination it created or changed; it may have changed again, or be gone.
     pub name: DestinationName,
-    /// Its uid, to tell a later one of the same name.
+    /// Distinguishes a later destination of the same name.
     pub uid: DestinationUid,
 }
 
@@ -148,7 +159,7 @@ pub struct ListQuery {
     pub limit: u16,
 }
 
-/// A place in a list: the last destination of the page before.
+/// A position in a list: the last entry of the page before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     /// Its creation time, in microseconds since the epoch.
@@ -158,32 +169,58 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The place of a destination.
+    /// The position after an entry.
     #[must_use]
-    pub fn of(destination: &Destination) -> Self {
+    pub fn after(entry: &Entry) -> Self {
+        let (create_time, uid) = match entry {
+            Ok(destination) => (destination.create_time, destination.uid),
+            Err(unreadable) => (unreadable.create_time, unreadable.uid),
+        };
         Self {
-            created_micros: row::micros(destination.create_time),
-            uid: destination.uid,
+            created_micros: row::micros(create_time),
+            uid,
         }
     }
 }
 
 /// One page of a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Page {
     /// In list order.
-    pub destinations: Vec<Destination>,
+    pub entries: Vec<Entry>,
     /// Where the next page starts; none after the last.
     pub next: Option<Cursor>,
 }
 
+/// One destination of a list.
+pub type Entry = Result<Destination, Box<Unreadable>>;
+
+/// What is known of a destination that cannot be read. It can be deleted.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// The name as it is stored.
+    pub name: String,
+    /// Which it is.
+    pub uid: DestinationUid,
+    /// The display name as it is stored.
+    pub display_name: String,
+    /// When it was created.
+    pub create_time: SystemTime,
+    /// When it last changed.
+    pub update_time: SystemTime,
+    /// How often it changed.
+    pub revision: Revision,
+    /// [`Error::Corrupt`] or [`Error::Unsupported`].
+    pub error: Error,
+}
+
 impl Page {
-    /// The first `limit` of what was found; one more than that tells that there is a next page.
-    fn first(mut destinations: Vec<Destination>, limit: u16) -> Self {
-        let more = destinations.len() > usize::from(limit);
-        destinations.truncate(usize::from(limit));
-        let next = destinations.last().filter(|_| more).map(Cursor::of);
-        Self { destinations, next }
+    /// The first `limit` of what was found; one more than that means that there is a next page.
+    fn first(mut entries: Vec<Entry>, limit: u16) -> Self {
+        let more = entries.len() > usize::from(limit);
+        entries.truncate(usize::from(limit));
+        let next = entries.last().filter(|_| more).map(Cursor::after);
+        Self { entries, next }
     }
 }
 
@@ -196,13 +233,19 @@ pub enum Error {
     /// Read it again and decide anew.
     #[error("the destination has changed or is gone")]
     Conflict,
-    /// Another request of the same id came first: [`Store::recall`] it.
+    /// Another request of the same id took effect first: [`Store::find_request`] says what it did.
     #[error("a request of this id was made before")]
-    Remembered,
-    /// Try again later; the operator's to mend.
+    DuplicateRequest,
+    /// Try again later; an operator can fix it.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// What is stored cannot be read back; the operator's to mend.
+    /// A destination is whole, but holds words that this version of the program does not know.
+    #[error(
+        "a newer version of this program wrote the destination {0}; start that version, or delete \
+         the destination"
+    )]
+    Unsupported(String),
+    /// A destination is damaged. An operator can restore a backup, or delete it.
     #[error("a stored destination cannot be read: {0}")]
     Corrupt(String),
 }

@@ -1,19 +1,20 @@
-//! A destination as a database's row, whichever the database: to and from the words of the house.
+//! A destination as a database's row, whichever the database.
 
 use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::{
-    Error,
+    Entry, Error, Unreadable,
     keys::{KeyId, KeyRing},
-    mapping,
     seal::Sealed,
+    secrets, settings,
+    stored::StoredError,
 };
 use crate::{
     domain::{
-        ClientSideId, Connection, Destination, DestinationName, DestinationState, DestinationUid,
-        DisplayName, Instance, Revision,
+        Connection, Destination, DestinationState, DestinationUid, DisplayName, Etag, Revision,
     },
     secret::AccessToken,
 };
@@ -28,102 +29,129 @@ pub(super) struct Row {
     pub(super) organization: String,
     pub(super) id: String,
     pub(super) display_name: String,
-    pub(super) action: String,
-    pub(super) client_side_id: String,
-    pub(super) instance: String,
-    pub(super) mapping: String,
+    pub(super) settings: String,
     pub(super) state: String,
     pub(super) revision: i64,
     pub(super) create_micros: i64,
     pub(super) update_micros: i64,
-    pub(super) token_key_id: String,
-    pub(super) token_nonce: Vec<u8>,
-    pub(super) token_ciphertext: Vec<u8>,
+    pub(super) secrets: Vec<u8>,
+    pub(super) secrets_key_id: String,
 }
 
 impl Row {
-    /// The row of a destination, its token sealed with the newest key.
+    /// The row of a destination, its secrets sealed with the newest key.
     pub(super) fn of(destination: &Destination, keys: &KeyRing) -> Self {
-        let Connection {
-            access_token,
-            client_side_id,
-            instance,
-        } = &destination.connection;
-        let sealed = keys.seal(destination.uid, access_token);
+        let secrets = secrets::to_json(&destination.connection.access_token);
+        let sealed = keys.seal(destination.uid, &secrets);
         Self {
             uid: destination.uid.0.as_bytes().to_vec(),
             organization: destination.name.organization.as_str().to_owned(),
             id: destination.name.destination.as_str().to_owned(),
             display_name: destination.display_name.as_str().to_owned(),
-            action: destination.action.clone(),
-            client_side_id: client_side_id.as_str().to_owned(),
-            instance: instance_word(*instance).to_owned(),
-            mapping: mapping::to_text(&destination.mapping),
+            settings: settings::to_json(destination),
             state: state_word(destination.state).to_owned(),
             revision: destination.revision.0,
             create_micros: micros(destination.create_time),
             update_micros: micros(destination.update_time),
-            token_key_id: sealed.key_id.as_str().to_owned(),
-            token_nonce: sealed.nonce.to_vec(),
-            token_ciphertext: sealed.ciphertext,
+            secrets: sealed.bytes,
+            secrets_key_id: sealed.key_id.as_str().to_owned(),
         }
     }
 
-    /// The destination, checked anew and its token opened.
+    /// The destination, checked anew and its secrets opened.
     pub(super) fn destination(&self, keys: &KeyRing) -> Result<Destination, Error> {
-        let part = |what: &'static str| move || self.corrupt(what);
+        self.read(keys).map_err(|error| self.unreadable(error))
+    }
+
+    /// The destination, or what is known of it if it cannot be read.
+    pub(super) fn entry(&self, keys: &KeyRing) -> Result<Entry, Error> {
+        let uid = self.uid()?;
+        let unreadable = |error| Unreadable {
+            name: self.name(),
+            uid,
+            display_name: self.display_name.clone(),
+            create_time: time(self.create_micros).unwrap_or(SystemTime::UNIX_EPOCH),
+            update_time: time(self.update_micros).unwrap_or(SystemTime::UNIX_EPOCH),
+            revision: Revision(self.revision),
+            error,
+        };
+        let destination = self.destination(keys);
+        Ok(destination.map_err(|error| Box::new(unreadable(error))))
+    }
+
+    pub(super) fn uid(&self) -> Result<DestinationUid, Error> {
+        self.read_uid().map_err(|error| self.unreadable(error))
+    }
+
+    /// Needs nothing but uid and revision to be readable.
+    pub(super) fn etag(&self) -> Result<Etag, Error> {
+        Ok(Etag::of(self.uid()?, Revision(self.revision)))
+    }
+
+    /// Whether the key that the row names opens its secrets, whatever they say.
+    pub(super) fn opens_with(&self, keys: &KeyRing) -> bool {
+        self.open(keys).is_ok()
+    }
+
+    fn read(&self, keys: &KeyRing) -> Result<Destination, StoredError> {
+        let settings = settings::from_json(&self.settings)?;
         Ok(Destination {
-            name: self.name().ok_or_else(part("name"))?,
-            uid: self.uid()?,
+            name: self.name().parse().map_err(|_| damaged("name"))?,
+            uid: self.read_uid()?,
             display_name: DisplayName::stored(&self.display_name)
-                .ok_or_else(part("display name"))?,
-            action: self.action.clone(),
+                .ok_or_else(|| damaged("display name"))?,
+            action: settings.action,
             connection: Connection {
-                access_token: self.token(keys)?,
-                client_side_id: ClientSideId::new(self.client_side_id.clone()),
-                instance: instance(&self.instance).ok_or_else(part("instance"))?,
+                access_token: self.access_token(keys)?,
+                client_side_id: settings.client_side_id,
+                instance: settings.instance,
             },
-            mapping: mapping::from_text(&self.mapping).ok_or_else(part("mapping"))?,
-            state: state(&self.state).ok_or_else(part("state"))?,
-            create_time: time(self.create_micros).ok_or_else(part("creation time"))?,
-            update_time: time(self.update_micros).ok_or_else(part("update time"))?,
+            mapping: settings.mapping,
+            state: state(&self.state)?,
+            create_time: time(self.create_micros).ok_or_else(|| damaged("creation time"))?,
+            update_time: time(self.update_micros).ok_or_else(|| damaged("update time"))?,
             revision: Revision(self.revision),
         })
     }
 
-    pub(super) fn uid(&self) -> Result<DestinationUid, Error> {
-        let uid = Uuid::from_slice(&self.uid).map_err(|_| self.corrupt("uid"))?;
+    fn read_uid(&self) -> Result<DestinationUid, StoredError> {
+        let uid = Uuid::from_slice(&self.uid).map_err(|_| damaged("uid"))?;
         Ok(DestinationUid(uid))
     }
 
-    pub(super) fn token(&self, keys: &KeyRing) -> Result<AccessToken, Error> {
-        let sealed = self.sealed().ok_or_else(|| self.corrupt("sealed token"))?;
-        keys.open(self.uid()?, &sealed)
-            .map_err(|error| self.corrupt(&format!("access token: {error}")))
+    fn access_token(&self, keys: &KeyRing) -> Result<AccessToken, StoredError> {
+        secrets::from_json(&self.open(keys)?)
     }
 
-    fn name(&self) -> Option<DestinationName> {
-        self.written_name().parse().ok()
+    fn open(&self, keys: &KeyRing) -> Result<Zeroizing<Vec<u8>>, StoredError> {
+        let key_id = KeyId::new(&self.secrets_key_id).ok_or_else(|| damaged("key id"))?;
+        let sealed = Sealed {
+            key_id,
+            bytes: self.secrets.clone(),
+        };
+        keys.open(self.read_uid()?, &sealed)
+            .map_err(|error| damaged(&format!("secrets: {error}")))
     }
 
-    fn written_name(&self) -> String {
-        format!(
-            "organizations/{}/destinations/{}",
-            self.organization, self.id
-        )
+    /// The name as it is written, which need not be one.
+    fn name(&self) -> String {
+        let Self {
+            organization, id, ..
+        } = self;
+        format!("organizations/{organization}/destinations/{id}")
     }
 
-    fn sealed(&self) -> Option<Sealed> {
-        Some(Sealed {
-            key_id: KeyId::new(&self.token_key_id)?,
-            nonce: self.token_nonce.as_slice().try_into().ok()?,
-            ciphertext: self.token_ciphertext.clone(),
-        })
+    fn unreadable(&self, error: StoredError) -> Error {
+        let name = self.name();
+        match error {
+            StoredError::Damaged(what) => Error::Corrupt(format!("{name}: {what}")),
+            StoredError::Unsupported(what) => Error::Unsupported(format!("{name}: {what}")),
+        }
     }
+}
 
-    fn corrupt(&self, what: &str) -> Error {
-        Error::Corrupt(format!("{}: {what}", self.written_name()))
-    }
+fn damaged(what: &str) -> StoredError {
+    StoredError::Damaged(what.to_owned())
 }
 
 /// Folds case away. To lower and then to upper case, one character at a time, so that letters
@@ -147,19 +175,6 @@ pub(super) fn time(micros: i64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
-fn instance_word(instance: Instance) -> &'static str {
-    match instance {
-        Instance::Commercial => "commercial",
-        Instance::Eu => "eu",
-        Instance::Federal => "federal",
-    }
-}
-
-fn instance(word: &str) -> Option<Instance> {
-    let all = [Instance::Commercial, Instance::Eu, Instance::Federal];
-    all.into_iter().find(|i| instance_word(*i) == word)
-}
-
 pub(super) fn state_word(state: DestinationState) -> &'static str {
     match state {
         DestinationState::Active => ACTIVE,
@@ -167,10 +182,10 @@ pub(super) fn state_word(state: DestinationState) -> &'static str {
     }
 }
 
-fn state(word: &str) -> Option<DestinationState> {
-    let all = [
-        DestinationState::Active,
-        DestinationState::CredentialsRejected,
-    ];
-    all.into_iter().find(|s| state_word(*s) == word)
+fn state(word: &str) -> Result<DestinationState, StoredError> {
+    match word {
+        ACTIVE => Ok(DestinationState::Active),
+        CREDENTIALS_REJECTED => Ok(DestinationState::CredentialsRejected),
+        _ => Err(StoredError::Unsupported(format!("unknown state `{word}`"))),
+    }
 }

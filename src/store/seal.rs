@@ -1,32 +1,29 @@
-//! How an access token is sealed at rest: AES-256-GCM-SIV, bound to its destination.
+//! How a destination's secrets are sealed at rest: AES-256-GCM-SIV, bound to their destination.
 //!
-//! The destination's uid is authenticated with the token, so a sealed token that is moved to
-//! another row does not open there. GCM-SIV keeps its promises even if two random nonces meet.
-
-use std::str;
+//! The destination's uid is authenticated with the secrets, so sealed secrets that are moved to
+//! another row do not open there. GCM-SIV keeps its promises even if two random nonces meet.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce};
 use zeroize::Zeroizing;
 
 use super::keys::{KeyId, KeyRing};
-use crate::{domain::DestinationUid, secret::AccessToken};
+use crate::domain::DestinationUid;
 
-/// A token as it is stored.
+/// Secrets as they are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sealed {
     pub(super) key_id: KeyId,
-    pub(super) nonce: [u8; NONCE_LEN],
-    /// With the tag at its end.
-    pub(super) ciphertext: Vec<u8>,
+    /// The nonce, then the ciphertext with its tag.
+    pub(super) bytes: Vec<u8>,
 }
 
-/// Why a sealed token does not open.
+/// Why sealed secrets do not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SealError {
-    #[error("it is sealed with key {0}, which the keys file does not have")]
+    #[error("sealed with key {0}, which the keys file does not have")]
     UnknownKey(KeyId),
     #[error(
-        "key {0} does not open it: it was changed, or comes from another destination, or the \
+        "key {0} does not open them: they were changed, or come from another destination, or the \
          keys file has another key under this id"
     )]
     Refused(KeyId),
@@ -34,20 +31,18 @@ pub(super) enum SealError {
 
 impl KeyRing {
     /// Seals with the newest key.
-    pub(super) fn seal(&self, uid: DestinationUid, token: &AccessToken) -> Sealed {
+    pub(super) fn seal(&self, uid: DestinationUid, secrets: &[u8]) -> Sealed {
         let key = self.newest();
-        let token = token.expose().as_bytes();
         // Room for the tag from the start: growing would leave the plaintext behind.
-        let mut ciphertext = Vec::with_capacity(token.len() + AES_256_GCM_SIV.tag_len());
-        ciphertext.extend_from_slice(token);
+        let mut ciphertext = Vec::with_capacity(secrets.len() + AES_256_GCM_SIV.tag_len());
+        ciphertext.extend_from_slice(secrets);
         let nonce = key
             .cipher
             .seal_in_place_append_tag(Aad::from(uid.0.as_bytes()), &mut ciphertext)
-            .expect("a token is far below the cipher's limit, and random bytes are at hand");
+            .expect("secrets are far below the cipher's limit, and random bytes are at hand");
         Sealed {
             key_id: key.id.clone(),
-            nonce: *nonce.as_ref(),
-            ciphertext,
+            bytes: [nonce.as_ref(), ciphertext.as_slice()].concat(),
         }
     }
 
@@ -56,27 +51,34 @@ impl KeyRing {
         &self,
         uid: DestinationUid,
         sealed: &Sealed,
-    ) -> Result<AccessToken, SealError> {
+    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let key = self
             .get(&sealed.key_id)
             .ok_or_else(|| SealError::UnknownKey(sealed.key_id.clone()))?;
         let refused = || SealError::Refused(sealed.key_id.clone());
-        let mut opened = Zeroizing::new(sealed.ciphertext.clone());
-        let token = key
+        let (nonce, ciphertext) = sealed
+            .bytes
+            .split_first_chunk::<NONCE_LEN>()
+            .ok_or_else(refused)?;
+        let mut opened = Zeroizing::new(ciphertext.to_vec());
+        let length = key
             .cipher
             .open_in_place(
-                Nonce::assume_unique_for_key(sealed.nonce),
+                Nonce::assume_unique_for_key(*nonce),
                 Aad::from(uid.0.as_bytes()),
                 &mut opened,
             )
-            .map_err(|_| refused())?;
-        let token = str::from_utf8(token).map_err(|_| refused())?;
-        Ok(AccessToken::new(token.to_owned()))
+            .map_err(|_| refused())?
+            .len();
+        opened.truncate(length);
+        Ok(opened)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::str;
+
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -100,8 +102,7 @@ mod tests {
         let mut id = sealed.key_id.as_str().as_bytes().to_vec();
         let mut flipped = sealed.clone();
         id.iter_mut()
-            .chain(&mut flipped.nonce)
-            .chain(&mut flipped.ciphertext)
+            .chain(&mut flipped.bytes)
             .nth(bit / 8)
             .map(|byte| *byte ^= 1 << (bit % 8))?;
         flipped.key_id = KeyId::new(str::from_utf8(&id).ok()?)?;
@@ -109,22 +110,22 @@ mod tests {
     }
 
     fn bits(sealed: &Sealed) -> usize {
-        8 * (sealed.key_id.as_str().len() + sealed.nonce.len() + sealed.ciphertext.len())
+        8 * (sealed.key_id.as_str().len() + sealed.bytes.len())
     }
 
     proptest! {
         #[test]
-        fn what_is_sealed_opens_again_after_a_rotation(uid in uid(), token in "\\PC{0,80}") {
-            let token = AccessToken::new(token);
-            let sealed = ring(&[OLD]).seal(uid, &token);
-            prop_assert_eq!(ring(&[OLD, NEW]).open(uid, &sealed), Ok(token));
+        fn what_is_sealed_opens_again_after_a_rotation(uid in uid(), secrets in "\\PC{0,80}") {
+            let sealed = ring(&[OLD]).seal(uid, secrets.as_bytes());
+            let opened = ring(&[OLD, NEW]).open(uid, &sealed);
+            prop_assert_eq!(opened, Ok(Zeroizing::new(secrets.into_bytes())));
         }
 
         #[test]
-        fn any_flipped_bit_is_refused(uid in uid(), token in "\\PC{0,40}") {
+        fn any_flipped_bit_is_refused(uid in uid(), secrets in "\\PC{0,40}") {
             // The id k-1 is one bit from k-0, and has a key too.
             let ring = ring(&[NEW, OLD]);
-            let sealed = ring.seal(uid, &AccessToken::new(token));
+            let sealed = ring.seal(uid, secrets.as_bytes());
             for bit in 0..bits(&sealed) {
                 if let Some(flipped) = flip(&sealed, bit) {
                     prop_assert!(ring.open(uid, &flipped).is_err(), "bit {}", bit);
@@ -133,10 +134,10 @@ mod tests {
         }
 
         #[test]
-        fn a_sealed_token_does_not_open_in_another_row(a in uid(), b in uid()) {
+        fn sealed_secrets_do_not_open_in_another_row(a in uid(), b in uid()) {
             prop_assume!(a != b);
             let ring = ring(&[OLD]);
-            let sealed = ring.seal(a, &AccessToken::new("api-canary".into()));
+            let sealed = ring.seal(a, b"api-canary");
             prop_assert_eq!(ring.open(b, &sealed), Err(SealError::Refused(sealed.key_id)));
         }
     }
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn wrong_and_unknown_keys_are_told_apart() {
         let uid = DestinationUid::generate();
-        let sealed = ring(&[OLD]).seal(uid, &AccessToken::new("api-canary".into()));
+        let sealed = ring(&[OLD]).seal(uid, b"api-canary");
         let id = sealed.key_id.clone();
         let wrong = ring(&[WRONG]).open(uid, &sealed);
         assert_eq!(wrong, Err(SealError::Refused(id.clone())));
@@ -155,10 +156,11 @@ mod tests {
     #[test]
     fn the_newest_key_seals_and_never_twice_alike() {
         let ring = ring(&[OLD, NEW]);
-        let (uid, token) = (DestinationUid::generate(), AccessToken::new("api-x".into()));
-        let (a, b) = (ring.seal(uid, &token), ring.seal(uid, &token));
+        let uid = DestinationUid::generate();
+        let (a, b) = (ring.seal(uid, b"api-x"), ring.seal(uid, b"api-x"));
         assert_eq!(a.key_id.as_str(), "k-1");
-        assert_ne!(a.nonce, b.nonce);
-        assert_ne!(a.ciphertext, b.ciphertext);
+        let (nonce, other_nonce) = (&a.bytes[..NONCE_LEN], &b.bytes[..NONCE_LEN]);
+        assert_ne!(nonce, other_nonce);
+        assert_ne!(a.bytes[NONCE_LEN..], b.bytes[NONCE_LEN..]);
     }
 }

@@ -15,17 +15,17 @@ use async_trait::async_trait;
 use sqlx::{Row as _, Sqlite, SqlitePool, Transaction};
 use uuid::Uuid;
 
-pub use self::open::{OpenError, OpenProblem};
+pub use self::open::OpenError;
 use self::{fault::unavailable, lock::Lock};
-use super::{Error, KeyRing, ListQuery, Once, Page, Remembered, Store, row::Row};
+use super::{CompletedRequest, Error, IdempotencyKey, KeyRing, ListQuery, Page, Store, row::Row};
 use crate::domain::{
     Destination, DestinationName, DestinationState, DestinationUid, Etag, OrganizationId, Revision,
 };
 
-/// Destinations in an SQLite file, their tokens sealed.
+/// Destinations in an SQLite file, their secrets sealed.
 #[derive(Debug)]
 pub struct SqliteStore {
-    /// One connection: whoever holds it is the writer.
+    /// A single connection, so that there is a single writer.
     writer: SqlitePool,
     readers: SqlitePool,
     keys: KeyRing,
@@ -48,8 +48,8 @@ impl SqliteStore {
         begun.map_err(unavailable)
     }
 
-    /// Removes a sealed token that was deleted or replaced from the write-ahead log too, as far
-    /// as readers let it; it leaves the file itself through `secure_delete`.
+    /// Removes sealed secrets that were deleted or replaced from the write-ahead log too, unless a
+    /// reader still uses them; `secure_delete` removes them from the file itself.
     async fn scrub(&self) {
         let scrubbed = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
             .fetch_one(&self.writer)
@@ -57,8 +57,8 @@ impl SqliteStore {
             .and_then(|row| row.try_get::<i64, _>("busy"));
         match scrubbed {
             Ok(0) => {}
-            Ok(_) => tracing::info!("a reader keeps a former sealed token in the database's log"),
-            // The change itself is committed: not the caller's trouble.
+            Ok(_) => tracing::info!("a reader keeps former sealed secrets in the database's log"),
+            // The change itself is committed, so the caller has no error.
             Err(error) => tracing::warn!(%error, "the database's log could not be written back"),
         }
     }
@@ -66,10 +66,14 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn create(&self, destination: &Destination, once: Option<&Once>) -> Result<(), Error> {
+    async fn create(
+        &self,
+        destination: &Destination,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(), Error> {
         let row = Row::of(destination, &self.keys);
         let mut tx = self.begin().await?;
-        requests::remember(&mut tx, destination, once).await?;
+        requests::insert(&mut tx, destination, key).await?;
         destinations::insert(&mut tx, &row).await?;
         tx.commit().await.map_err(unavailable)
     }
@@ -84,22 +88,19 @@ impl Store for SqliteStore {
         let limit = query.limit.max(1);
         // One more than asked for tells whether there is a next page.
         let rows = destinations::list(&self.readers, query, i64::from(limit) + 1).await?;
-        let destinations = rows
-            .iter()
-            .map(|row| row.destination(&self.keys))
-            .collect::<Result<_, _>>()?;
-        Ok(Page::first(destinations, limit))
+        let entries = rows.iter().map(|row| row.entry(&self.keys));
+        Ok(Page::first(entries.collect::<Result<_, _>>()?, limit))
     }
 
     async fn replace(
         &self,
         destination: &Destination,
         expected: Revision,
-        once: Option<&Once>,
+        key: Option<&IdempotencyKey>,
     ) -> Result<(), Error> {
         let row = Row::of(destination, &self.keys);
         let mut tx = self.begin().await?;
-        requests::remember(&mut tx, destination, once).await?;
+        requests::insert(&mut tx, destination, key).await?;
         destinations::update(&mut tx, &row, expected).await?;
         tx.commit().await.map_err(unavailable)?;
         self.scrub().await;
@@ -115,9 +116,9 @@ impl Store for SqliteStore {
         let Some(row) = destinations::find(&mut tx, name).await? else {
             return Ok(None);
         };
-        // Without a tag nothing but the uid need be readable: what is damaged can be deleted.
+        // Settings and secrets are not read: what cannot be read can be deleted.
         if let Some(etag) = etag
-            && row.destination(&self.keys)?.etag() != *etag
+            && row.etag()? != *etag
         {
             return Err(Error::Conflict);
         }
@@ -151,11 +152,11 @@ impl Store for SqliteStore {
         destinations::set_state(&self.writer, uid, seen, state, at).await
     }
 
-    async fn recall(
+    async fn find_request(
         &self,
         organization: &OrganizationId,
         request_id: Uuid,
-    ) -> Result<Option<Remembered>, Error> {
+    ) -> Result<Option<CompletedRequest>, Error> {
         requests::find(&self.readers, organization, request_id).await
     }
 

@@ -1,6 +1,6 @@
 //! What every store must do, whichever its database: one suite, run against each.
 //!
-//! A database brings a [`Place`]; `store_suite!(place)` makes a test of each function below.
+//! A database brings a [`Storage`]; `store_suite!(storage)` makes a test of each function below.
 
 use std::{
     cmp::Reverse,
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::{Error, Fingerprint, ListQuery, Once, Store};
+use super::{Cursor, Error, Fingerprint, IdempotencyKey, ListQuery, Store};
 use crate::{
     domain::{
         CONTEXT_KEY_FIELD, ClientSideId, Connection, Destination, DestinationState, DestinationUid,
@@ -27,15 +27,15 @@ pub(super) const CANARY: &str = "api-canary-7d1f0a3c";
 
 const HOUR: Duration = Duration::from_hours(1);
 
-/// Where a store keeps its data: opening it again finds what was there.
+/// What outlasts a store: opening it again finds what was there.
 #[async_trait]
-pub(super) trait Place: Sync {
+pub(super) trait Storage: Sync {
     async fn open(&self) -> Arc<dyn Store>;
 }
 
 macro_rules! store_suite {
-    ($place:expr) => {
-        store_suite! { $place =>
+    ($storage:expr) => {
+        store_suite! { $storage =>
             a_destination_reads_back_as_written
             everything_survives_a_restart
             one_of_concurrent_creates_of_a_name_wins
@@ -53,10 +53,10 @@ macro_rules! store_suite {
             requests_are_remembered_a_day_and_forgotten_later
         }
     };
-    ($place:expr => $($test:ident)*) => { $(
+    ($storage:expr => $($test:ident)*) => { $(
         #[tokio::test]
         async fn $test() {
-            crate::store::suite::$test(&$place).await;
+            crate::store::suite::$test(&$storage).await;
         }
     )* };
 }
@@ -114,14 +114,14 @@ pub(super) fn changed(destination: &Destination, display_name: &str) -> Destinat
     }
 }
 
-pub(super) fn once() -> Once {
-    Once {
+pub(super) fn idempotency_key() -> IdempotencyKey {
+    IdempotencyKey {
         request_id: Uuid::new_v4(),
         fingerprint: Fingerprint([7; 32]),
     }
 }
 
-fn everything() -> ListQuery {
+pub(super) fn everything() -> ListQuery {
     ListQuery {
         organization: OrganizationId::parse_parent("organizations/Acme.1").unwrap(),
         display_name: None,
@@ -130,19 +130,30 @@ fn everything() -> ListQuery {
     }
 }
 
-async fn recalled(store: &dyn Store, by: &Destination, once: &Once) -> Option<DestinationUid> {
-    let recalled = store.recall(&by.name.organization, once.request_id).await;
-    recalled.unwrap().map(|remembered| remembered.uid)
+/// The destination that a request of `by`'s organization created or changed.
+async fn completed(
+    store: &dyn Store,
+    by: &Destination,
+    key: &IdempotencyKey,
+) -> Option<DestinationUid> {
+    let found = store.find_request(&by.name.organization, key.request_id);
+    found.await.unwrap().map(|request| request.uid)
+}
+
+/// A page of destinations that can all be read, and where the next one starts.
+async fn listed(store: &dyn Store, query: &ListQuery) -> (Vec<Destination>, Option<Cursor>) {
+    let page = store.list(query).await.unwrap();
+    let destinations = page.entries.into_iter().collect::<Result<_, _>>();
+    (destinations.unwrap(), page.next)
 }
 
 async fn listed_ids(store: &dyn Store, query: &ListQuery) -> Vec<String> {
-    let page = store.list(query).await.unwrap();
     let id = |d: &Destination| d.name.destination.as_str().to_owned();
-    page.destinations.iter().map(id).collect()
+    listed(store, query).await.0.iter().map(id).collect()
 }
 
-pub(super) async fn a_destination_reads_back_as_written(place: &dyn Place) {
-    let store = place.open().await;
+pub(super) async fn a_destination_reads_back_as_written(storage: &dyn Storage) {
+    let store = storage.open().await;
     let mut written = Vec::new();
     let states = [
         DestinationState::Active,
@@ -166,20 +177,20 @@ pub(super) async fn a_destination_reads_back_as_written(place: &dyn Place) {
     store.ping().await.unwrap();
 }
 
-pub(super) async fn everything_survives_a_restart(place: &dyn Place) {
-    let (created, create, replace) = (destination("a"), once(), once());
+pub(super) async fn everything_survives_a_restart(storage: &dyn Storage) {
+    let (created, create, replace) = (destination("a"), idempotency_key(), idempotency_key());
     let replaced = changed(&created, "renamed");
-    let store = place.open().await;
+    let store = storage.open().await;
     store.create(&created, Some(&create)).await.unwrap();
     let done = store.replace(&replaced, created.revision, Some(&replace));
     done.await.unwrap();
     drop(store);
 
-    let store = place.open().await;
+    let store = storage.open().await;
     let found = store.get(&created.name).await.unwrap();
     assert_eq!(found, Some(replaced));
     let remembered = store
-        .recall(&created.name.organization, create.request_id)
+        .find_request(&created.name.organization, create.request_id)
         .await
         .unwrap()
         .unwrap();
@@ -187,11 +198,11 @@ pub(super) async fn everything_survives_a_restart(place: &dyn Place) {
     assert_eq!(remembered.name, created.name);
     assert_eq!(remembered.uid, created.uid);
     let again = store.create(&destination("b"), Some(&replace)).await;
-    assert!(matches!(again, Err(Error::Remembered)), "{again:?}");
+    assert!(matches!(again, Err(Error::DuplicateRequest)), "{again:?}");
 }
 
-pub(super) async fn one_of_concurrent_creates_of_a_name_wins(place: &dyn Place) {
-    let store = place.open().await;
+pub(super) async fn one_of_concurrent_creates_of_a_name_wins(storage: &dyn Storage) {
+    let store = storage.open().await;
     let rivals: Vec<_> = (0..8).map(|_| destination("same")).collect();
     let outcomes = join_all(rivals.iter().map(|d| store.create(d, None))).await;
     let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
@@ -202,40 +213,41 @@ pub(super) async fn one_of_concurrent_creates_of_a_name_wins(place: &dyn Place) 
     );
 }
 
-pub(super) async fn one_of_concurrent_creates_of_a_request_takes_effect(place: &dyn Place) {
-    let (store, once) = (place.open().await, once());
+pub(super) async fn one_of_concurrent_creates_of_a_request_takes_effect(storage: &dyn Storage) {
+    let (store, key) = (storage.open().await, idempotency_key());
     let rivals: Vec<_> = (0..8).map(|n| destination(&format!("d{n}"))).collect();
-    let outcomes = join_all(rivals.iter().map(|d| store.create(d, Some(&once)))).await;
+    let outcomes = join_all(rivals.iter().map(|d| store.create(d, Some(&key)))).await;
     let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
     assert_eq!(won.len(), 1);
     assert!(
-        lost.iter().all(|l| matches!(l, Err(Error::Remembered))),
+        lost.iter()
+            .all(|l| matches!(l, Err(Error::DuplicateRequest))),
         "{lost:?}"
     );
-    let there = store.list(&everything()).await.unwrap().destinations;
+    let there = listed(&*store, &everything()).await.0;
     assert_eq!(there.len(), 1);
-    let remembered = recalled(&*store, &rivals[0], &once).await;
+    let remembered = completed(&*store, &rivals[0], &key).await;
     assert_eq!(remembered, Some(there[0].uid));
     // Sent again as it was, it is remembered rather than in its own way.
-    let again = store.create(&there[0], Some(&once)).await;
-    assert!(matches!(again, Err(Error::Remembered)), "{again:?}");
+    let again = store.create(&there[0], Some(&key)).await;
+    assert!(matches!(again, Err(Error::DuplicateRequest)), "{again:?}");
 }
 
-pub(super) async fn a_refused_change_remembers_nothing(place: &dyn Place) {
-    let (store, there, once) = (place.open().await, destination("a"), once());
+pub(super) async fn a_refused_change_remembers_nothing(storage: &dyn Storage) {
+    let (store, there, key) = (storage.open().await, destination("a"), idempotency_key());
     store.create(&there, None).await.unwrap();
-    let taken = store.create(&destination("a"), Some(&once)).await;
+    let taken = store.create(&destination("a"), Some(&key)).await;
     assert!(matches!(taken, Err(Error::Exists)), "{taken:?}");
-    assert_eq!(recalled(&*store, &there, &once).await, None);
+    assert_eq!(completed(&*store, &there, &key).await, None);
     let stale = changed(&there, "stale");
-    let stale = store.replace(&stale, Revision(7), Some(&once)).await;
+    let stale = store.replace(&stale, Revision(7), Some(&key)).await;
     assert!(matches!(stale, Err(Error::Conflict)), "{stale:?}");
-    assert_eq!(recalled(&*store, &there, &once).await, None);
+    assert_eq!(completed(&*store, &there, &key).await, None);
     assert_eq!(store.get(&there.name).await.unwrap(), Some(there));
 }
 
-pub(super) async fn one_of_concurrent_replacements_of_a_revision_wins(place: &dyn Place) {
-    let (store, there) = (place.open().await, destination("a"));
+pub(super) async fn one_of_concurrent_replacements_of_a_revision_wins(storage: &dyn Storage) {
+    let (store, there) = (storage.open().await, destination("a"));
     store.create(&there, None).await.unwrap();
     let rivals: Vec<_> = (0..8)
         .map(|n| changed(&there, &format!("try {n}")))
@@ -252,8 +264,8 @@ pub(super) async fn one_of_concurrent_replacements_of_a_revision_wins(place: &dy
     assert_eq!(found.as_ref(), Some(&rivals[winner]));
 }
 
-pub(super) async fn what_is_gone_or_renamed_cannot_be_replaced(place: &dyn Place) {
-    let (store, there) = (place.open().await, destination("a"));
+pub(super) async fn what_is_gone_or_renamed_cannot_be_replaced(storage: &dyn Storage) {
+    let (store, there) = (storage.open().await, destination("a"));
     store.create(&there, None).await.unwrap();
     let mut elsewhere = changed(&there, "new");
     elsewhere.name = destination("b").name;
@@ -266,22 +278,22 @@ pub(super) async fn what_is_gone_or_renamed_cannot_be_replaced(place: &dyn Place
     assert_eq!(store.get(&there.name).await.unwrap(), Some(there));
 }
 
-pub(super) async fn a_request_that_replaced_once_is_remembered(place: &dyn Place) {
-    let (store, there, once) = (place.open().await, destination("a"), once());
+pub(super) async fn a_request_that_replaced_once_is_remembered(storage: &dyn Storage) {
+    let (store, there, key) = (storage.open().await, destination("a"), idempotency_key());
     store.create(&there, None).await.unwrap();
     let new = changed(&there, "new");
-    let first = store.replace(&new, there.revision, Some(&once)).await;
+    let first = store.replace(&new, there.revision, Some(&key)).await;
     first.unwrap();
     // By its revision alone it would be a conflict.
-    let again = store.replace(&new, there.revision, Some(&once)).await;
-    assert!(matches!(again, Err(Error::Remembered)), "{again:?}");
-    assert_eq!(recalled(&*store, &there, &once).await, Some(there.uid));
+    let again = store.replace(&new, there.revision, Some(&key)).await;
+    assert!(matches!(again, Err(Error::DuplicateRequest)), "{again:?}");
+    assert_eq!(completed(&*store, &there, &key).await, Some(there.uid));
 }
 
-pub(super) async fn a_deletion_heeds_the_tag_and_keeps_requests(place: &dyn Place) {
-    let (store, there, once) = (place.open().await, destination("a"), once());
+pub(super) async fn a_deletion_heeds_the_tag_and_keeps_requests(storage: &dyn Storage) {
+    let (store, there, key) = (storage.open().await, destination("a"), idempotency_key());
     let name = &there.name;
-    store.create(&there, Some(&once)).await.unwrap();
+    store.create(&there, Some(&key)).await.unwrap();
     let stale = store.delete(name, Some(&Etag("stale".into()))).await;
     assert!(matches!(stale, Err(Error::Conflict)), "{stale:?}");
     let deleted = store.delete(name, Some(&there.etag())).await.unwrap();
@@ -289,8 +301,11 @@ pub(super) async fn a_deletion_heeds_the_tag_and_keeps_requests(place: &dyn Plac
     assert_eq!(store.get(name).await.unwrap(), None);
     assert_eq!(store.delete(name, None).await.unwrap(), None);
 
-    let replayed = store.create(&there, Some(&once)).await;
-    assert!(matches!(replayed, Err(Error::Remembered)), "{replayed:?}");
+    let replayed = store.create(&there, Some(&key)).await;
+    assert!(
+        matches!(replayed, Err(Error::DuplicateRequest)),
+        "{replayed:?}"
+    );
     let successor = destination("a");
     store.create(&successor, None).await.unwrap();
     let old_tag = store.delete(name, Some(&there.etag())).await;
@@ -299,8 +314,8 @@ pub(super) async fn a_deletion_heeds_the_tag_and_keeps_requests(place: &dyn Plac
     assert_eq!(untagged, Some(successor.uid));
 }
 
-pub(super) async fn a_state_changes_only_at_the_revision_seen(place: &dyn Place) {
-    let (store, there) = (place.open().await, destination("a"));
+pub(super) async fn a_state_changes_only_at_the_revision_seen(storage: &dyn Storage) {
+    let (store, there) = (storage.open().await, destination("a"));
     store.create(&there, None).await.unwrap();
     let (uid, seen) = (there.uid, there.revision);
     let set_state = async |uid, seen, state, micros| {
@@ -339,8 +354,10 @@ pub(super) async fn a_state_changes_only_at_the_revision_seen(place: &dyn Place)
     assert_eq!(store.find(nobody).await.unwrap(), None);
 }
 
-pub(super) async fn those_rejected_are_listed_page_by_page_whosever_they_are(place: &dyn Place) {
-    let store = place.open().await;
+pub(super) async fn those_rejected_are_listed_page_by_page_whosever_they_are(
+    storage: &dyn Storage,
+) {
+    let store = storage.open().await;
     let mut expected = Vec::new();
     for n in 0..9 {
         let mut each = destination(&format!("d{n}"));
@@ -367,8 +384,8 @@ pub(super) async fn those_rejected_are_listed_page_by_page_whosever_they_are(pla
     assert_eq!(found, expected);
 }
 
-pub(super) async fn pages_visit_each_once_while_others_come_and_go(place: &dyn Place) {
-    let store = place.open().await;
+pub(super) async fn pages_visit_each_once_while_others_come_and_go(storage: &dyn Storage) {
+    let store = storage.open().await;
     let mut there = Vec::new();
     // Seven full pages of three: after the last there must be no eighth.
     for n in 0..21 {
@@ -385,12 +402,12 @@ pub(super) async fn pages_visit_each_once_while_others_come_and_go(place: &dyn P
         ..everything()
     };
     for turn in 0.. {
-        let page = store.list(&query).await.unwrap();
-        order.extend(page.destinations.iter().map(|d| d.uid));
-        assert_eq!(page.destinations.len(), 3);
-        let Some(next) = page.next else { break };
+        let (page, next) = listed(&*store, &query).await;
+        order.extend(page.iter().map(|d| d.uid));
+        assert_eq!(page.len(), 3);
+        let Some(next) = next else { break };
         // The page's last, which the cursor names, goes, and a newer one comes.
-        let last = page.destinations.last().unwrap();
+        let last = page.last().unwrap();
         store.delete(&last.name, None).await.unwrap();
         let mut newer = destination(&format!("newer-{turn}"));
         newer.create_time = at(200 + turn);
@@ -401,8 +418,8 @@ pub(super) async fn pages_visit_each_once_while_others_come_and_go(place: &dyn P
     assert_eq!(order, expected);
 }
 
-pub(super) async fn the_filter_holds_text_literally_in_any_case(place: &dyn Place) {
-    let store = place.open().await;
+pub(super) async fn the_filter_holds_text_literally_in_any_case(storage: &dyn Storage) {
+    let store = storage.open().await;
     let names = [
         "ÄRZTE in Köln",
         "100% off",
@@ -447,23 +464,23 @@ pub(super) async fn the_filter_holds_text_literally_in_any_case(place: &dyn Plac
     }
 }
 
-pub(super) async fn organizations_do_not_see_each_other(place: &dyn Place) {
-    let (store, ours, once) = (place.open().await, destination("a"), once());
+pub(super) async fn organizations_do_not_see_each_other(storage: &dyn Storage) {
+    let (store, ours, key) = (storage.open().await, destination("a"), idempotency_key());
     let mut theirs = destination("a");
     // Ids of organizations are told apart by case.
     theirs.name.organization = OrganizationId::parse_parent("organizations/acme.1").unwrap();
-    store.create(&ours, Some(&once)).await.unwrap();
-    store.create(&theirs, Some(&once)).await.unwrap();
+    store.create(&ours, Some(&key)).await.unwrap();
+    store.create(&theirs, Some(&key)).await.unwrap();
     assert_eq!(store.get(&ours.name).await.unwrap().as_ref(), Some(&ours));
-    let listed = store.list(&everything()).await.unwrap().destinations;
-    assert_eq!(listed, slice::from_ref(&ours));
-    assert_eq!(recalled(&*store, &theirs, &once).await, Some(theirs.uid));
+    let there = listed(&*store, &everything()).await.0;
+    assert_eq!(there, slice::from_ref(&ours));
+    assert_eq!(completed(&*store, &theirs, &key).await, Some(theirs.uid));
     store.delete(&theirs.name, None).await.unwrap();
     assert_eq!(store.get(&ours.name).await.unwrap(), Some(ours));
 }
 
-pub(super) async fn requests_are_remembered_a_day_and_forgotten_later(place: &dyn Place) {
-    let (store, first) = (place.open().await, once());
+pub(super) async fn requests_are_remembered_a_day_and_forgotten_later(storage: &dyn Storage) {
+    let (store, first) = (storage.open().await, idempotency_key());
     let created_at = |id, time| Destination {
         create_time: time,
         update_time: time,
@@ -472,9 +489,18 @@ pub(super) async fn requests_are_remembered_a_day_and_forgotten_later(place: &dy
     let created = created_at("a", at(0));
     store.create(&created, Some(&first)).await.unwrap();
     let next_day = created_at("b", at(0) + 24 * HOUR);
-    store.create(&next_day, Some(&once())).await.unwrap();
-    assert_eq!(recalled(&*store, &created, &first).await, Some(created.uid));
+    store
+        .create(&next_day, Some(&idempotency_key()))
+        .await
+        .unwrap();
+    assert_eq!(
+        completed(&*store, &created, &first).await,
+        Some(created.uid)
+    );
     let next_week = created_at("c", at(0) + 7 * 24 * HOUR);
-    store.create(&next_week, Some(&once())).await.unwrap();
-    assert_eq!(recalled(&*store, &created, &first).await, None);
+    store
+        .create(&next_week, Some(&idempotency_key()))
+        .await
+        .unwrap();
+    assert_eq!(completed(&*store, &created, &first).await, None);
 }

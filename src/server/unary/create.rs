@@ -3,7 +3,7 @@
 use super::{
     Control,
     edit::{Edit, Part, Settings},
-    once::once,
+    idempotency::idempotency_key,
     stamp, store_failure,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         convert,
         status::Failure,
     },
-    store::{self, Once},
+    store::{self, IdempotencyKey},
 };
 
 /// A request that passed its checks.
@@ -27,7 +27,7 @@ struct Wanted {
     /// Chosen by the caller; generated when there is none.
     id: Option<DestinationId>,
     settings: Settings,
-    once: Option<Once>,
+    key: Option<IdempotencyKey>,
 }
 
 impl Control {
@@ -44,7 +44,7 @@ impl Control {
         let dry_run = std::mem::take(&mut request.validate_only);
         let wanted = check::all(|noted| check_create(request, self.vendor.actions(), noted))?;
         let done = self
-            .replay(&wanted.organization, wanted.once.as_ref())
+            .replay(&wanted.organization, wanted.key.as_ref())
             .await?;
         match done {
             Some(done) => Ok(convert::destination(&done)),
@@ -71,14 +71,14 @@ impl Control {
     }
 
     async fn keep(&self, wanted: Wanted) -> Result<pb::Destination, Failure> {
-        let once = wanted.once;
+        let key = wanted.key;
         let destination = wanted.into_destination();
-        match self.store.create(&destination, once.as_ref()).await {
+        match self.store.create(&destination, key.as_ref()).await {
             Ok(()) => Ok(convert::destination(&destination)),
             // The same request may have won a race against this one.
-            Err(store::Error::Exists | store::Error::Remembered) => {
+            Err(store::Error::Exists | store::Error::DuplicateRequest) => {
                 let organization = &destination.name.organization;
-                let done = self.replay(organization, once.as_ref()).await?;
+                let done = self.replay(organization, key.as_ref()).await?;
                 let done = done.ok_or(Failure::DestinationExists(destination.name))?;
                 Ok(convert::destination(&done))
             }
@@ -114,7 +114,7 @@ fn check_create(
     noted: &mut Violations,
 ) -> Option<Wanted> {
     let request_id = check::request_id(&std::mem::take(&mut request.request_id), noted);
-    let once = once("CreateDestination", request_id, &request);
+    let key = idempotency_key("CreateDestination", request_id, &request);
     let organization = noted.keep("parent", OrganizationId::parse_parent(&request.parent));
     let id = match request.destination_id.as_str() {
         "" => None,
@@ -131,6 +131,6 @@ fn check_create(
         organization: organization?,
         id,
         settings: settings?,
-        once,
+        key,
     })
 }

@@ -1,18 +1,19 @@
 //! ListDestinations, and DescribeActions: what comes in pages.
 
 use prost::Message;
+use tracing::error;
 use uuid::Uuid;
 
 use super::{Control, page, store_failure};
 use crate::{
-    domain::{DestinationUid, OrganizationId},
+    domain::{DestinationUid, Etag, OrganizationId},
     pb,
     server::{
         check::{self, Violations},
         convert,
         status::Failure,
     },
-    store::{Cursor, ListQuery},
+    store::{Cursor, Entry, ListQuery},
 };
 
 /// Destinations of a page when the caller does not say (the contract's).
@@ -40,11 +41,11 @@ impl Control {
     ) -> Result<pb::ListDestinationsResponse, Failure> {
         let query = check::all(|noted| check_list(&request, noted))?;
         let page = self.store.list(&query).await.map_err(store_failure)?;
-        let mut destinations: Vec<_> = page.destinations.iter().map(convert::destination).collect();
+        let mut destinations: Vec<_> = page.entries.iter().map(entry).collect();
         let fit = how_many_fit(&destinations);
         let next = if fit < destinations.len() {
             destinations.truncate(fit);
-            page.destinations[..fit].last().map(Cursor::of)
+            page.entries[..fit].last().map(Cursor::after)
         } else {
             page.next
         };
@@ -71,6 +72,26 @@ impl Control {
             actions: actions[start..end].iter().map(convert::action).collect(),
             next_page_token: next.unwrap_or_default(),
         })
+    }
+}
+
+/// A destination of a list. One that cannot be read is logged, and shown with what is known of it: its
+/// id stays taken, and it can be deleted.
+fn entry(entry: &Entry) -> pb::Destination {
+    match entry {
+        Ok(destination) => convert::destination(destination),
+        Err(unreadable) => {
+            error!(error = %unreadable.error, "a listed destination cannot be read");
+            pb::Destination {
+                name: unreadable.name.clone(),
+                uid: unreadable.uid.to_string(),
+                display_name: unreadable.display_name.clone(),
+                create_time: Some(unreadable.create_time.into()),
+                update_time: Some(unreadable.update_time.into()),
+                etag: Etag::of(unreadable.uid, unreadable.revision).0,
+                ..Default::default()
+            }
+        }
     }
 }
 

@@ -5,9 +5,9 @@
 
 mod create;
 mod edit;
+mod idempotency;
 mod list;
 mod mask;
-mod once;
 mod page;
 mod revive;
 mod update;
@@ -211,7 +211,8 @@ pub(crate) fn store_failure(error: store::Error) -> Failure {
         // The callers handle the first three where they can come.
         store::Error::Exists
         | store::Error::Conflict
-        | store::Error::Remembered
+        | store::Error::DuplicateRequest
+        | store::Error::Unsupported(_)
         | store::Error::Corrupt(_) => Failure::Internal,
     }
 }

@@ -64,7 +64,7 @@ impl StreamContext {
             after: None,
             limit: 10,
         };
-        self.store.list(&query).await.unwrap().destinations.len()
+        self.store.list(&query).await.unwrap().entries.len()
     }
 
     /// [`VIP`] as it is stored.

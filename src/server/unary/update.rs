@@ -1,7 +1,8 @@
 //! UpdateDestination.
 
 use super::{
-    Control, edit::Edit, etag, live_state, mask, once::once, stamp, store_failure, to_its_end,
+    Control, edit::Edit, etag, idempotency::idempotency_key, live_state, mask, stamp,
+    store_failure, to_its_end,
 };
 use crate::{
     domain::{Action, Destination, DestinationName, Etag},
@@ -11,7 +12,7 @@ use crate::{
         convert,
         status::Failure,
     },
-    store::{self, Once},
+    store::{self, IdempotencyKey},
 };
 
 /// How often an update without an etag is tried against others that come first. Our choice: each
@@ -24,7 +25,7 @@ struct Wanted {
     name: DestinationName,
     edit: Edit,
     etag: Option<Etag>,
-    once: Option<Once>,
+    key: Option<IdempotencyKey>,
 }
 
 /// What an update finds.
@@ -89,27 +90,27 @@ impl Control {
             Found::Current(current) => current,
         };
         let next = wanted.edit.apply(&current, stamp());
-        let once = wanted.once.as_ref();
-        match self.store.replace(&next, current.revision, once).await {
+        let key = wanted.key.as_ref();
+        match self.store.replace(&next, current.revision, key).await {
             Ok(()) => {
                 let state = live_state(&next);
                 self.live.publish(next.uid, next.revision, state);
                 Ok(Some(next))
             }
-            Err(store::Error::Conflict | store::Error::Remembered) => Ok(None),
+            Err(store::Error::Conflict | store::Error::DuplicateRequest) => Ok(None),
             Err(error) => Err(store_failure(error)),
         }
     }
 
     async fn find(&self, wanted: &Wanted) -> Result<Found, Failure> {
         let Wanted {
-            name, etag, once, ..
+            name, etag, key, ..
         } = wanted;
         // Read before recalling: the same request, if it is carried out right now, is then either
         // recalled here or found to have come first when this one writes. The other way round its
         // own new etag would be held against it.
         let current = self.read(name).await?;
-        if let Some(done) = self.replay(&name.organization, once.as_ref()).await? {
+        if let Some(done) = self.replay(&name.organization, key.as_ref()).await? {
             return Ok(Found::Done(done));
         }
         let current = current.ok_or_else(|| Failure::DestinationNotFound(name.clone()))?;
@@ -126,7 +127,7 @@ fn check_update(
     noted: &mut Violations,
 ) -> Option<Wanted> {
     let request_id = check::request_id(&std::mem::take(&mut request.request_id), noted);
-    let once = once("UpdateDestination", request_id, &request);
+    let key = idempotency_key("UpdateDestination", request_id, &request);
     let Some(mut destination) = request.destination else {
         noted.note("destination", "is required");
         return None;
@@ -139,6 +140,6 @@ fn check_update(
         name: name?,
         edit,
         etag,
-        once,
+        key,
     })
 }

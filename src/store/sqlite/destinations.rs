@@ -55,10 +55,9 @@ pub(super) async fn list(
 pub(super) async fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<(), Error> {
     let query = sqlx::query(
         "INSERT INTO destinations
-             (uid, organization, id, display_name, display_name_folded, action,
-              client_side_id, instance, mapping, state, revision, create_micros,
-              update_micros, token_key_id, token_nonce, token_ciphertext)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+             (uid, organization, id, display_name, display_name_folded, settings, state,
+              revision, create_micros, update_micros, secrets, secrets_key_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
          ON CONFLICT (organization, id) DO NOTHING",
     );
     let inserted = bind(query, row).execute(connection).await;
@@ -74,13 +73,12 @@ pub(super) async fn update(
     row: &Row,
     expected: Revision,
 ) -> Result<(), Error> {
-    // The creation time, ?12, stays: pages are found by it.
+    // The creation time, ?9, stays: pages are found by it.
     let query = sqlx::query(
         "UPDATE destinations
-         SET display_name = ?4, display_name_folded = ?5, action = ?6, client_side_id = ?7,
-             instance = ?8, mapping = ?9, state = ?10, revision = ?11, update_micros = ?13,
-             token_key_id = ?14, token_nonce = ?15, token_ciphertext = ?16
-         WHERE uid = ?1 AND organization = ?2 AND id = ?3 AND revision = ?17",
+         SET display_name = ?4, display_name_folded = ?5, settings = ?6, state = ?7,
+             revision = ?8, update_micros = ?10, secrets = ?11, secrets_key_id = ?12
+         WHERE uid = ?1 AND organization = ?2 AND id = ?3 AND revision = ?13",
     );
     let updated = bind(query, row).bind(expected.0).execute(connection).await;
     match updated.map_err(unavailable)?.rows_affected() {
@@ -100,7 +98,7 @@ pub(super) async fn find_by_uid(
         .map_err(unavailable)
 }
 
-/// At most `limit`, in the order of uids, whosever they are.
+/// At most `limit` of all organizations, in the order of uids.
 pub(super) async fn list_rejected(
     readers: &SqlitePool,
     after: Option<DestinationUid>,
@@ -160,7 +158,7 @@ pub(super) async fn delete(
     Ok(())
 }
 
-/// Binds ?1 to ?16, in order of the columns.
+/// Binds ?1 to ?12, in order of the columns.
 fn bind<'q>(
     query: Query<'q, Sqlite, SqliteArguments>,
     row: &Row,
@@ -171,15 +169,11 @@ fn bind<'q>(
         .bind(&row.id)
         .bind(&row.display_name)
         .bind(fold(&row.display_name))
-        .bind(&row.action)
-        .bind(&row.client_side_id)
-        .bind(&row.instance)
-        .bind(&row.mapping)
+        .bind(&row.settings)
         .bind(&row.state)
         .bind(row.revision)
         .bind(row.create_micros)
         .bind(row.update_micros)
-        .bind(&row.token_key_id)
-        .bind(row.token_nonce.as_slice())
-        .bind(row.token_ciphertext.as_slice())
+        .bind(row.secrets.as_slice())
+        .bind(&row.secrets_key_id)
 }

@@ -6,7 +6,7 @@ use super::Error;
 
 /// What went wrong, by what the operator can do about it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum SqliteFault {
     Locked,
     Busy,
     Full,
@@ -18,7 +18,7 @@ pub(super) enum Fault {
     Other(String),
 }
 
-impl Fault {
+impl SqliteFault {
     pub(super) fn of(error: &sqlx::Error) -> Self {
         match error {
             sqlx::Error::PoolTimedOut => Self::Busy,
@@ -43,7 +43,7 @@ fn primary_code(error: &dyn sqlx::error::DatabaseError) -> Option<i32> {
     error.code()?.parse().ok().map(|code: i32| code & 0xff)
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for SqliteFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Locked => "another process keeps the database locked",
@@ -61,8 +61,8 @@ impl fmt::Display for Fault {
 /// The one way from a failure of SQLite to the store's error.
 #[expect(clippy::needless_pass_by_value, reason = "an argument of map_err")]
 pub(super) fn unavailable(error: sqlx::Error) -> Error {
-    match Fault::of(&error) {
-        Fault::Unreadable(what) => Error::Corrupt(what),
+    match SqliteFault::of(&error) {
+        SqliteFault::Unreadable(what) => Error::Corrupt(what),
         fault => Error::Unavailable(fault.to_string()),
     }
 }

@@ -1,8 +1,8 @@
 //! One server to one database file: a lock that dies with its process, however that ends.
 //!
 //! It is on a file beside the database and not on the database itself, whose own locks SQLite
-//! would lose when this process closes any other handle to it. The file stays when the lock goes:
-//! whoever removed it could take it away under a server that has just locked it.
+//! would lose when this process closes any other handle to it. The file stays when the lock goes: a
+//! server that removed it could remove the one that another server has just locked.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use super::open::{OpenProblem, writable};
 
 /// Where the kernel says what this machine, or this container, is called.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
-/// More than any holder writes about itself, in bytes.
+/// More than any owner writes about itself, in bytes.
 const LONGEST: u64 = 1024;
 
 /// Held as long as this process uses the database.
@@ -35,7 +35,7 @@ impl Lock {
         let mut file = writable().open(path).map_err(not_writable)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenProblem::Served(holder(&mut file))),
+            Err(TryLockError::WouldBlock) => return Err(OpenProblem::Served(owner(&mut file))),
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
                 tracing::warn!(
                     "this file system has no locks: nothing keeps a second server from the database"
@@ -48,17 +48,17 @@ impl Lock {
         Ok(lock)
     }
 
-    /// Writes down who holds it, and where that one serves, for whoever is refused.
+    /// Writes down which process holds the lock and where it serves, for the error of a second one.
     pub(super) fn note(&self, serving_at: Option<SocketAddr>) {
         let host = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
-        let me = Holder {
+        let me = LockOwner {
             process: std::process::id(),
             host: host.trim(),
             serving_at,
         };
         // Without it the lock holds all the same.
         if let Err(error) = rewrite(&self.0, &me.to_string()) {
-            tracing::warn!(%error, "cannot note beside the database who uses it");
+            tracing::warn!(%error, "cannot note beside the database which process uses it");
         }
     }
 
@@ -75,12 +75,12 @@ fn beside(database: &Path) -> PathBuf {
     name.into()
 }
 
-fn holder(file: &mut File) -> String {
+fn owner(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.take(LONGEST).read_to_string(&mut text);
     match read {
         Ok(_) if !text.trim().is_empty() => text.trim().to_owned(),
-        _ => "a process that has not said who it is".to_owned(),
+        _ => "a process that has not said which".to_owned(),
     }
 }
 
@@ -90,14 +90,14 @@ fn rewrite(mut file: &File, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-/// Who holds a lock, in words.
-struct Holder<'a> {
+/// The process that holds a lock, in words.
+struct LockOwner<'a> {
     process: u32,
     host: &'a str,
     serving_at: Option<SocketAddr>,
 }
 
-impl fmt::Display for Holder<'_> {
+impl fmt::Display for LockOwner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {}", self.process)?;
         if !self.host.is_empty() {

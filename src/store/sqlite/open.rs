@@ -12,7 +12,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{SqliteStore, fault::Fault, lock::Lock};
+use super::{SqliteStore, fault::SqliteFault, lock::Lock};
 use crate::store::{
     keys::{KeyId, KeyRing},
     row::Row,
@@ -26,8 +26,8 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Readers beside the one writer. Reads take microseconds from memory; more would only help if
 /// the disk were slow.
 const READERS: u32 = 4;
-/// How many tokens are tried before a key is called wrong: more than one, so that a single
-/// damaged row does not condemn its key.
+/// How many rows are tried before a key is called wrong: more than one, so that a single damaged
+/// row does not make its key look wrong.
 const TRIED_PER_KEY: i64 = 8;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
@@ -36,71 +36,58 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open the store {}: {problem}", .path.display())]
 pub struct OpenError {
-    /// The file, or what was given for it.
-    pub path: PathBuf,
-    /// What is wrong with it, and the way out.
-    pub problem: OpenProblem,
+    path: PathBuf,
+    pub(super) problem: OpenProblem,
 }
 
 /// What is wrong with a store's file, and the way out.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenProblem {
-    /// Not the address of an SQLite file.
+pub(super) enum OpenProblem {
     #[error("write sqlite:FILE, such as sqlite:connector.db")]
     Address,
-    /// Nowhere to put the file.
     #[error("its directory {} does not exist: create it, or name a file elsewhere", .0.display())]
     DirectoryMissing(PathBuf),
-    /// No right to write.
     #[error("it cannot be written ({0}): give this user write access to it and its directory")]
     NotWritable(String),
-    /// Another server uses it; says which.
     #[error(
         "another server has it open ({0}), and one database file is for one server: end that one, \
          or name another file"
     )]
     Served(String),
-    /// Someone else is writing.
     #[error(
         "another process keeps it locked: end that process (another server, a backup, a shell), \
          then start again"
     )]
     Locked,
-    /// Not a database.
     #[error("it is no SQLite database, or is damaged: name another file, or restore a backup")]
     NotADatabase,
-    /// Made by a later version of this program.
     #[error(
         "a newer or different version of this program has changed it (migration {migration} is \
          not known here): start that version, or restore a backup from before"
     )]
-    OtherVersion {
-        /// The migration that is not ours.
-        migration: i64,
-    },
-    /// Keys that sealed its tokens are not there.
+    OtherVersion { migration: i64 },
     #[error(
         "it holds access tokens sealed with {}, missing from the keys file: put each missing key's \
          line back, above the last line", ids(.0)
     )]
     KeysMissing(Vec<KeyId>),
-    /// Keys of the right ids are not the ones that sealed its tokens.
     #[error(
         "its access tokens sealed with {} do not open: the keys file has other keys under these \
          ids; put the former lines back, and give new keys new ids", ids(.0)
     )]
     KeysWrong(Vec<KeyId>),
-    /// Anything else.
     #[error("{0}")]
     Failed(String),
 }
 
 impl From<sqlx::Error> for OpenProblem {
     fn from(error: sqlx::Error) -> Self {
-        match Fault::of(&error) {
-            Fault::Locked => Self::Locked,
-            Fault::NotADatabase => Self::NotADatabase,
-            fault @ (Fault::ReadOnly | Fault::CannotOpen) => Self::NotWritable(fault.to_string()),
+        match SqliteFault::of(&error) {
+            SqliteFault::Locked => Self::Locked,
+            SqliteFault::NotADatabase => Self::NotADatabase,
+            fault @ (SqliteFault::ReadOnly | SqliteFault::CannotOpen) => {
+                Self::NotWritable(fault.to_string())
+            }
             fault => Self::Failed(fault.to_string()),
         }
     }
@@ -175,7 +162,7 @@ fn prepare(path: &Path) -> Result<(), OpenProblem> {
     let not_writable = |error: io::Error| OpenProblem::NotWritable(error.to_string());
     let file = writable().open(path).map_err(not_writable)?;
     let metadata = file.metadata().map_err(not_writable)?;
-    // The superuser may write to it all the same, against the will of whoever locked it.
+    // The superuser may write to it all the same, although it was locked on purpose.
     if metadata.permissions().readonly() {
         return Err(OpenProblem::NotWritable("it is marked read-only".into()));
     }
@@ -225,7 +212,7 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), OpenProblem> {
 }
 
 async fn check_keys(connection: &mut SqliteConnection, keys: &KeyRing) -> Result<(), OpenProblem> {
-    let used = sqlx::query_scalar::<_, String>("SELECT DISTINCT token_key_id FROM destinations");
+    let used = sqlx::query_scalar::<_, String>("SELECT DISTINCT secrets_key_id FROM destinations");
     let used = used.fetch_all(&mut *connection).await?;
     // An id that is none belongs to a damaged row, which is reported when it is read.
     let used = used.iter().filter_map(|id| KeyId::new(id));
@@ -251,11 +238,11 @@ async fn opens_some(
     id: &KeyId,
 ) -> Result<bool, OpenProblem> {
     let rows = sqlx::query_as::<_, Row>(
-        "SELECT * FROM destinations WHERE token_key_id = ?1 ORDER BY update_micros DESC LIMIT ?2",
+        "SELECT * FROM destinations WHERE secrets_key_id = ?1 ORDER BY update_micros DESC LIMIT ?2",
     );
     let rows = rows.bind(id.as_str()).bind(TRIED_PER_KEY);
     let rows = rows.fetch_all(connection).await?;
-    Ok(rows.iter().any(|row| row.token(keys).is_ok()))
+    Ok(rows.iter().any(|row| row.opens_with(keys)))
 }
 
 fn ids(ids: &[KeyId]) -> String {

@@ -8,46 +8,48 @@ use uuid::Uuid;
 use super::fault::unavailable;
 use crate::{
     domain::{Destination, DestinationName, DestinationUid, OrganizationId},
-    store::{Error, Fingerprint, Once, RETENTION, Remembered, row::micros},
+    store::{CompletedRequest, Error, Fingerprint, IdempotencyKey, RETENTION, row::micros},
 };
 
-/// Most expired requests forgotten with each remembered one: more than come in, so that they
-/// do not pile up, and few enough not to be felt.
-const FORGET_AT_ONCE: i64 = 16;
+/// Most expired requests deleted with each inserted one: more than come in, so that they do not
+/// pile up, and few enough not to be felt.
+const EXPIRED_AT_ONCE: i64 = 16;
 
-/// Remembers `once`, and forgets some that are past their time; fails with [`Error::Remembered`]
-/// if it is known already.
-pub(super) async fn remember(
+/// Keeps a request's key, and deletes some that are past their time.
+///
+/// # Errors
+/// [`Error::DuplicateRequest`] if the key is known already.
+pub(super) async fn insert(
     connection: &mut SqliteConnection,
     destination: &Destination,
-    once: Option<&Once>,
+    key: Option<&IdempotencyKey>,
 ) -> Result<(), Error> {
-    let Some(once) = once else { return Ok(()) };
+    let Some(key) = key else { return Ok(()) };
     // The time of the change is the time of its request: the store needs no clock of its own.
     let at = destination.update_time;
-    forget(connection, at).await.map_err(unavailable)?;
-    let remembered = sqlx::query(
+    delete_expired(connection, at).await.map_err(unavailable)?;
+    let inserted = sqlx::query(
         "INSERT INTO requests
              (organization, request_id, fingerprint, destination_id, uid, request_micros)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT DO NOTHING",
     )
     .bind(destination.name.organization.as_str())
-    .bind(once.request_id.as_bytes().as_slice())
-    .bind(once.fingerprint.0.as_slice())
+    .bind(key.request_id.as_bytes().as_slice())
+    .bind(key.fingerprint.0.as_slice())
     .bind(destination.name.destination.as_str())
     .bind(destination.uid.0.as_bytes().as_slice())
     .bind(micros(at))
     .execute(connection)
     .await
     .map_err(unavailable)?;
-    match remembered.rows_affected() {
-        0 => Err(Error::Remembered),
+    match inserted.rows_affected() {
+        0 => Err(Error::DuplicateRequest),
         _ => Ok(()),
     }
 }
 
-async fn forget(connection: &mut SqliteConnection, now: SystemTime) -> sqlx::Result<()> {
+async fn delete_expired(connection: &mut SqliteConnection, now: SystemTime) -> sqlx::Result<()> {
     let retention = i64::try_from(RETENTION.as_micros()).unwrap_or(i64::MAX);
     sqlx::query(
         "DELETE FROM requests WHERE rowid IN (
@@ -55,7 +57,7 @@ async fn forget(connection: &mut SqliteConnection, now: SystemTime) -> sqlx::Res
              ORDER BY request_micros LIMIT ?2)",
     )
     .bind(micros(now).saturating_sub(retention))
-    .bind(FORGET_AT_ONCE)
+    .bind(EXPIRED_AT_ONCE)
     .execute(connection)
     .await?;
     Ok(())
@@ -65,7 +67,7 @@ pub(super) async fn find(
     readers: &SqlitePool,
     organization: &OrganizationId,
     request_id: Uuid,
-) -> Result<Option<Remembered>, Error> {
+) -> Result<Option<CompletedRequest>, Error> {
     let found = sqlx::query_as::<_, (Vec<u8>, String, Vec<u8>)>(
         "SELECT fingerprint, destination_id, uid FROM requests
          WHERE organization = ?1 AND request_id = ?2",
@@ -77,18 +79,18 @@ pub(super) async fn find(
     .map_err(unavailable)?;
     let unreadable = || Error::Corrupt(format!("{organization}: request {request_id}"));
     found
-        .map(|(fingerprint, id, uid)| remembered(organization, &fingerprint, &id, &uid))
-        .map(|remembered| remembered.ok_or_else(unreadable))
+        .map(|(fingerprint, id, uid)| completed(organization, &fingerprint, &id, &uid))
+        .map(|completed| completed.ok_or_else(unreadable))
         .transpose()
 }
 
-fn remembered(
+fn completed(
     organization: &OrganizationId,
     fingerprint: &[u8],
     id: &str,
     uid: &[u8],
-) -> Option<Remembered> {
-    Some(Remembered {
+) -> Option<CompletedRequest> {
+    Some(CompletedRequest {
         fingerprint: Fingerprint(fingerprint.try_into().ok()?),
         name: DestinationName {
             organization: organization.clone(),

@@ -10,14 +10,17 @@ use async_trait::async_trait;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 use tempfile::TempDir;
 
-use super::{OpenError, OpenProblem, SqliteStore, open};
+use super::{
+    OpenError, SqliteStore,
+    open::{self, OpenProblem},
+};
 use crate::{
-    domain::{ClientSideId, Destination},
+    domain::{ClientSideId, Destination, Etag},
     secret::AccessToken,
     store::{
-        Error, KeyRing, Once, Store,
+        Error, IdempotencyKey, KeyRing, Store,
         keys::KeyId,
-        suite::{CANARY, Place, changed, destination, once, store_suite},
+        suite::{CANARY, Storage, changed, destination, everything, idempotency_key, store_suite},
     },
 };
 
@@ -72,7 +75,7 @@ impl Disk {
 }
 
 #[async_trait]
-impl Place for Disk {
+impl Storage for Disk {
     async fn open(&self) -> Arc<dyn Store> {
         Arc::new(self.store().await)
     }
@@ -94,14 +97,14 @@ async fn run_on_writer(store: &SqliteStore, statement: &'static str) {
 }
 
 async fn ciphertext(store: &SqliteStore) -> Vec<u8> {
-    let row = sqlx::query("SELECT token_ciphertext FROM destinations");
+    let row = sqlx::query("SELECT secrets FROM destinations");
     row.fetch_one(&store.readers).await.unwrap().get(0)
 }
 
 /// No trace of a change that failed: neither its destination nor its request.
-async fn assert_absent(store: &SqliteStore, refused: &Destination, once: &Once) {
-    let recalled = store.recall(&refused.name.organization, once.request_id);
-    assert_eq!(recalled.await.unwrap(), None);
+async fn assert_absent(store: &SqliteStore, refused: &Destination, key: &IdempotencyKey) {
+    let found = store.find_request(&refused.name.organization, key.request_id);
+    assert_eq!(found.await.unwrap(), None);
     assert_eq!(store.get(&refused.name).await.unwrap(), None);
 }
 
@@ -116,7 +119,10 @@ fn unavailable_words<T: fmt::Debug>(outcome: Result<T, Error>) -> String {
 async fn the_token_is_in_no_byte_of_the_files_and_leaves_them_when_replaced_or_deleted() {
     let disk = Disk::new();
     let (store, there) = (disk.store().await, destination("a"));
-    store.create(&there, Some(&once())).await.unwrap();
+    store
+        .create(&there, Some(&idempotency_key()))
+        .await
+        .unwrap();
     let created = ciphertext(&store).await;
     assert!(
         holds(&disk.bytes(), &created),
@@ -155,79 +161,162 @@ async fn a_full_disk_is_unavailable_and_leaves_no_partial_write() {
     let store = disk.store().await;
     // As many pages as there are, and not one more: room for the request, but not for this.
     run_on_writer(&store, "PRAGMA max_page_count = 1").await;
-    let (mut refused, once) = (destination("refused"), once());
+    let (mut refused, key) = (destination("refused"), idempotency_key());
     refused.connection.client_side_id = ClientSideId::new("x".repeat(10_000));
 
-    let words = unavailable_words(store.create(&refused, Some(&once)).await);
+    let words = unavailable_words(store.create(&refused, Some(&key)).await);
     assert!(words.contains("size limit"), "{words}");
-    assert_absent(&store, &refused, &once).await;
+    assert_absent(&store, &refused, &key).await;
     // SQLite has ended the transaction without sqlx, which would never begin another on that
     // connection. The one in its place knows no limit.
-    store.create(&refused, Some(&once)).await.unwrap();
+    store.create(&refused, Some(&key)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_lock_that_outlasts_the_time_out_is_unavailable_for_writers_alone() {
     let disk = Disk::new();
-    let (store, there, refused, once) = (
+    let (store, there, refused, key) = (
         disk.store().await,
         destination("a"),
         destination("b"),
-        once(),
+        idempotency_key(),
     );
     store.create(&there, None).await.unwrap();
     let mut stranger = disk.stranger().await;
     run(&mut stranger, "BEGIN IMMEDIATE").await;
 
-    let words = unavailable_words(store.create(&refused, Some(&once)).await);
+    let words = unavailable_words(store.create(&refused, Some(&key)).await);
     assert!(words.contains("locked"), "{words}");
     let words = unavailable_words(store.delete(&there.name, None).await);
     assert!(words.contains("locked"), "{words}");
-    assert_absent(&store, &refused, &once).await;
+    assert_absent(&store, &refused, &key).await;
     assert_eq!(store.get(&there.name).await.unwrap(), Some(there));
 
     run(&mut stranger, "ROLLBACK").await;
-    store.create(&refused, Some(&once)).await.unwrap();
+    store.create(&refused, Some(&key)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_database_that_turns_read_only_is_unavailable_for_writers_alone() {
     let disk = Disk::new();
-    let (store, refused, once) = (disk.store().await, destination("a"), once());
+    let (store, refused, key) = (disk.store().await, destination("a"), idempotency_key());
     run_on_writer(&store, "PRAGMA query_only = ON").await;
-    let words = unavailable_words(store.create(&refused, Some(&once)).await);
+    let words = unavailable_words(store.create(&refused, Some(&key)).await);
     assert!(words.contains("read-only"), "{words}");
-    assert_absent(&store, &refused, &once).await;
+    assert_absent(&store, &refused, &key).await;
     store.ping().await.unwrap();
 }
 
+/// Changes the row of a destination, which is then named in an error of `kind`, can be listed beside
+/// others, and can be deleted.
+async fn assert_unreadable(
+    store: &SqliteStore,
+    change: &'static str,
+    is_expected: fn(&Error) -> bool,
+) -> String {
+    let there = destination("a");
+    store.create(&there, None).await.unwrap();
+    run_on_writer(store, change).await;
+    let error = store.get(&there.name).await.unwrap_err();
+    assert!(is_expected(&error), "{change}: {error}");
+    let words = error.to_string();
+    assert!(words.contains(&there.name.to_string()), "{words}");
+    assert!(!words.contains(CANARY), "{words}");
+
+    let other = destination("other");
+    store.create(&other, None).await.unwrap();
+    let page = store.list(&everything()).await.unwrap();
+    let [found_other, unreadable] = &page.entries[..] else {
+        panic!("{change}: {page:?}");
+    };
+    assert_eq!(found_other.as_ref().ok(), Some(&other));
+    let unreadable = unreadable.as_ref().unwrap_err();
+    assert_eq!(unreadable.name, there.name.to_string());
+    assert_eq!(unreadable.uid, there.uid);
+    assert!(is_expected(&unreadable.error), "{:?}", unreadable.error);
+
+    let stale = store.delete(&there.name, Some(&other.etag())).await;
+    assert!(matches!(stale, Err(Error::Conflict)), "{stale:?}");
+    let etag = Etag::of(unreadable.uid, unreadable.revision);
+    let deleted = store.delete(&there.name, Some(&etag)).await.unwrap();
+    assert_eq!(deleted, Some(there.uid));
+    store.delete(&other.name, None).await.unwrap();
+    words
+}
+
 #[tokio::test]
-async fn a_damaged_row_is_named_and_can_be_deleted() {
+async fn a_damaged_row_is_named_and_can_be_listed_and_deleted() {
     let disk = Disk::new();
     let store = disk.store().await;
     for damage in [
-        "UPDATE destinations SET mapping = '[]'",
-        "UPDATE destinations SET state = 'half-active'",
+        "UPDATE destinations SET settings = substr(settings, 1, 40)",
+        "UPDATE destinations SET settings = json_set(settings, '$.field_mappings', json('[]'))",
         "UPDATE destinations SET display_name = ''",
-        "UPDATE destinations SET token_nonce = x'00'",
-        "UPDATE destinations SET token_ciphertext = zeroblob(40)",
-        "UPDATE destinations SET token_key_id = 'new'",
+        "UPDATE destinations SET secrets = x'00'",
+        "UPDATE destinations SET secrets = zeroblob(40)",
+        "UPDATE destinations SET secrets_key_id = 'new'",
     ] {
-        let there = destination("a");
-        store.create(&there, None).await.unwrap();
-        run_on_writer(&store, damage).await;
+        assert_unreadable(&store, damage, |e| matches!(e, Error::Corrupt(_))).await;
+    }
+}
+
+#[tokio::test]
+async fn words_of_a_newer_version_are_named_and_are_no_damage() {
+    let disk = Disk::new();
+    let store = disk.store().await;
+    for (change, word) in [
+        ("UPDATE destinations SET state = 'paused'", "paused"),
+        (
+            "UPDATE destinations SET settings = replace(settings, '\"trim\"', '\"rot13\"')",
+            "rot13",
+        ),
+        (
+            "UPDATE destinations SET settings = replace(settings, 'commercial', 'lunar')",
+            "lunar",
+        ),
+        (
+            "UPDATE destinations SET settings = replace(settings, 'launch_darkly', 'other_vendor')",
+            "other_vendor",
+        ),
+        (
+            "UPDATE destinations SET settings = replace(settings, 'context_key', 'context_kind')",
+            "context_kind",
+        ),
+        (
+            "UPDATE destinations SET settings = json_set(settings, '$.schedule', 'nightly')",
+            "schedule",
+        ),
+        (
+            "UPDATE destinations \
+             SET settings = json_set(settings, '$.connection.launch_darkly.relay', 'x')",
+            "relay",
+        ),
+    ] {
+        let is_newer = |e: &Error| matches!(e, Error::Unsupported(_));
+        let words = assert_unreadable(&store, change, is_newer).await;
+        assert!(words.contains(word), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn secrets_of_a_newer_version_are_not_told() {
+    let (disk, there) = (Disk::new(), destination("a"));
+    let store = disk.store().await;
+    store.create(&there, None).await.unwrap();
+    for secrets in [
+        format!(r#"{{"access_token":"{CANARY}","second_token":"{CANARY}"}}"#),
+        format!(r#"{{"access_token":["{CANARY}"]}}"#),
+        format!(r#""{CANARY}""#),
+    ] {
+        let sealed = store.keys.seal(there.uid, secrets.as_bytes());
+        sqlx::query("UPDATE destinations SET secrets = ?1")
+            .bind(sealed.bytes)
+            .execute(&store.writer)
+            .await
+            .unwrap();
         let error = store.get(&there.name).await.unwrap_err();
-        assert!(matches!(error, Error::Corrupt(_)), "{damage}: {error}");
-        let tagged = store.delete(&there.name, Some(&there.etag())).await;
-        assert!(matches!(tagged, Err(Error::Corrupt(_))), "{tagged:?}");
-        assert!(
-            error.to_string().contains(&there.name.to_string()),
-            "{error}"
-        );
-        assert_eq!(
-            store.delete(&there.name, None).await.unwrap(),
-            Some(there.uid)
-        );
+        assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
     }
 }
 
@@ -241,8 +330,8 @@ async fn what_was_stored_before_the_rules_grew_stricter_still_loads() {
     store.create(&old, None).await.unwrap();
     run_on_writer(
         &store,
-        "UPDATE destinations SET display_name = char(8203), mapping = \
-         replace(mapping, 'user_id', 'user_id' || char(8203))",
+        "UPDATE destinations SET display_name = char(8203), settings = \
+         replace(settings, 'user_id', 'user_id' || char(8203))",
     )
     .await;
     let found = store.get(&old.name).await.unwrap().unwrap();

@@ -19,7 +19,10 @@ use crate::{
         CredentialsUnavailable, Destination, DestinationName, DestinationState, DestinationUid,
         Etag, FieldType, OrganizationId, Pattern, Revision,
     },
-    store::{Error, KeyRing, ListQuery, Once, Page, Remembered, SqliteStore, Store},
+    store::{
+        CompletedRequest, Entry, Error, IdempotencyKey, KeyRing, ListQuery, Page, SqliteStore,
+        Store, Unreadable,
+    },
 };
 
 /// An SQLite store, and what may happen to its callers.
@@ -30,6 +33,8 @@ pub(crate) struct TroubledStore {
     pub(crate) is_down: AtomicBool,
     /// So many replacements come to find that another change came first.
     pub(super) races: AtomicU32,
+    /// A newer version has written every destination.
+    pub(super) is_newer: AtomicBool,
     /// Deletions answer only with a permit of this.
     pub(super) answers: Semaphore,
     /// Deleted with the store.
@@ -46,6 +51,7 @@ impl TroubledStore {
             inner: SqliteStore::open(&address, keys).await.unwrap(),
             is_down: AtomicBool::new(false),
             races: AtomicU32::new(0),
+            is_newer: AtomicBool::new(false),
             // More than a test deletes.
             answers: Semaphore::new(100),
             _folder: folder,
@@ -62,8 +68,12 @@ impl TroubledStore {
 
 #[async_trait]
 impl Store for TroubledStore {
-    async fn create(&self, destination: &Destination, once: Option<&Once>) -> Result<(), Error> {
-        self.open()?.create(destination, once).await
+    async fn create(
+        &self,
+        destination: &Destination,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(), Error> {
+        self.open()?.create(destination, key).await
     }
 
     async fn get(&self, name: &DestinationName) -> Result<Option<Destination>, Error> {
@@ -71,14 +81,19 @@ impl Store for TroubledStore {
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Page, Error> {
-        self.open()?.list(query).await
+        let mut page = self.open()?.list(query).await?;
+        if self.is_newer.load(Ordering::Relaxed) {
+            let entries = page.entries.into_iter();
+            page.entries = entries.map(|entry| entry.and_then(unsupported)).collect();
+        }
+        Ok(page)
     }
 
     async fn replace(
         &self,
         destination: &Destination,
         expected: Revision,
-        once: Option<&Once>,
+        key: Option<&IdempotencyKey>,
     ) -> Result<(), Error> {
         let race = self.races.load(Ordering::Relaxed);
         if race > 0 {
@@ -93,7 +108,7 @@ impl Store for TroubledStore {
                 )
                 .await?;
         }
-        self.open()?.replace(destination, expected, once).await
+        self.open()?.replace(destination, expected, key).await
     }
 
     async fn delete(
@@ -128,12 +143,12 @@ impl Store for TroubledStore {
         self.open()?.set_state(uid, seen, state, at).await
     }
 
-    async fn recall(
+    async fn find_request(
         &self,
         organization: &OrganizationId,
         request_id: Uuid,
-    ) -> Result<Option<Remembered>, Error> {
-        self.open()?.recall(organization, request_id).await
+    ) -> Result<Option<CompletedRequest>, Error> {
+        self.open()?.find_request(organization, request_id).await
     }
 
     async fn ping(&self) -> Result<(), Error> {
@@ -143,6 +158,18 @@ impl Store for TroubledStore {
     async fn close(&self) {
         self.inner.close().await;
     }
+}
+
+fn unsupported(destination: Destination) -> Entry {
+    Err(Box::new(Unreadable {
+        name: destination.name.to_string(),
+        uid: destination.uid,
+        display_name: destination.display_name.as_str().to_owned(),
+        create_time: destination.create_time,
+        update_time: destination.update_time,
+        revision: destination.revision,
+        error: Error::Unsupported("unknown instance".to_owned()),
+    }))
 }
 
 /// Answers every check of credentials alike, and keeps what it was asked.

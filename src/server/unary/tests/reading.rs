@@ -120,6 +120,26 @@ async fn a_page_token_is_good_for_its_query_alone() {
 }
 
 #[tokio::test]
+async fn a_destination_of_a_newer_version_is_listed_with_what_is_known_of_it() {
+    let context = filled().await;
+    let list = || context.control.list_destinations(list(2, "", ""));
+    let readable = list().await.unwrap();
+    context.store.is_newer.store(true, Ordering::Relaxed);
+    let page = list().await.unwrap();
+    assert_eq!(page.next_page_token, readable.next_page_token);
+    for (known, readable) in page.destinations.into_iter().zip(readable.destinations) {
+        let expected = pb::Destination {
+            action: String::new(),
+            config: None,
+            field_mappings: Vec::new(),
+            state: pb::destination::State::Unspecified.into(),
+            ..readable
+        };
+        assert_eq!(known, expected);
+    }
+}
+
+#[tokio::test]
 async fn a_malformed_list_is_told_all_at_once() {
     let context = StreamContext::new().await;
     let wrong = pb::ListDestinationsRequest {

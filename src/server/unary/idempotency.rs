@@ -9,14 +9,18 @@ use super::{Control, store_failure};
 use crate::{
     domain::{Destination, OrganizationId},
     server::status::Failure,
-    store::{Fingerprint, Once},
+    store::{Fingerprint, IdempotencyKey},
 };
 
-/// A request as it is remembered. `body` is the same for the same request: it comes without its
-/// `request_id`, which can be written in several ways, and no message that is remembered holds a
-/// map, whose order would differ.
-pub(super) fn once(method: &str, request_id: Option<Uuid>, body: &impl Message) -> Option<Once> {
-    request_id.map(|request_id| Once {
+/// The key of a request. `body` is the same for the same request: it comes without its
+/// `request_id`, which can be written in several ways, and no message that has a key holds a map,
+/// whose order would differ.
+pub(super) fn idempotency_key(
+    method: &str,
+    request_id: Option<Uuid>,
+    body: &impl Message,
+) -> Option<IdempotencyKey> {
+    request_id.map(|request_id| IdempotencyKey {
         request_id,
         fingerprint: fingerprint(method, body),
     })
@@ -39,14 +43,14 @@ impl Control {
     pub(super) async fn replay(
         &self,
         organization: &OrganizationId,
-        once: Option<&Once>,
+        key: Option<&IdempotencyKey>,
     ) -> Result<Option<Destination>, Failure> {
-        let Some(once) = once else { return Ok(None) };
-        let recalled = self.store.recall(organization, once.request_id).await;
-        let Some(done) = recalled.map_err(store_failure)? else {
+        let Some(key) = key else { return Ok(None) };
+        let found = self.store.find_request(organization, key.request_id).await;
+        let Some(done) = found.map_err(store_failure)? else {
             return Ok(None);
         };
-        if done.fingerprint != once.fingerprint {
+        if done.fingerprint != key.fingerprint {
             return Err(Failure::RequestIdReused);
         }
         let found = self.read(&done.name).await?;
