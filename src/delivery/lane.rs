@@ -520,10 +520,8 @@ impl Lane {
         self.refusals.end();
         if !before.is_same_environment(now) {
             self.history.reset();
-        } else if let Some((until, error)) = self.client.held_until(before) {
-            // The client cannot know yet that the new token is of the same account.
-            self.back_off_until(error, until);
         }
+        self.client.connection_replaced(before, now);
     }
 
     fn retires(&mut self) -> bool {

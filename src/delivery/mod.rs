@@ -1,14 +1,30 @@
-//! SegmentCall: how changes become calls, and calls become verdicts.
+//! Delivery: how changes become segment calls, and outcomes of calls become verdicts of records.
 //!
 //! Knows nothing of gRPC, HTTP or a vendor's JSON. A stream opens a [`LaneHandle`] at the
 //! [`Dispatcher`] and submits changes, each with its [`Ack`]; the lane of that destination and
-//! segment collects, calls and settles.
+//! segment collects them, makes the calls and settles the acks.
 //!
 //! What holds, whatever fails:
 //!
 //! - an ack is settled exactly once, and dropping it settles it as deferred;
-//! - a key is in at most one call at a time, so its changes are applied in order;
+//! - a key is in at most one call at a time, so its changes are applied in order. A call is
+//!   idempotent: applying it twice leaves the segment as applying it once does, so that a retry
+//!   after a lost answer is safe;
 //! - lanes are per destination, and destinations belong to one organization.
+//!
+//! # When a call starts
+//!
+//! Two owners decide, and a call starts when both agree.
+//!
+//! | | the lane | the account, behind [`SegmentClient`](crate::domain::SegmentClient) |
+//! |---|---|---|
+//! | knows | the changes and deadlines of one segment, and the outcomes of its own calls | every answer to any call of the account |
+//! | decides | whether the batch is due; how many of the lane's calls overlap; after a failure, the exponential back-off of this segment (`not_before`, `failures`), or the wait that the answer asked for | whether one more call of the account may start now: concurrency limit, rate window, circuit breakers, retry budget, fairness (`launchdarkly::pace`) |
+//! | spares | one segment that fails by itself | an account or an environment that is limited or fails as a whole |
+//! | tells the other | whether the call is a retry (`ready`), that a destination's connection was replaced (`connection_replaced`) | a slot (`ready`); a hold, for the streams to hear of (`held_until`); a hold that has begun since the slot was given (`CallOutcome::Held`) |
+//!
+//! The lane keeps nothing of what the account knows: it waits for a slot, or until the moment that
+//! an outcome names.
 
 mod ack;
 mod batch;

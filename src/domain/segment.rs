@@ -273,6 +273,10 @@ pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
     /// Until when [`ready`](Self::ready) is known to hold calls back, and why.
     fn held_until(&self, connection: &Connection) -> Option<(Instant, TransientError)>;
 
+    /// Tells that a destination uses the connection `after` instead of `before`. If both lead to
+    /// one environment, a hold that `before` was told of holds calls with `after` as well.
+    fn connection_replaced(&self, before: &Connection, after: &Connection);
+
     /// Most members that a call with this connection should have, as far as calls that were too
     /// large have told.
     fn most_members(&self, connection: &Connection) -> Option<usize>;

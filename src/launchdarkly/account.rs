@@ -198,7 +198,9 @@ impl Account {
     pub(super) fn inherit(&self, other: &Self) {
         // One lock after the other: two at once could wait for each other.
         let told = other.told_to_wait();
-        if let Some(hold) = told {
+        if let Some(hold) = told
+            && !std::ptr::eq(self, other)
+        {
             // Nobody may go sooner for it, and whoever has the watch asks before letting go.
             self.state().pace.inherit(hold);
         }

@@ -217,6 +217,10 @@ impl SegmentClient for Client {
         Some((hold.until, hold.error))
     }
 
+    fn connection_replaced(&self, before: &Connection, after: &Connection) {
+        self.stack.throttle.replace(before, after);
+    }
+
     fn most_members(&self, connection: &Connection) -> Option<usize> {
         self.stack.throttle.most_members(connection)
     }

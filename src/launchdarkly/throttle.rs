@@ -5,8 +5,9 @@
 //! | its own | its first call | it is identified |
 //! | that of its account's ID | a credential check or a query of its own told the ID | it is forgotten |
 //!
-//! Whoever is identified second joins the first; the later of what both were told holds. Calls
-//! under way keep the place they have.
+//! A token that is identified second joins the account of the first; the later of the two holds
+//! remains. Calls under way keep their permits. A token that replaces another of the same
+//! environment inherits its hold at once, before it is identified.
 
 use std::{
     collections::HashMap,
@@ -138,6 +139,17 @@ impl Throttle {
     /// pass.
     pub(super) fn told_to_wait(&self, connection: &Connection) -> Option<Hold> {
         self.known(connection)?.told_to_wait()
+    }
+
+    /// Takes `after` for a token of the account of `before`, if both lead to one environment: what
+    /// that account was told to wait for holds for both, though `after` is not identified yet.
+    pub(super) fn replace(&self, before: &Connection, after: &Connection) {
+        if !before.is_same_environment(after) {
+            return;
+        }
+        if let Some(known) = self.known(before) {
+            self.account(after).inherit(&known);
+        }
     }
 
     /// Most members to put into a call of this connection's account, if a limit is known.

@@ -213,6 +213,9 @@ impl SegmentClient for Vendor {
         Some((self.hold()?, TransientError::RateLimited))
     }
 
+    // Its hold is that of every token.
+    fn connection_replaced(&self, _: &Connection, _: &Connection) {}
+
     fn most_members(&self, _: &Connection) -> Option<usize> {
         *self.most_members.lock().unwrap()
     }

@@ -46,7 +46,7 @@ struct Vendor {
     /// Slots that are given before none is any more.
     slots: Mutex<usize>,
     /// The token whose account was told to wait, and until when.
-    held: Mutex<Option<(&'static str, Instant)>>,
+    held: Mutex<Option<(String, Instant)>>,
     /// What calls that were too large have told.
     most_members: Mutex<Option<usize>>,
     /// What a destination becomes in the moment in which the next slot is given.
@@ -63,7 +63,7 @@ struct Call {
 
 #[async_trait]
 impl SegmentClient for Vendor {
-    async fn ready(&self, _: &Arc<Connection>, _: &SegmentId, attempt: Attempt) -> Slot {
+    async fn ready(&self, connection: &Arc<Connection>, _: &SegmentId, attempt: Attempt) -> Slot {
         self.attempts.lock().unwrap().push(attempt);
         let given = {
             let mut slots = self.slots.lock().unwrap();
@@ -73,6 +73,9 @@ impl SegmentClient for Vendor {
         if !given {
             std::future::pending::<()>().await;
         }
+        while let Some((until, _)) = self.held_until(connection) {
+            tokio::time::sleep_until(until).await;
+        }
         if let Some((live, uid, state)) = self.becomes.lock().unwrap().take() {
             live.publish(uid, Revision(2), state);
         }
@@ -80,9 +83,17 @@ impl SegmentClient for Vendor {
     }
 
     fn held_until(&self, connection: &Connection) -> Option<(Instant, TransientError)> {
-        let (token, until) = (*self.held.lock().unwrap())?;
+        let (token, until) = self.held.lock().unwrap().clone()?;
         let holds = token == connection.access_token.expose() && Instant::now() < until;
         holds.then_some((until, TransientError::RateLimited))
+    }
+
+    fn connection_replaced(&self, before: &Connection, after: &Connection) {
+        if let Some((token, _)) = &mut *self.held.lock().unwrap()
+            && token == before.access_token.expose()
+        {
+            after.access_token.expose().clone_into(token);
+        }
     }
 
     fn most_members(&self, _: &Connection) -> Option<usize> {
@@ -726,7 +737,7 @@ async fn a_lane_in_line_hears_of_a_hold_that_begins_meanwhile() {
     stream.submit("a", Operation::Add);
     tokio::time::sleep(Duration::from_millis(200)).await;
     let until = Instant::now() + Duration::from_secs(60);
-    *bench.vendor.held.lock().unwrap() = Some(("first", until));
+    *bench.vendor.held.lock().unwrap() = Some(("first".to_owned(), until));
     let told = tokio::time::timeout(Duration::from_secs(2), health.changed());
     told.await.expect("nobody says so").unwrap();
     assert_eq!(*health.borrow(), DeliveryHealth::Throttled { until });
@@ -744,7 +755,7 @@ async fn a_rotated_token_waits_for_what_its_environments_account_was_told() {
     stream.submit("a", Operation::Add);
     assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
     let until = Instant::now() + Duration::from_secs(60);
-    *bench.vendor.held.lock().unwrap() = Some(("first", until));
+    *bench.vendor.held.lock().unwrap() = Some(("first".to_owned(), until));
     bench.live.publish(bench.uid, Revision(2), active("second"));
     stream.submit("b", Operation::Add);
     assert_eq!(stream.verdict().await, (2, Verdict::Delivered));

@@ -1,4 +1,5 @@
-//! Whether a call of an account may start now: what is learned from answers, as plain data.
+//! Whether a call of an account may start now: what is learned from answers, as plain data. What a
+//! lane decides for its own segment beside this is told in [`crate::delivery`].
 //!
 //! These must agree, and each is fed by every answer:
 //!

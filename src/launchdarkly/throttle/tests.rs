@@ -97,6 +97,21 @@ async fn the_later_hold_of_two_tokens_is_that_of_their_account() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_inherits_the_hold_of_the_one_it_replaces_in_its_environment_only() {
+    let (throttle, before) = (throttle(8), connection("before"));
+    throttle.observe(&before, &told_to_wait(HOLD));
+    let elsewhere = testing::connection("elsewhere", "5a02");
+    throttle.replace(&before, &elsewhere);
+    assert_eq!(throttle.hold(&elsewhere), None);
+    let after = connection("after");
+    throttle.replace(&before, &after);
+    assert_eq!(throttle.hold(&after), throttle.hold(&before));
+    assert!(!goes(&throttle, &after).await);
+    tokio::time::advance(2 * HOLD).await;
+    assert!(goes(&throttle, &after).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_keeps_the_place_it_had_before_its_token_was_identified() {
     let (throttle, one, two) = (throttle(1), connection("one"), connection("two"));
     throttle.identify(&one, Some("acme"));
