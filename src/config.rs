@@ -231,6 +231,13 @@ impl FromFlags for ClientSettings {
                 )
                 .details("How many there really are adapts to what LaunchDarkly accepts.")
                 .number("COUNT", "8", CALLS_PER_ACCOUNT),
+            max_members_per_call: from
+                .setting(
+                    "max-members-per-call",
+                    "Most members in one call to LaunchDarkly, up to 1000",
+                )
+                // What the peers send; LaunchDarkly publishes no limit.
+                .number("COUNT", "1000", 1..=1_000),
         }
     }
 }
@@ -274,13 +281,6 @@ impl FromFlags for LaneSettings {
                      way, its records wait for the end of that call, up to 500 ms.",
                 )
                 .time("50ms", Duration::ZERO..=Duration::from_secs(60)),
-            max_members_per_call: from
-                .setting(
-                    "max-members-per-call",
-                    "Most members in one call to LaunchDarkly, up to 1000",
-                )
-                // What the peers send; LaunchDarkly publishes no limit.
-                .number("COUNT", "1000", 1..=1_000),
         }
     }
 }

@@ -87,11 +87,11 @@ fn each_flag_reaches_its_setting() {
             integration_key: "other-one".into(),
             attempt_timeout: Duration::from_secs(3),
             max_calls_per_account: NonZeroU16::new(4).unwrap(),
+            max_members_per_call: 7,
         },
         sandbox_listen: None,
         delivery: LaneSettings {
             linger: Duration::from_millis(5),
-            max_members_per_call: 7,
         },
         limits: StreamLimits {
             max_streams: 8,

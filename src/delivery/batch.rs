@@ -14,7 +14,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::ack::{Ack, DeferralCause, DeliveryAttempts, Verdict};
-use crate::domain::{ContextKey, Operation, TransientError};
+use crate::domain::{CallLimits, ContextKey, Operation, OperationsPerCall, TransientError};
 
 /// A key's pending changes. Older ones are kept: should the newest belong to a stream that
 /// goes away, the one before it counts again.
@@ -105,8 +105,8 @@ type ArrivalQueue = BTreeMap<u64, ContextKey>;
 pub(super) struct BatchPolicy {
     /// How long a change that does not fill a call waits for company.
     pub(super) linger: Duration,
-    /// Most members of one call.
-    pub(super) limit: usize,
+    /// What one call may carry.
+    pub(super) limits: CallLimits,
 }
 
 /// The open batch.
@@ -172,7 +172,7 @@ impl Batch {
     fn queue_due(&self, operation: Operation, rule: BatchPolicy, now: Instant) -> Option<Instant> {
         let queue = self.queue(operation);
         let (ordinal, key) = queue.first_key_value()?;
-        let at_once = queue.len() >= rule.limit || *ordinal < self.flushed;
+        let at_once = queue.len() >= rule.limits.max_members || *ordinal < self.flushed;
         Some(if at_once {
             now
         } else {
@@ -183,8 +183,8 @@ impl Batch {
     /// Seals one call from whichever kind has waited longest among those that are due.
     pub(super) fn seal(&mut self, rule: BatchPolicy, now: Instant) -> Option<SealedBatch> {
         loop {
-            let operation = self.longest_due(rule, now)?;
-            let entries = self.take(operation, rule.limit);
+            let operation = self.next_operation(rule, now)?;
+            let entries = self.take(operation, rule.limits.max_members);
             if !entries.is_empty() {
                 self.in_flight
                     .extend(entries.iter().map(|entry| entry.key.clone()));
@@ -196,15 +196,17 @@ impl Batch {
     /// Whether the call that [`seal`](Self::seal) would make now holds anything that has been
     /// in a call in vain.
     pub(super) fn repeats(&self, rule: BatchPolicy, now: Instant) -> bool {
-        self.longest_due(rule, now).is_some_and(|operation| {
-            let leaving = self.queue(operation).values().take(rule.limit);
+        self.next_operation(rule, now).is_some_and(|operation| {
+            let leaving = self.queue(operation).values();
+            let leaving = leaving.take(rule.limits.max_members);
             leaving
                 .map(|key| self.queued(key))
                 .any(PendingKey::has_failed)
         })
     }
 
-    fn longest_due(&self, rule: BatchPolicy, now: Instant) -> Option<Operation> {
+    /// The operation of the next call: that of the change that has waited longest among those due.
+    fn next_operation(&self, rule: BatchPolicy, now: Instant) -> Option<Operation> {
         let oldest = |operation| {
             let due = self.queue_due(operation, rule, now)? <= now;
             let (ordinal, _) = self.queue(operation).first_key_value()?;
@@ -214,7 +216,9 @@ impl Batch {
             .into_iter()
             .filter_map(oldest)
             .min();
-        oldest.map(|(_, operation)| operation)
+        match rule.limits.operations {
+            OperationsPerCall::One => oldest.map(|(_, operation)| operation),
+        }
     }
 
     fn take(&mut self, operation: Operation, limit: usize) -> Vec<PendingKey> {

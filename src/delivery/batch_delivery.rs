@@ -84,7 +84,7 @@ impl BatchDelivery {
         };
         let end = self.work_through(&mut work, slot, operation).await;
         if let Some(members) = work.limit() {
-            self.client.learn_most_members(&self.connection, members);
+            self.client.learn_max_members(&self.connection, members);
         }
         DeliveryReport {
             keys,

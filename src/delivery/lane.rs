@@ -30,8 +30,8 @@ use super::{
 use crate::{
     backoff::Backoff,
     domain::{
-        Attempt, Connection, ContextKey, Operation, Refusal, Revision, SegmentClient, SegmentRef,
-        Slot, TransientError,
+        Attempt, CallLimits, Connection, ContextKey, Operation, OperationsPerCall, Refusal,
+        Revision, SegmentClient, SegmentRef, Slot, TransientError,
     },
 };
 
@@ -59,10 +59,8 @@ const INBOX_CHUNK: usize = 1024;
 /// How lanes batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneSettings {
-    /// How long a change may wait for company in a lane with no call under way.
+    /// How long a change may wait for others to fill its call, in a lane with no call under way.
     pub linger: Duration,
-    /// Most members of one call.
-    pub max_members_per_call: usize,
 }
 
 /// How delivery to the vendor goes, for people who watch.
@@ -159,10 +157,8 @@ pub(super) struct Lane {
     /// Resolves when the client lets the next call start.
     ready: Option<BoxFuture<'static, Slot>>,
     linger: Duration,
-    /// Most members of a call that the operator allows.
-    most: usize,
-    /// Most members of the next call: what the vendor is known to take, and no more than `most`.
-    limit: usize,
+    /// What the next call may carry, as the client last told.
+    limits: CallLimits,
     /// What its calls have met so far in the environment that it delivers to.
     history: RefusalHistory,
     /// What the target was when it was last followed.
@@ -211,8 +207,11 @@ impl Lane {
             calls: JoinSet::new(),
             ready: None,
             linger: settings.linger,
-            most: settings.max_members_per_call,
-            limit: settings.max_members_per_call,
+            // The client tells them as soon as the destination is followed.
+            limits: CallLimits {
+                max_members: usize::MAX,
+                operations: OperationsPerCall::One,
+            },
             history: RefusalHistory::default(),
             followed: None,
             failures: 0,
@@ -289,7 +288,7 @@ impl Lane {
         };
         BatchPolicy {
             linger,
-            limit: self.limit,
+            limits: self.limits,
         }
     }
 
@@ -368,7 +367,7 @@ impl Lane {
             return;
         };
         self.batch.expire(now, self.last_error);
-        self.update_member_limit(&connection);
+        self.limits = self.client.limits(&connection);
         let Some(sealed) = self.batch.seal(self.rule(), now) else {
             return;
         };
@@ -381,12 +380,6 @@ impl Lane {
             history: self.history,
         };
         self.calls.spawn(call.run(slot, sealed));
-    }
-
-    /// Takes over what any call of the account has met.
-    fn update_member_limit(&mut self, connection: &Connection) {
-        let known = self.client.most_members(connection);
-        self.limit = known.map_or(self.most, |known| known.min(self.most));
     }
 
     /// Takes in what a call left behind.
@@ -502,7 +495,7 @@ impl Lane {
                 match self.followed.replace(now) {
                     Some((known, _)) if known == revision => {}
                     Some((_, before)) => self.switch_connection(&before, &connection),
-                    None => {}
+                    None => self.limits = self.client.limits(&connection),
                 }
                 return Some(connection);
             }
@@ -522,6 +515,7 @@ impl Lane {
             self.history.reset();
         }
         self.client.connection_replaced(before, now);
+        self.limits = self.client.limits(now);
     }
 
     fn retires(&mut self) -> bool {

@@ -26,8 +26,8 @@ pub use mapping::{
 pub use name::{DestinationId, DestinationName, DestinationUid, NameError, OrganizationId};
 pub use pattern::Pattern;
 pub use segment::{
-    Attempt, CallOutcome, CredentialStanding, MAX_SEGMENT_ID_CHARS, MAX_SEGMENT_NAME_CHARS,
-    NAME_PATTERN, Refusal, SEGMENT_ID_PATTERN, SegmentCall, SegmentClient, SegmentError, SegmentId,
-    SegmentRef, Slot, TransientError,
+    Attempt, CallLimits, CallOutcome, CredentialStanding, MAX_SEGMENT_ID_CHARS,
+    MAX_SEGMENT_NAME_CHARS, NAME_PATTERN, OperationsPerCall, Refusal, SEGMENT_ID_PATTERN,
+    SegmentCall, SegmentClient, SegmentError, SegmentId, SegmentRef, Slot, TransientError,
 };
 pub use visibility::InvisibleCharacter;

@@ -117,6 +117,23 @@ pub struct SegmentCall {
     pub keys: Vec<ContextKey>,
 }
 
+/// What one call may carry. How often calls may start, and which rate windows count them, is the
+/// client's own: a lane waits for a slot and need not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallLimits {
+    /// Most members of one call; at least one.
+    pub max_members: usize,
+    /// Whether one call may add some members and remove others.
+    pub operations: OperationsPerCall,
+}
+
+/// Which operations one call may carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperationsPerCall {
+    /// All members of a call are added, or all are removed.
+    One,
+}
+
 /// What became of one call. Whether to try again is decided here, where it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallOutcome {
@@ -277,12 +294,12 @@ pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
     /// one environment, a hold that `before` was told of holds calls with `after` as well.
     fn connection_replaced(&self, before: &Connection, after: &Connection);
 
-    /// Most members that a call with this connection should have, as far as calls that were too
-    /// large have told.
-    fn most_members(&self, connection: &Connection) -> Option<usize>;
+    /// What a call with this connection may carry: what the operator allows, less what calls that
+    /// were too large have told.
+    fn limits(&self, connection: &Connection) -> CallLimits;
 
     /// Tells that no more than so many members seem to fit into a call with this connection.
-    fn learn_most_members(&self, connection: &Connection, members: usize);
+    fn learn_max_members(&self, connection: &Connection, members: usize);
 
     /// Makes one call; ends within the client's attempt time-out.
     async fn apply(&self, slot: Slot, delivery: &SegmentCall) -> CallOutcome;

@@ -183,15 +183,13 @@ impl Account {
     }
 
     /// Most members to put into a call, if a limit is known.
-    pub(super) fn most_members(&self) -> Option<usize> {
-        self.state().pace.most_members(Instant::now())
+    pub(super) fn max_members(&self) -> Option<usize> {
+        self.state().pace.max_members(Instant::now())
     }
 
     /// No more than so many members seem to fit into a call.
-    pub(super) fn learn_most_members(&self, members: usize) {
-        self.state()
-            .pace
-            .learn_most_members(members, Instant::now());
+    pub(super) fn learn_max_members(&self, members: usize) {
+        self.state().pace.learn_max_members(members, Instant::now());
     }
 
     /// Takes over what an account was told that turned out to be this one.

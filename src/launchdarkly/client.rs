@@ -26,9 +26,9 @@ use super::{
     wire::{SegmentMembers, SegmentTargets},
 };
 use crate::domain::{
-    Action, Attempt, CallOutcome, Connection, CredentialChecker, CredentialReport,
-    CredentialStanding, CredentialsUnavailable, Refusal, SegmentCall, SegmentClient, SegmentId,
-    Slot, TransientError,
+    Action, Attempt, CallLimits, CallOutcome, Connection, CredentialChecker, CredentialReport,
+    CredentialStanding, CredentialsUnavailable, OperationsPerCall, Refusal, SegmentCall,
+    SegmentClient, SegmentId, Slot, TransientError,
 };
 
 /// How to call LaunchDarkly.
@@ -42,6 +42,8 @@ pub struct ClientSettings {
     pub egress: Egress,
     /// Longest that one call may take.
     pub attempt_timeout: Duration,
+    /// Most members of one call; at least one.
+    pub max_members_per_call: u16,
     /// Most calls that one account may have under way.
     pub max_calls_per_account: NonZeroU16,
 }
@@ -61,6 +63,7 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client {
     integration_key: String,
+    max_members: usize,
     hosts: Arc<Hosts>,
     stack: Arc<Stack>,
     actions: Vec<Action>,
@@ -98,6 +101,7 @@ impl Client {
         }
         Ok(Self {
             integration_key: settings.integration_key,
+            max_members: settings.max_members_per_call.into(),
             hosts: Arc::new(Hosts::new(settings.url)),
             stack: Arc::new(Stack {
                 throttle: Throttle::new(settings.max_calls_per_account),
@@ -221,12 +225,16 @@ impl SegmentClient for Client {
         self.stack.throttle.replace(before, after);
     }
 
-    fn most_members(&self, connection: &Connection) -> Option<usize> {
-        self.stack.throttle.most_members(connection)
+    fn limits(&self, connection: &Connection) -> CallLimits {
+        let known = self.stack.throttle.max_members(connection);
+        CallLimits {
+            max_members: known.map_or(self.max_members, |known| known.min(self.max_members)),
+            operations: OperationsPerCall::One,
+        }
     }
 
-    fn learn_most_members(&self, connection: &Connection, members: usize) {
-        self.stack.throttle.learn_most_members(connection, members);
+    fn learn_max_members(&self, connection: &Connection, members: usize) {
+        self.stack.throttle.learn_max_members(connection, members);
     }
 
     async fn apply(&self, slot: Slot, delivery: &SegmentCall) -> CallOutcome {

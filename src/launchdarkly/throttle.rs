@@ -153,13 +153,13 @@ impl Throttle {
     }
 
     /// Most members to put into a call of this connection's account, if a limit is known.
-    pub(super) fn most_members(&self, connection: &Connection) -> Option<usize> {
-        self.known(connection)?.most_members()
+    pub(super) fn max_members(&self, connection: &Connection) -> Option<usize> {
+        self.known(connection)?.max_members()
     }
 
     /// No more than so many members seem to fit into a call of this connection's account.
-    pub(super) fn learn_most_members(&self, connection: &Connection, members: usize) {
-        self.account(connection).learn_most_members(members);
+    pub(super) fn learn_max_members(&self, connection: &Connection, members: usize) {
+        self.account(connection).learn_max_members(members);
     }
 
     /// Learns from a call.

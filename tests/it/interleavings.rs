@@ -179,7 +179,7 @@ async fn start(sandbox: &Sandbox, disk: &MemoryStore) -> Service {
         settings.limits.max_batch_records = 8;
         settings.limits.max_in_flight_records = 16;
         settings.limits.drain_timeout = Duration::from_secs(3);
-        settings.delivery.max_members_per_call = 2;
+        settings.launchdarkly.max_members_per_call = 2;
     })
     .await
 }

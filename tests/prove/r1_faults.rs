@@ -20,7 +20,7 @@ const PROMISE: &str = "R1";
 /// Short, since a hang lasts as long.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Small calls, so that there are many, and some overlap.
-const MEMBERS_PER_CALL: usize = 100;
+const MEMBERS_PER_CALL: u16 = 100;
 /// The contract's shortest: some records run into it, which leaves open whether they were applied.
 const IMPATIENT: i64 = 1;
 /// Nothing here is slow to connect.
@@ -39,7 +39,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
     };
     let service = TestService::start_with(|settings| {
         settings.launchdarkly.attempt_timeout = ATTEMPT_TIMEOUT;
-        settings.delivery.max_members_per_call = MEMBERS_PER_CALL;
+        settings.launchdarkly.max_members_per_call = MEMBERS_PER_CALL;
         settings.delivery.linger = Duration::from_millis(5);
     })
     .await;

@@ -49,7 +49,7 @@ async fn prove(size: Size) -> Result<Vec<Figure>, String> {
         async |sandbox| Some(proxy(sandbox, size.seed, &drawn).await),
         |settings| {
             settings.launchdarkly.attempt_timeout = PATIENCE;
-            settings.delivery.max_members_per_call = 100;
+            settings.launchdarkly.max_members_per_call = 100;
             settings.delivery.linger = Duration::from_millis(5);
         },
     )

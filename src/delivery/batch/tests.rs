@@ -8,10 +8,17 @@ use crate::delivery::{AckIssuer, SettledRecord};
 
 const LINGER: Duration = Duration::from_millis(50);
 
+fn limits(max_members: usize) -> CallLimits {
+    CallLimits {
+        max_members,
+        operations: OperationsPerCall::One,
+    }
+}
+
 fn rule(limit: usize) -> BatchPolicy {
     BatchPolicy {
         linger: LINGER,
-        limit,
+        limits: limits(limit),
     }
 }
 
@@ -323,7 +330,7 @@ fn check(acts: Vec<Act>) -> Result<(), TestCaseError> {
     let mut batch = Batch::new();
     let rule = |limit| BatchPolicy {
         linger: Duration::ZERO,
-        limit,
+        limits: limits(limit),
     };
     let (acks, mut settled): (Vec<_>, Vec<_>) = (0..3)
         .map(|_| AckIssuer::new(Duration::from_secs(60)))

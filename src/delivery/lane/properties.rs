@@ -20,9 +20,9 @@ use crate::{
         LiveState, SettledRecord, Verdict,
     },
     domain::{
-        Attempt, CallOutcome, ClientSideId, Connection, ContextKey, CredentialStanding,
-        DestinationUid, Instance, Operation, Refusal, Revision, SegmentCall, SegmentClient,
-        SegmentId, SegmentRef, Slot, TransientError,
+        Attempt, CallLimits, CallOutcome, ClientSideId, Connection, ContextKey, CredentialStanding,
+        DestinationUid, Instance, Operation, OperationsPerCall, Refusal, Revision, SegmentCall,
+        SegmentClient, SegmentId, SegmentRef, Slot, TransientError,
     },
     secret::AccessToken,
 };
@@ -31,6 +31,8 @@ use crate::{
 const KEYS: u8 = 6;
 /// Calls that hold it are refused.
 const POISON: &str = "k0";
+/// Most members of a call, as far as the operator is concerned.
+const MAX_MEMBERS: usize = 4;
 const STREAMS: usize = 3;
 /// The stream whose records time out soon.
 const IMPATIENT: usize = 2;
@@ -132,7 +134,7 @@ struct Vendor {
     waits: Mutex<VecDeque<u64>>,
     /// No call is made before, as it has told.
     held: Mutex<Option<Instant>>,
-    most_members: Mutex<Option<usize>>,
+    max_members: Mutex<Option<usize>>,
     /// The token in force.
     token: Mutex<String>,
     refused_tokens: Mutex<BTreeSet<String>>,
@@ -216,12 +218,16 @@ impl SegmentClient for Vendor {
     // Its hold is that of every token.
     fn connection_replaced(&self, _: &Connection, _: &Connection) {}
 
-    fn most_members(&self, _: &Connection) -> Option<usize> {
-        *self.most_members.lock().unwrap()
+    fn limits(&self, _: &Connection) -> CallLimits {
+        let known = *self.max_members.lock().unwrap();
+        CallLimits {
+            max_members: known.unwrap_or(MAX_MEMBERS).min(MAX_MEMBERS),
+            operations: OperationsPerCall::One,
+        }
     }
 
-    fn learn_most_members(&self, _: &Connection, members: usize) {
-        *self.most_members.lock().unwrap() = Some(members);
+    fn learn_max_members(&self, _: &Connection, members: usize) {
+        *self.max_members.lock().unwrap() = Some(members);
     }
 
     async fn apply(&self, _: Slot, delivery: &SegmentCall) -> CallOutcome {
@@ -385,7 +391,6 @@ impl Bench {
         let (live, _condemned) = LiveDestinations::new();
         let settings = LaneSettings {
             linger: Duration::from_millis(50),
-            max_members_per_call: 4,
         };
         let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _);
         let mut bench = Self {

@@ -23,6 +23,8 @@ use crate::{
 
 mod refusals;
 
+/// Most members of a call, as far as the operator is concerned.
+const MAX_MEMBERS: usize = 1000;
 const CALL_TIME: Duration = Duration::from_millis(20);
 /// A member whose calls take an attempt's whole time.
 const HANGS: &str = "hangs";
@@ -48,7 +50,7 @@ struct Vendor {
     /// The token whose account was told to wait, and until when.
     held: Mutex<Option<(String, Instant)>>,
     /// What calls that were too large have told.
-    most_members: Mutex<Option<usize>>,
+    max_members: Mutex<Option<usize>>,
     /// What a destination becomes in the moment in which the next slot is given.
     becomes: Mutex<Option<(Arc<LiveDestinations>, DestinationUid, LiveState)>>,
 }
@@ -96,12 +98,16 @@ impl SegmentClient for Vendor {
         }
     }
 
-    fn most_members(&self, _: &Connection) -> Option<usize> {
-        *self.most_members.lock().unwrap()
+    fn limits(&self, _: &Connection) -> CallLimits {
+        let known = *self.max_members.lock().unwrap();
+        CallLimits {
+            max_members: known.unwrap_or(MAX_MEMBERS).min(MAX_MEMBERS),
+            operations: OperationsPerCall::One,
+        }
     }
 
-    fn learn_most_members(&self, _: &Connection, members: usize) {
-        *self.most_members.lock().unwrap() = Some(members);
+    fn learn_max_members(&self, _: &Connection, members: usize) {
+        *self.max_members.lock().unwrap() = Some(members);
     }
 
     async fn apply(&self, _: Slot, delivery: &SegmentCall) -> CallOutcome {
@@ -191,13 +197,12 @@ impl Bench {
             overlapping: Mutex::default(),
             slots: Mutex::new(usize::MAX),
             held: Mutex::default(),
-            most_members: Mutex::default(),
+            max_members: Mutex::default(),
             becomes: Mutex::default(),
         });
         let (live, _condemned) = LiveDestinations::new();
         let settings = LaneSettings {
             linger: Duration::from_millis(50),
-            max_members_per_call: 1000,
         };
         let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _);
         Self {

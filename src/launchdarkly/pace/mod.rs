@@ -360,12 +360,12 @@ impl Pace {
     }
 
     /// Most members to put into a call at `now`, if a limit is known.
-    pub(super) fn most_members(&mut self, now: Instant) -> Option<usize> {
+    pub(super) fn max_members(&mut self, now: Instant) -> Option<usize> {
         self.batch_size.limit(now)
     }
 
     /// No more than so many members seem to fit into a call.
-    pub(super) fn learn_most_members(&mut self, members: usize, now: Instant) {
+    pub(super) fn learn_max_members(&mut self, members: usize, now: Instant) {
         if self.batch_size.learn(members, now) {
             tracing::info!(
                 members,

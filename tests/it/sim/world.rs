@@ -155,7 +155,7 @@ impl World {
                 shutdown: shutdown.clone(),
                 connections: connections.clone(),
             };
-            let vendor = vendor(connections.clone());
+            let vendor = vendor(connections.clone(), &settings);
             let app = App::assemble(Arc::new(disk.reopen()), vendor, &settings);
             async move {
                 let port = Port::open(connections).await?;
@@ -279,17 +279,17 @@ fn settings(service: &Service) -> Settings {
     // No file is ever read: the store comes as it is.
     let mut settings = Settings::with_keys("none".into());
     settings.delivery.linger = service.linger;
-    settings.delivery.max_members_per_call = service.members_per_call.into();
+    settings.launchdarkly.max_members_per_call = service.members_per_call.into();
     settings.limits.max_in_flight_records = service.window as usize;
     settings.limits.max_stream_age = service.stream_age;
     settings.limits.drain_timeout = service.drain;
     settings
 }
 
-fn vendor(connections: Connections) -> launchdarkly::Client {
+fn vendor(connections: Connections, settings: &Settings) -> launchdarkly::Client {
     let settings = launchdarkly::ClientSettings {
         attempt_timeout: ATTEMPT,
-        ..Settings::with_keys("none".into()).launchdarkly
+        ..settings.launchdarkly.clone()
     };
     launchdarkly::Client::over(Box::new(Calls(connections)), settings).unwrap()
 }
