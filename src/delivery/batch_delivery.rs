@@ -11,8 +11,8 @@ use super::{
     live::LiveDestination,
 };
 use crate::domain::{
-    Attempt, CallOutcome, Connection, ContextKey, CredentialStanding, Operation, Refusal, Revision,
-    SegmentCall, SegmentClient, SegmentRef, Slot, TransientError,
+    Attempt, CallOutcome, Connection, ContextKey, CredentialStanding, Hold, Operation, Refusal,
+    Revision, SegmentCall, SegmentClient, SegmentRef, Slot, TransientError,
 };
 
 /// How often a call that waits for the slot of its next probe, or for a confirmation, looks whether
@@ -61,10 +61,7 @@ pub(super) enum DeliveryEnd {
         retry_after: Option<Duration>,
     },
     /// The vendor has asked for no call before then: the rest was not tried.
-    Held {
-        until: Instant,
-        error: TransientError,
-    },
+    Held(Hold),
     /// The segment is refused, or its change forbidden: trying again cannot help.
     Refused(Refusal),
     /// The destination's credentials are refused, and that was confirmed.
@@ -138,7 +135,7 @@ impl BatchDelivery {
                     work.fail(&members, TransientError::Unconfirmed(refusal));
                     return self.refused(work, refusal).await;
                 }
-                CallOutcome::Held { until, error } => return DeliveryEnd::Held { until, error },
+                CallOutcome::Held(hold) => return DeliveryEnd::Held(hold),
                 CallOutcome::Retry { error, retry_after } => {
                     work.fail(&members, error);
                     return DeliveryEnd::Later { error, retry_after };
@@ -155,8 +152,8 @@ impl BatchDelivery {
         let (connection, segment) = (&self.connection, &self.segment.id);
         let mut ready = pin!(self.client.ready(connection, segment, Attempt::First));
         loop {
-            if let Some((until, error)) = self.client.held_until(&self.connection) {
-                return Err(DeliveryEnd::Held { until, error });
+            if let Some(hold) = self.client.hold(&self.connection) {
+                return Err(DeliveryEnd::Held(hold));
             }
             tokio::select! {
                 // A slot that has come is used.

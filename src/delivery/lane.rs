@@ -30,7 +30,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     domain::{
-        Attempt, CallLimits, Connection, ContextKey, Operation, OperationsPerCall, Refusal,
+        Attempt, CallLimits, Connection, ContextKey, Hold, Operation, OperationsPerCall, Refusal,
         Revision, SegmentClient, SegmentRef, Slot, TransientError,
     },
 };
@@ -108,7 +108,7 @@ impl fmt::Display for DeliveryHealth {
 }
 
 impl DeliveryHealth {
-    fn of(error: TransientError, until: Instant) -> Self {
+    fn held(Hold { until, error }: Hold) -> Self {
         match error {
             TransientError::RateLimited => Self::Throttled { until },
             TransientError::Conflict => Self::Conflicting { until },
@@ -326,8 +326,8 @@ impl Lane {
         let (Some(_), Some((_, connection))) = (&self.ready, &self.followed) else {
             return;
         };
-        if let Some((until, error)) = self.client.held_until(connection) {
-            self.report_transient_error(error, until);
+        if let Some(hold) = self.client.hold(connection) {
+            self.report_transient_error(hold);
         }
     }
 
@@ -342,8 +342,8 @@ impl Lane {
             && self.calls.len() < self.concurrency.size()
             && now >= self.not_before;
         if due && may {
-            if let Some((until, error)) = self.client.held_until(&connection) {
-                self.report_transient_error(error, until);
+            if let Some(hold) = self.client.hold(&connection) {
+                self.report_transient_error(hold);
             }
             let (client, segment) = (Arc::clone(&self.client), self.key.1.clone());
             let attempt = if self.batch.repeats(self.rule(), now) {
@@ -401,7 +401,7 @@ impl Lane {
         match end {
             DeliveryEnd::Judged | DeliveryEnd::Outdated => {}
             DeliveryEnd::Later { error, retry_after } => self.retry_later(error, retry_after),
-            DeliveryEnd::Held { until, error } => self.back_off_until(error, until),
+            DeliveryEnd::Held(hold) => self.back_off_until(hold),
             DeliveryEnd::CredentialsRefused => self.refuse_credentials(revision),
             // If the destination has changed meanwhile, the rest goes out by what it says now.
             DeliveryEnd::Refused(refusal) if self.live.is_in_force(revision) => {
@@ -453,26 +453,32 @@ impl Lane {
         let delay = BACKOFF.delay(self.failures, fastrand::f64());
         self.failures = self.failures.saturating_add(1);
         let wait = delay.max(retry_after.unwrap_or_default());
-        self.back_off_until(error, Instant::now() + wait);
+        self.back_off_until(Hold {
+            until: Instant::now() + wait,
+            error,
+        });
     }
 
-    fn back_off_until(&mut self, error: TransientError, until: Instant) {
+    fn back_off_until(&mut self, Hold { until, error }: Hold) {
         self.not_before = self.not_before.max(until);
         // A call that was about to leave waits too, and may be a repeated one by then.
         self.ready = None;
-        self.report_transient_error(error, self.not_before);
+        self.report_transient_error(Hold {
+            until: self.not_before,
+            error,
+        });
     }
 
-    fn report_transient_error(&mut self, error: TransientError, until: Instant) {
-        self.last_error = Some(error);
-        if error == TransientError::Conflict {
+    fn report_transient_error(&mut self, hold: Hold) {
+        self.last_error = Some(hold.error);
+        if hold.error == TransientError::Conflict {
             if self.conflicts.go_on(Instant::now()) < CONFLICT_NOTICE_DELAY {
                 return;
             }
         } else {
             self.conflicts.end();
         }
-        self.report_health(DeliveryHealth::of(error, until));
+        self.report_health(DeliveryHealth::held(hold));
     }
 
     fn report_health(&self, health: DeliveryHealth) {

@@ -21,7 +21,7 @@
 //! | knows | the changes and deadlines of one segment, and the outcomes of its own calls | every answer to any call of the account |
 //! | decides | whether the batch is due; how many of the lane's calls overlap; after a failure, the exponential back-off of this segment (`not_before`, `failures`), or the wait that the answer asked for | whether one more call of the account may start now: concurrency limit, rate window, circuit breakers, retry budget, fairness (`launchdarkly::pace`) |
 //! | spares | one segment that fails by itself | an account or an environment that is limited or fails as a whole |
-//! | tells the other | whether the call is a retry (`ready`), that a destination's connection was replaced (`connection_replaced`) | a slot (`ready`); a hold, for the streams to hear of (`held_until`); a hold that has begun since the slot was given (`CallOutcome::Held`) |
+//! | tells the other | whether the call is a retry (`ready`), that a destination's connection was replaced (`connection_replaced`) | a slot (`ready`); a hold, for the streams to hear of (`hold`); a hold that has begun since the slot was given (`CallOutcome::Held`) |
 //!
 //! The lane keeps nothing of what the account knows: it waits for a slot, or until the moment that
 //! an outcome names.

@@ -26,7 +26,7 @@ pub use mapping::{
 pub use name::{DestinationId, DestinationName, DestinationUid, NameError, OrganizationId};
 pub use pattern::Pattern;
 pub use segment::{
-    Attempt, CallLimits, CallOutcome, CredentialStanding, MAX_SEGMENT_ID_CHARS,
+    Attempt, CallLimits, CallOutcome, CredentialStanding, Hold, MAX_SEGMENT_ID_CHARS,
     MAX_SEGMENT_NAME_CHARS, NAME_PATTERN, OperationsPerCall, Refusal, SEGMENT_ID_PATTERN,
     SegmentCall, SegmentClient, SegmentError, SegmentId, SegmentRef, Slot, TransientError,
 };

@@ -148,13 +148,17 @@ pub enum CallOutcome {
         /// How long the vendor asked to wait.
         retry_after: Option<Duration>,
     },
-    /// No call was made: since the slot was given, the vendor has asked for no call before `until`.
-    Held {
-        /// When to ask for a slot again.
-        until: Instant,
-        /// Why the vendor asked.
-        error: TransientError,
-    },
+    /// No call was made: since the slot was given, a hold has begun.
+    Held(Hold),
+}
+
+/// No call of an account starts before a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// The moment.
+    pub until: Instant,
+    /// Why.
+    pub error: TransientError,
 }
 
 /// What the vendor refused.
@@ -287,8 +291,8 @@ pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
         attempt: Attempt,
     ) -> Slot;
 
-    /// Until when [`ready`](Self::ready) is known to hold calls back, and why.
-    fn held_until(&self, connection: &Connection) -> Option<(Instant, TransientError)>;
+    /// What [`ready`](Self::ready) is known to hold calls with this connection back for.
+    fn hold(&self, connection: &Connection) -> Option<Hold>;
 
     /// Tells that a destination uses the connection `after` instead of `before`. If both lead to
     /// one environment, a hold that `before` was told of holds calls with `after` as well.

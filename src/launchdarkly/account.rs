@@ -14,8 +14,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::pace::{Admission, AdmittedCall, CallRequest, Feedback, Hold, Origin, Pace, Ticket};
-use crate::domain::{Attempt, ClientSideId};
+use super::pace::{Admission, AdmittedCall, CallRequest, Feedback, Origin, Pace, Ticket};
+use crate::domain::{Attempt, ClientSideId, Hold};
 
 /// One account of LaunchDarkly.
 #[derive(Debug)]

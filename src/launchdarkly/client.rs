@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Request};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::task::JoinSet;
 use tracing::{Instrument, info, info_span};
 
 use super::{
@@ -27,8 +27,8 @@ use super::{
 };
 use crate::domain::{
     Action, Attempt, CallLimits, CallOutcome, Connection, CredentialChecker, CredentialReport,
-    CredentialStanding, CredentialsUnavailable, OperationsPerCall, Refusal, SegmentCall,
-    SegmentClient, SegmentId, Slot, TransientError,
+    CredentialStanding, CredentialsUnavailable, Hold, OperationsPerCall, Refusal, SegmentCall,
+    SegmentClient, SegmentId, Slot,
 };
 
 /// How to call LaunchDarkly.
@@ -117,10 +117,7 @@ impl Client {
     async fn attempt(&self, delivery: &SegmentCall) -> CallOutcome {
         // Another call's answer may have come between `ready` and this.
         if let Some(hold) = self.stack.throttle.told_to_wait(&delivery.connection) {
-            return CallOutcome::Held {
-                until: hold.until,
-                error: hold.error,
-            };
+            return CallOutcome::Held(hold);
         }
         let Some(members) = SegmentMembers::new(&delivery.keys) else {
             tracing::error!("a delivery without members was not sent: the caller has a defect");
@@ -216,9 +213,8 @@ impl SegmentClient for Client {
             .await
     }
 
-    fn held_until(&self, connection: &Connection) -> Option<(Instant, TransientError)> {
-        let hold = self.stack.throttle.hold(connection)?;
-        Some((hold.until, hold.error))
+    fn hold(&self, connection: &Connection) -> Option<Hold> {
+        self.stack.throttle.hold(connection)
     }
 
     fn connection_replaced(&self, before: &Connection, after: &Connection) {

@@ -238,7 +238,7 @@ async fn after_a_429_the_account_is_left_alone_until_the_stated_time() {
     });
     let client = Client::new(server.settings()).unwrap();
     let (start, acme) = (Instant::now(), to_acme());
-    assert_eq!(client.held_until(&acme.connection), None);
+    assert_eq!(client.hold(&acme.connection), None);
     let first = deliver(&client, &acme).await;
     let limited = |wait: Duration| CallOutcome::Retry {
         error: TransientError::RateLimited,
@@ -246,12 +246,12 @@ async fn after_a_429_the_account_is_left_alone_until_the_stated_time() {
     };
     assert_eq!(first, limited(Duration::from_secs(60)));
 
-    let (until, error) = client.held_until(&acme.connection).unwrap();
-    assert!(until >= start + Duration::from_secs(60));
-    assert_eq!(error, TransientError::RateLimited);
+    let hold = client.hold(&acme.connection).unwrap();
+    assert!(hold.until >= start + Duration::from_secs(60));
+    assert_eq!(hold.error, TransientError::RateLimited);
     // A slot from before does not help: nothing is sent.
     let again = client.apply(Slot::free(), &acme).await;
-    assert_eq!(again, CallOutcome::Held { until, error });
+    assert_eq!(again, CallOutcome::Held(hold));
     assert_eq!(server.calls().len(), 1);
 }
 
@@ -264,7 +264,7 @@ async fn a_success_with_nothing_remaining_holds_the_next_call_back() {
     let client = Client::new(server.settings()).unwrap();
     let acme = to_acme();
     assert_eq!(deliver(&client, &acme).await, CallOutcome::Applied);
-    assert!(client.held_until(&acme.connection).is_some());
+    assert!(client.hold(&acme.connection).is_some());
 }
 
 /// Answers deliveries, and says of every token that it is acme's.

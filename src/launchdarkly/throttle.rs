@@ -22,9 +22,9 @@ use tokio::time::Instant;
 
 use super::{
     account::Account,
-    pace::{Feedback, Hold, Origin, Pace},
+    pace::{Feedback, Origin, Pace},
 };
-use crate::domain::{Attempt, Connection, SegmentId, Slot};
+use crate::domain::{Attempt, Connection, Hold, SegmentId, Slot};
 
 /// How many tokens are remembered before those that nobody needs are looked for. Some 500
 /// bytes each, so the number matters little; it must only not grow for ever.

@@ -21,8 +21,8 @@ use crate::{
     },
     domain::{
         Attempt, CallLimits, CallOutcome, ClientSideId, Connection, ContextKey, CredentialStanding,
-        DestinationUid, Instance, Operation, OperationsPerCall, Refusal, Revision, SegmentCall,
-        SegmentClient, SegmentId, SegmentRef, Slot, TransientError,
+        DestinationUid, Hold, Instance, Operation, OperationsPerCall, Refusal, Revision,
+        SegmentCall, SegmentClient, SegmentId, SegmentRef, Slot, TransientError,
     },
     secret::AccessToken,
 };
@@ -169,7 +169,7 @@ impl Vendor {
         tokio::time::sleep(Duration::from_millis(wait)).await;
     }
 
-    fn hold(&self) -> Option<Instant> {
+    fn held(&self) -> Option<Instant> {
         let held = *self.held.lock().unwrap();
         held.filter(|until| *until > Instant::now())
     }
@@ -205,14 +205,17 @@ impl Vendor {
 impl SegmentClient for Vendor {
     async fn ready(&self, _: &Arc<Connection>, _: &SegmentId, _: Attempt) -> Slot {
         self.wait().await;
-        while let Some(until) = self.hold() {
+        while let Some(until) = self.held() {
             tokio::time::sleep_until(until).await;
         }
         Slot::free()
     }
 
-    fn held_until(&self, _: &Connection) -> Option<(Instant, TransientError)> {
-        Some((self.hold()?, TransientError::RateLimited))
+    fn hold(&self, _: &Connection) -> Option<Hold> {
+        Some(Hold {
+            until: self.held()?,
+            error: TransientError::RateLimited,
+        })
     }
 
     // Its hold is that of every token.
@@ -240,9 +243,9 @@ impl SegmentClient for Vendor {
         assert_eq!(token, *self.token.lock().unwrap(), "the token in force");
         // Its permission takes a while, and another call may be told to wait meanwhile.
         self.wait().await;
-        if let Some(until) = self.hold() {
+        if let Some(until) = self.held() {
             let error = TransientError::RateLimited;
-            return CallOutcome::Held { until, error };
+            return CallOutcome::Held(Hold { until, error });
         }
         self.calls
             .lock()

@@ -75,8 +75,8 @@ impl SegmentClient for Vendor {
         if !given {
             std::future::pending::<()>().await;
         }
-        while let Some((until, _)) = self.held_until(connection) {
-            tokio::time::sleep_until(until).await;
+        while let Some(hold) = self.hold(connection) {
+            tokio::time::sleep_until(hold.until).await;
         }
         if let Some((live, uid, state)) = self.becomes.lock().unwrap().take() {
             live.publish(uid, Revision(2), state);
@@ -84,10 +84,13 @@ impl SegmentClient for Vendor {
         Slot::free()
     }
 
-    fn held_until(&self, connection: &Connection) -> Option<(Instant, TransientError)> {
+    fn hold(&self, connection: &Connection) -> Option<Hold> {
         let (token, until) = self.held.lock().unwrap().clone()?;
         let holds = token == connection.access_token.expose() && Instant::now() < until;
-        holds.then_some((until, TransientError::RateLimited))
+        holds.then_some(Hold {
+            until,
+            error: TransientError::RateLimited,
+        })
     }
 
     fn connection_replaced(&self, before: &Connection, after: &Connection) {
@@ -377,7 +380,7 @@ async fn only_a_call_that_holds_what_has_failed_before_is_a_repeated_attempt() {
 async fn what_is_held_back_unsent_was_not_tried() {
     let until = Instant::now() + Duration::from_secs(10);
     let error = TransientError::RateLimited;
-    let bench = Bench::new([CallOutcome::Held { until, error }], &[]);
+    let bench = Bench::new([CallOutcome::Held(Hold { until, error })], &[]);
     let mut hasty = bench.open(Duration::from_secs(3));
     let mut patient = bench.open(LONG);
     hasty.submit("a", Operation::Add);

@@ -341,7 +341,7 @@ async fn what_another_host_answers_holds_up_no_deliveries() {
     let error = client.check_credentials(&elsewhere).await.unwrap_err();
     assert_eq!(error.error, TransientError::RateLimited);
     assert_eq!(error.retry_after, Some(Duration::from_secs(60)));
-    assert_eq!(client.held_until(&elsewhere), None);
+    assert_eq!(client.hold(&elsewhere), None);
 }
 
 #[tokio::test]
@@ -357,13 +357,13 @@ async fn a_check_asks_even_while_failures_hold_back_deliveries() {
     };
     // Of two segments: one that fails alone is left to its lane.
     let mut turn = ["vip", "gold"].into_iter().cycle();
-    while client.held_until(&delivery.connection).is_none() {
+    while client.hold(&delivery.connection).is_none() {
         delivery.segment = segment(turn.next().unwrap());
         let (connection, segment) = (&delivery.connection, &delivery.segment.id);
         let slot = client.ready(connection, segment, Attempt::First).await;
         client.apply(slot, &delivery).await;
     }
-    let until = client.held_until(&delivery.connection);
+    let until = client.hold(&delivery.connection);
     // A delivery waits, and whoever asks does not wait behind it.
     let waiting = client.ready(&delivery.connection, &delivery.segment.id, Attempt::First);
     let asked = client.check_credentials(&delivery.connection);
@@ -373,7 +373,7 @@ async fn a_check_asks_even_while_failures_hold_back_deliveries() {
         report = asked => report.unwrap(),
     };
     assert!(report.checks.len() > 1);
-    assert_eq!(client.held_until(&delivery.connection), until);
+    assert_eq!(client.hold(&delivery.connection), until);
 }
 
 #[tokio::test]

@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Hold;
-use crate::{backoff::Backoff, domain::TransientError};
+use crate::{
+    backoff::Backoff,
+    domain::{Hold, TransientError},
+};
 
 /// Failures in a row that open it. Where every second call fails by chance, a run of eight
 /// comes once in 500 calls, so that half a vendor is still used; a dead one has been called

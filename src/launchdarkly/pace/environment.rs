@@ -5,13 +5,13 @@ use std::{collections::HashMap, num::NonZeroU16};
 use tokio::time::Instant;
 
 use super::{
-    Blockers, Feedback, Hold, Origin,
+    Blockers, Feedback, Origin,
     breaker::{BreakerDecision, CircuitBreaker, Probe},
     concurrency::ConcurrencyLimit,
     fair_share::FairShare,
     queue::Eligibility,
 };
-use crate::domain::{ClientSideId, SegmentId, TransientError};
+use crate::domain::{ClientSideId, Hold, SegmentId, TransientError};
 
 /// How many are remembered before those that nobody calls are forgotten. Some 500 bytes each.
 const SWEEP_ABOVE: usize = 64;

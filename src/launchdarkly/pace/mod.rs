@@ -59,7 +59,7 @@ use self::{
     rate_window::RateWindow,
     retry_budget::RetryBudget,
 };
-use crate::domain::{Attempt, ClientSideId, SegmentId, TransientError};
+use crate::domain::{Attempt, ClientSideId, Hold, SegmentId, TransientError};
 
 /// Places that an account has at least once it is known to have several environments: one that
 /// hangs must not have the only one.
@@ -102,15 +102,6 @@ pub(super) enum CallKind {
 pub(super) struct Remaining {
     pub(super) calls: u64,
     pub(super) until_reset: Duration,
-}
-
-/// No call starts before a moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hold {
-    /// The moment.
-    pub(super) until: Instant,
-    /// Why.
-    pub(super) error: TransientError,
 }
 
 /// Whether a call may start.

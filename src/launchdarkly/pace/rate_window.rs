@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Feedback, Hold, Remaining};
-use crate::domain::TransientError;
+use super::{Feedback, Remaining};
+use crate::domain::{Hold, TransientError};
 
 /// How much later than the stated moment an account may begin, so that many accounts, and many
 /// processes, do not begin together. Short beside the ten seconds of a window, so that little
