@@ -101,13 +101,15 @@ impl App {
         vendor: launchdarkly::Client,
         settings: &Settings,
     ) -> Self {
+        let metrics = Metrics::default();
+        let vendor = vendor.observed_by(Arc::new(metrics.clone()));
         Self {
             store,
             vendor: Arc::new(vendor),
             delivery: settings.delivery,
             limits: settings.limits,
             max_buffered_mib: settings.max_buffered_mib,
-            metrics: Metrics::default(),
+            metrics,
         }
     }
 
@@ -140,8 +142,10 @@ impl App {
         I: Stream<Item = io::Result<C>> + Send + 'static,
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
+        let calls = self.metrics.clone();
         let (live, condemned) = LiveDestinations::new();
-        let dispatcher = Dispatcher::new(self.delivery, Arc::clone(&self.vendor) as _);
+        // Records are counted where a stream enters their results: a scrape must add up.
+        let dispatcher = Dispatcher::new(self.delivery, Arc::clone(&self.vendor) as _, None);
         let (drain, drained) = watch::channel(None);
         let work = InFlight {
             sessions: TaskTracker::new(),
@@ -192,7 +196,7 @@ impl App {
             server.abort();
         }
         self.store.close().await;
-        info!("stopped");
+        info!(calls = ?calls.calls(), "stopped");
         Ok(())
     }
 }

@@ -34,9 +34,9 @@
 //! | 5 commands | [`cli`] |
 //! | 4 assembly, and what faces callers | [`app`], [`config`], [`server`] |
 //! | 3 the core | [`delivery`] |
-//! | 2 external systems, which do not know each other | [`launchdarkly`], [`store`], [`sandbox`] |
+//! | 2 external systems, and what counts; they do not know each other | [`launchdarkly`], [`store`], [`sandbox`], [`metrics`] |
 //! | 1 vocabulary, and the ports to the floors above it | [`domain`] |
-//! | 0 foundations | [`backoff`], [`clock`], [`metrics`], [`pb`], [`secret`], [`shutdown`], [`telemetry`] |
+//! | 0 foundations | [`backoff`], [`clock`], [`pb`], [`secret`], [`shutdown`], [`telemetry`] |
 //!
 //! Only [`app`] knows every module; only `server::status` makes a `tonic::Status`; only
 //! `launchdarkly::transport` knows reqwest; [`pb`] is used by [`server`], [`app`] and [`cli`]

@@ -10,7 +10,8 @@
 //! | `connector_streams` | gauge | | streams that are open |
 //!
 //! Of each destination, at every scrape: received = delivered + failed + deferred + in flight. All
-//! five change together, under one lock, and a scrape reads them under it. Records of
+//! five change together, under one lock, and a scrape reads them under it; so the stream's accounting
+//! feeds them, which knows all five, and not [`Observer::settled`]. Records of
 //! `validate_only` streams are not counted. `destination` is a resource name, so there are as many
 //! series as destinations have been used; those of a deleted destination are forgotten.
 
@@ -21,6 +22,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use prometheus_client::{
@@ -30,6 +32,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::domain::{CallOutcome, EndedCall, Observer};
+
 /// All that is counted; clones are handles to the same.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics(Arc<Inner>);
@@ -38,6 +42,20 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     records: Mutex<BTreeMap<String, Arc<Mutex<Records>>>>,
     streams: AtomicU64,
+    calls: Mutex<Calls>,
+}
+
+/// The calls to LaunchDarkly that have ended, by how they did. No scrape shows them yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Segment calls that were applied.
+    pub applied: u64,
+    /// Segment calls that were refused for good.
+    pub refused: u64,
+    /// Segment calls that are to be tried again.
+    pub failed: u64,
+    /// Queries, whatever was answered.
+    pub queries: u64,
 }
 
 /// What became of one destination's records.
@@ -62,6 +80,12 @@ impl Metrics {
     #[must_use]
     pub fn open_streams(&self) -> u64 {
         self.0.streams.load(Ordering::Relaxed)
+    }
+
+    /// The calls that have ended so far.
+    #[must_use]
+    pub fn calls(&self) -> Calls {
+        *lock(&self.0.calls)
     }
 
     /// Counts the records of one stream into a destination, by its resource name.
@@ -106,6 +130,21 @@ impl Metrics {
         all.iter()
             .map(|(name, records)| (name.clone(), lock(records).clone()))
             .collect()
+    }
+}
+
+impl Observer for Metrics {
+    fn called(&self, call: EndedCall<'_>, _: Duration) {
+        let mut calls = lock(&self.0.calls);
+        let count = match call {
+            EndedCall::Query { .. } => &mut calls.queries,
+            EndedCall::Segment { outcome, .. } => match outcome {
+                CallOutcome::Applied => &mut calls.applied,
+                CallOutcome::Refused(_) => &mut calls.refused,
+                CallOutcome::Retry { .. } | CallOutcome::Held(_) => &mut calls.failed,
+            },
+        };
+        *count += 1;
     }
 }
 
@@ -290,6 +329,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        domain::{
+            ClientSideId, Connection, Instance, Operation, SegmentCall, SegmentId, SegmentRef,
+            TransientError,
+        },
+        secret::AccessToken,
+    };
 
     const NAME: &str = "organizations/acme/destinations/vip";
 
@@ -388,6 +434,40 @@ mod tests {
         }
         assert!(open_metrics.ends_with("\n# EOF\n"));
         assert!(!has(&prometheus, "# EOF"));
+    }
+
+    #[test]
+    fn calls_are_counted_by_how_they_ended() {
+        let metrics = Metrics::default();
+        let call = SegmentCall {
+            connection: Arc::new(Connection {
+                access_token: AccessToken::new("token".into()),
+                client_side_id: ClientSideId::new("env".into()),
+                instance: Instance::Commercial,
+            }),
+            segment: SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP").unwrap(),
+            operation: Operation::Add,
+            keys: Vec::new(),
+        };
+        let error = TransientError::TimedOut;
+        let retry = CallOutcome::Retry {
+            error,
+            retry_after: None,
+        };
+        for outcome in [CallOutcome::Applied, CallOutcome::Applied, retry] {
+            let call = &call;
+            metrics.called(EndedCall::Segment { call, outcome }, Duration::ZERO);
+        }
+        let connection = &*call.connection;
+        let error = Some(error);
+        metrics.called(EndedCall::Query { connection, error }, Duration::ZERO);
+        let calls = Calls {
+            applied: 2,
+            failed: 1,
+            queries: 1,
+            ..Calls::default()
+        };
+        assert_eq!(metrics.calls(), calls);
     }
 
     #[test]

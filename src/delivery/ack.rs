@@ -11,48 +11,7 @@ use std::{
 
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::domain::TransientError;
-
-/// What became of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// The vendor accepted it, or a later record of its key that superseded it.
-    Delivered,
-    /// The vendor refused it in a call of its own.
-    Rejected {
-        /// Whether the vendor ever accepted anything on this lane. If not, the record may be
-        /// innocent and the request as such at fault.
-        proven: bool,
-    },
-    /// Its delivery time-out passed.
-    TimedOut(DeliveryAttempts),
-    /// It has no result, and stays with the sender.
-    Deferred(DeferralCause),
-}
-
-/// What was tried for a record that could not be delivered in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeliveryAttempts {
-    /// Calls that carried it.
-    pub calls: u32,
-    /// What went wrong last; nothing, if no call could even be started.
-    pub error: Option<TransientError>,
-}
-
-/// Why a record has no result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeferralCause {
-    /// The vendor refuses the destination's credentials.
-    Credentials,
-    /// The vendor refuses the segment, or the route to it.
-    Segment,
-    /// The vendor forbids the destination to change this segment.
-    Permission,
-    /// The destination was deleted.
-    Deleted,
-    /// The stream or the lane ended first.
-    Abandoned,
-}
+use crate::domain::{DeferralCause, Verdict};
 
 /// A verdict on its way back to the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::ack::{Ack, DeferralCause, DeliveryAttempts, Verdict};
-use crate::domain::{CallLimits, ContextKey, Operation, OperationsPerCall, TransientError};
+use super::{ack::Ack, observed::LaneObserver};
+use crate::domain::{
+    CallLimits, ContextKey, DeferralCause, DeliveryAttempts, Operation, OperationsPerCall,
+    TransientError, Verdict,
+};
 
 /// A key's pending changes. Older ones are kept: should the newest belong to a stream that
 /// goes away, the one before it counts again.
@@ -29,6 +32,7 @@ pub(super) struct PendingKey {
     since: Instant,
     queued: Option<Operation>,
     tried: DeliveryAttempts,
+    observer: LaneObserver,
 }
 
 impl PendingKey {
@@ -72,9 +76,16 @@ impl PendingKey {
 
     /// Gives all its acks the same verdict.
     pub(super) fn settle(self, verdict: Verdict) {
-        self.changes
-            .into_iter()
-            .for_each(|(_, ack)| ack.settle(verdict));
+        let Self {
+            key,
+            changes,
+            observer,
+            ..
+        } = self;
+        for (operation, ack) in changes {
+            observer.settled(&key, operation, verdict);
+            ack.settle(verdict);
+        }
     }
 
     /// Times out the acks whose deadline has passed.
@@ -84,9 +95,17 @@ impl PendingKey {
             error,
             ..self.tried
         };
-        self.changes
-            .extract_if(.., |(_, ack)| ack.deadline() <= now)
-            .for_each(|(_, ack)| ack.settle(Verdict::TimedOut(tried)));
+        let Self {
+            key,
+            changes,
+            observer,
+            ..
+        } = self;
+        let verdict = Verdict::TimedOut(tried);
+        for (operation, ack) in changes.extract_if(.., |(_, ack)| ack.deadline() <= now) {
+            observer.settled(key, operation, verdict);
+            ack.settle(verdict);
+        }
     }
 }
 
@@ -119,10 +138,11 @@ pub(super) struct Batch {
     next_ordinal: u64,
     /// Entries below this ordinal are due at once.
     flushed: u64,
+    observer: LaneObserver,
 }
 
 impl Batch {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(observer: LaneObserver) -> Self {
         Self {
             open: HashMap::new(),
             adds: ArrivalQueue::default(),
@@ -130,6 +150,7 @@ impl Batch {
             in_flight: HashSet::new(),
             next_ordinal: 0,
             flushed: 0,
+            observer,
         }
     }
 
@@ -151,6 +172,7 @@ impl Batch {
                 calls: 0,
                 error: None,
             },
+            observer: self.observer.clone(),
         });
         entry.changes.push((operation, ack));
         self.enqueue(&key);

@@ -5,14 +5,13 @@ use std::{ops::Range, pin::pin, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    ack::Verdict,
     batch::{PendingKey, SealedBatch},
     bisect::{Bisect, BisectStep, RefusalHistory, RefusedProbe},
     live::LiveDestination,
 };
 use crate::domain::{
     Attempt, CallOutcome, Connection, ContextKey, CredentialStanding, Hold, Operation, Refusal,
-    Revision, SegmentCall, SegmentClient, SegmentRef, Slot, TransientError,
+    Revision, SegmentCall, SegmentClient, SegmentRef, Slot, TransientError, Verdict,
 };
 
 /// How often a call that waits for the slot of its next probe, or for a confirmation, looks whether

@@ -18,20 +18,21 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    ack::{Ack, DeferralCause},
+    ack::Ack,
     batch::{Batch, BatchPolicy},
     batch_delivery::{BatchDelivery, DeliveryEnd, DeliveryReport},
     bisect::RefusalHistory,
     concurrency::CallConcurrency,
     lanes::{LaneDirectory, LaneKey},
     live::{LiveDestination, LiveState},
+    observed::LaneObserver,
     streak::Streak,
 };
 use crate::{
     backoff::Backoff,
     domain::{
-        Attempt, CallLimits, Connection, ContextKey, Hold, Operation, OperationsPerCall, Refusal,
-        Revision, SegmentClient, SegmentRef, Slot, TransientError,
+        Attempt, CallLimits, Connection, ContextKey, DeferralCause, Hold, Operation,
+        OperationsPerCall, Refusal, Revision, SegmentClient, SegmentRef, Slot, TransientError,
     },
 };
 
@@ -193,6 +194,7 @@ impl Lane {
         directory: Arc<LaneDirectory>,
         inbox: mpsc::UnboundedReceiver<LaneCommand>,
         health: watch::Sender<DeliveryHealth>,
+        observer: LaneObserver,
     ) -> Self {
         Self {
             key,
@@ -202,7 +204,7 @@ impl Lane {
             directory,
             inbox,
             health,
-            batch: Batch::new(),
+            batch: Batch::new(observer),
             concurrency: CallConcurrency::new(),
             calls: JoinSet::new(),
             ready: None,

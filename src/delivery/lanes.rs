@@ -14,8 +14,11 @@ use super::{
     ack::Ack,
     lane::{DeliveryHealth, Lane, LaneCommand, LaneSettings},
     live::LiveDestination,
+    observed::LaneObserver,
 };
-use crate::domain::{ContextKey, DestinationUid, Operation, SegmentClient, SegmentId, SegmentRef};
+use crate::domain::{
+    ContextKey, DestinationUid, Observer, Operation, SegmentClient, SegmentId, SegmentRef,
+};
 
 /// What a lane delivers to. Uids are unique across organizations, so lanes never mix them.
 pub(super) type LaneKey = (DestinationUid, SegmentId);
@@ -25,17 +28,23 @@ pub(super) type LaneKey = (DestinationUid, SegmentId);
 pub struct Dispatcher {
     settings: LaneSettings,
     client: Arc<dyn SegmentClient>,
+    observer: Option<Arc<dyn Observer>>,
     directory: Arc<LaneDirectory>,
     /// Awaited by [`Dispatcher::ended`].
     tasks: TaskTracker,
 }
 
 impl Dispatcher {
-    /// Without any lane yet.
-    pub fn new(settings: LaneSettings, client: Arc<dyn SegmentClient>) -> Self {
+    /// Without any lane yet. The verdicts of all lanes are told to `observer`.
+    pub fn new(
+        settings: LaneSettings,
+        client: Arc<dyn SegmentClient>,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Self {
         Self {
             settings,
             client,
+            observer,
             directory: Arc::default(),
             tasks: TaskTracker::new(),
         }
@@ -77,6 +86,7 @@ impl Dispatcher {
             Arc::clone(&self.directory),
             inbox,
             health.clone(),
+            LaneObserver::new(self.observer.as_ref(), key.0, &key.1),
         );
         let span = tracing::info_span!(
             parent: None, "lane", destination.uid = %key.0, segment.id = %key.1

@@ -34,10 +34,13 @@ mod concurrency;
 mod lane;
 mod lanes;
 mod live;
+mod observed;
 mod permissions;
 mod streak;
 
-pub use ack::{Ack, AckIssuer, DeferralCause, DeliveryAttempts, SettledRecord, Verdict};
+pub use ack::{Ack, AckIssuer, SettledRecord};
 pub use lane::{DeliveryHealth, LaneSettings};
 pub use lanes::{Dispatcher, LaneHandle};
 pub use live::{LiveDestination, LiveDestinations, LiveState, RefusedCredentials};
+
+pub use crate::domain::{DeferralCause, DeliveryAttempts, Verdict};

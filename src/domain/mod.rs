@@ -1,5 +1,6 @@
 //! The vocabulary: plain data with the rules that make it valid, and the ports through which the
-//! core calls LaunchDarkly ([`SegmentClient`], [`CredentialChecker`]). No IO happens here.
+//! core calls LaunchDarkly ([`SegmentClient`], [`CredentialChecker`]) and tells what happens
+//! ([`Observer`]). No IO happens here.
 
 mod action;
 mod change;
@@ -7,8 +8,10 @@ mod credentials;
 mod destination;
 mod mapping;
 mod name;
+mod observer;
 mod pattern;
 mod segment;
+mod verdict;
 mod visibility;
 
 pub use action::{Action, ActionField, Choice, FieldType};
@@ -24,10 +27,12 @@ pub use mapping::{
     CONTEXT_KEY_FIELD, FieldMapping, Mapping, MappingError, RecordError, Transform, shown,
 };
 pub use name::{DestinationId, DestinationName, DestinationUid, NameError, OrganizationId};
+pub use observer::{EndedCall, Observer, PaceState, SettledChange};
 pub use pattern::Pattern;
 pub use segment::{
     Attempt, CallLimits, CallOutcome, CredentialStanding, Hold, MAX_SEGMENT_ID_CHARS,
     MAX_SEGMENT_NAME_CHARS, NAME_PATTERN, OperationsPerCall, Refusal, SEGMENT_ID_PATTERN,
     SegmentCall, SegmentClient, SegmentError, SegmentId, SegmentRef, Slot, TransientError,
 };
+pub use verdict::{DeferralCause, DeliveryAttempts, Verdict};
 pub use visibility::InvisibleCharacter;

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::pace::{Admission, AdmittedCall, CallRequest, Feedback, Origin, Pace, Ticket};
-use crate::domain::{Attempt, ClientSideId, Hold};
+use crate::domain::{Attempt, ClientSideId, Hold, PaceState};
 
 /// One account of LaunchDarkly.
 #[derive(Debug)]
@@ -160,6 +160,11 @@ impl Account {
         let unit = fastrand::f64();
         self.state().pace.observe(Instant::now(), feedback, unit);
         self.go_on();
+    }
+
+    /// The pace of an environment's calls now.
+    pub(super) fn pace(&self, environment: &ClientSideId) -> PaceState {
+        self.state().pace.state(environment, Instant::now())
     }
 
     /// What holds calls of an environment back now.

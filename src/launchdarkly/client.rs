@@ -19,7 +19,6 @@ use super::{
     egress::Egress,
     hosts::{Endpoint, Hosts},
     identify::identify,
-    pace::Origin,
     stack::{Stack, Unwritable, authorized},
     throttle::Throttle,
     transport::{Http, Peer, Transport},
@@ -27,8 +26,8 @@ use super::{
 };
 use crate::domain::{
     Action, Attempt, CallLimits, CallOutcome, Connection, CredentialChecker, CredentialReport,
-    CredentialStanding, CredentialsUnavailable, Hold, OperationsPerCall, Refusal, SegmentCall,
-    SegmentClient, SegmentId, Slot,
+    CredentialStanding, CredentialsUnavailable, Hold, Observer, OperationsPerCall, Refusal,
+    SegmentCall, SegmentClient, SegmentId, Slot,
 };
 
 /// How to call LaunchDarkly.
@@ -107,11 +106,24 @@ impl Client {
                 throttle: Throttle::new(settings.max_calls_per_account),
                 attempt_timeout: settings.attempt_timeout,
                 transport,
+                observer: None,
             }),
             actions: actions::all(),
             queries: Mutex::default(),
             confirmations: Confirmations::default(),
         })
+    }
+
+    /// Tells `observer` of every call that ends from now on, and of every change of an account's
+    /// pace.
+    ///
+    /// # Panics
+    /// If the client has been used.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
+        let stack = Arc::get_mut(&mut self.stack).expect("only a query shares the stack");
+        stack.observer = Some(observer);
+        self
     }
 
     async fn attempt(&self, delivery: &SegmentCall) -> CallOutcome {
@@ -127,13 +139,7 @@ impl Client {
         let Ok(request) = self.request(delivery, members) else {
             return CallOutcome::Refused(Refusal::Unauthorized);
         };
-        let origin = Origin {
-            environment: delivery.connection.client_side_id.clone(),
-            segment: delivery.segment.id.clone(),
-        };
-        self.stack
-            .deliver(&delivery.connection, origin, request)
-            .await
+        self.stack.deliver(delivery, request).await
     }
 
     /// Asks whose a token is that has just worked, if that is not known. Nobody waits for it.

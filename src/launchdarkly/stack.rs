@@ -1,6 +1,6 @@
 //! One attempt at a call, through the layers that every call goes through.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     clock,
-    domain::{CallOutcome, Connection, TransientError},
+    domain::{CallOutcome, Connection, EndedCall, Observer, SegmentCall, TransientError},
     secret::AccessToken,
 };
 
@@ -34,6 +34,7 @@ pub(super) struct Stack {
     pub(super) throttle: Throttle,
     pub(super) attempt_timeout: Duration,
     pub(super) transport: Box<dyn Transport>,
+    pub(super) observer: Option<Arc<dyn Observer>>,
 }
 
 /// The head of an answer, with its body still to come.
@@ -57,22 +58,18 @@ impl Stack {
         let started = Instant::now();
         let answer = self.send(request).await;
         let feedback = query_feedback(&answer, started);
-        self.throttle.observe(connection, &feedback);
+        let error = transient_error(&answer);
+        self.learn(&feedback, EndedCall::Query { connection, error });
         answer
     }
 
     /// Makes a call that changes a segment, and lets the pace learn from what becomes of it. The
     /// caller holds a slot of the account. Ends within the attempt's time-out; cancel safe.
-    pub(super) async fn deliver(
-        &self,
-        connection: &Connection,
-        origin: Origin,
-        request: Request<Bytes>,
-    ) -> CallOutcome {
+    pub(super) async fn deliver(&self, call: &SegmentCall, request: Request<Bytes>) -> CallOutcome {
         let started = Instant::now();
         let answer = self.send(request).await;
         let none = Feedback {
-            errand: CallKind::Delivery(origin),
+            errand: CallKind::Delivery(Origin::new(&call.connection, &call.segment.id)),
             started,
             error: None,
             wait: None,
@@ -89,8 +86,25 @@ impl Stack {
                 (outcome, Feedback { error, ..none })
             }
         };
-        self.throttle.observe(connection, &feedback);
+        self.learn(&feedback, EndedCall::Segment { call, outcome });
         outcome
+    }
+
+    /// Lets the account's pace learn from a call that has ended, and tells the observer.
+    fn learn(&self, feedback: &Feedback, ended: EndedCall<'_>) {
+        let connection = ended.connection();
+        let Some(observer) = &self.observer else {
+            return self.throttle.observe(connection, feedback);
+        };
+        let before = self.throttle.state(connection);
+        self.throttle.observe(connection, feedback);
+        let after = self.throttle.state(connection);
+        observer.called(ended, feedback.started.elapsed());
+        if let Some(after) = after
+            && before != Some(after)
+        {
+            observer.paced(connection, after);
+        }
     }
 
     /// Sends a request that names no account, so that no pace has anything to learn from what

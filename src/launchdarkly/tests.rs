@@ -18,8 +18,9 @@ use super::{
     transport::Http,
 };
 use crate::domain::{
-    Attempt, CallOutcome, Connection, ContextKey, CredentialChecker, Operation, Refusal,
-    SegmentCall, SegmentClient, SegmentId, SegmentRef, Slot, TransientError,
+    Attempt, CallOutcome, Connection, ContextKey, CredentialChecker, EndedCall, Observer,
+    Operation, PaceState, Refusal, SegmentCall, SegmentClient, SegmentId, SegmentRef, Slot,
+    TransientError,
 };
 
 /// Far longer than anything here takes, and shorter than an attempt may.
@@ -265,6 +266,54 @@ async fn a_success_with_nothing_remaining_holds_the_next_call_back() {
     let acme = to_acme();
     assert_eq!(deliver(&client, &acme).await, CallOutcome::Applied);
     assert!(client.hold(&acme.connection).is_some());
+}
+
+/// An observer of calls and paces.
+#[derive(Debug, Default)]
+struct Observed {
+    outcomes: Mutex<Vec<CallOutcome>>,
+    queries: Mutex<Vec<Option<TransientError>>>,
+    paces: Mutex<Vec<PaceState>>,
+}
+
+impl Observer for Observed {
+    fn called(&self, call: EndedCall<'_>, took: Duration) {
+        assert!(took < LONG);
+        match call {
+            EndedCall::Segment { outcome, .. } => self.outcomes.lock().unwrap().push(outcome),
+            EndedCall::Query { error, .. } => self.queries.lock().unwrap().push(error),
+        }
+    }
+
+    fn paced(&self, _: &Connection, pace: PaceState) {
+        self.paces.lock().unwrap().push(pace);
+    }
+}
+
+#[tokio::test]
+async fn an_observer_is_told_of_each_call_that_ends_and_of_a_pace_that_changes() {
+    let server = Server::start(|call| match call.method {
+        http::Method::POST => {
+            let headers = [("retry-after", "60")];
+            Some((http::StatusCode::TOO_MANY_REQUESTS, headers).into_response())
+        }
+        _ => status(401),
+    });
+    let observed = Arc::new(Observed::default());
+    let client = Client::new(server.settings()).unwrap();
+    let client = client.observed_by(Arc::clone(&observed) as _);
+    let standing = client.check_credentials(&to_acme().connection).await;
+    assert!(!standing.unwrap().is_valid());
+    assert_eq!(observed.queries.lock().unwrap()[0], None);
+    assert_eq!(*observed.paces.lock().unwrap(), []);
+    let outcome = deliver(&client, &to_acme()).await;
+    assert_eq!(*observed.outcomes.lock().unwrap(), [outcome]);
+    // Half of the four that it had.
+    let pace = PaceState {
+        concurrency: 2,
+        held_for: Some(TransientError::RateLimited),
+    };
+    assert_eq!(*observed.paces.lock().unwrap(), [pace]);
 }
 
 /// Answers deliveries, and says of every token that it is acme's.

@@ -24,7 +24,7 @@ use super::{
     account::Account,
     pace::{Feedback, Origin, Pace},
 };
-use crate::domain::{Attempt, Connection, Hold, SegmentId, Slot};
+use crate::domain::{Attempt, Connection, Hold, PaceState, SegmentId, Slot};
 
 /// How many tokens are remembered before those that nobody needs are looked for. Some 500
 /// bytes each, so the number matters little; it must only not grow for ever.
@@ -116,10 +116,7 @@ impl Throttle {
         attempt: Attempt,
     ) -> Slot {
         let account = self.account(connection);
-        let origin = Origin {
-            environment: connection.client_side_id.clone(),
-            segment: segment.clone(),
-        };
+        let origin = Origin::new(connection, segment);
         // Its place keeps the account from being forgotten while it has calls under way.
         Slot::holding(account.ready(origin, attempt).await)
     }
@@ -160,6 +157,11 @@ impl Throttle {
     /// No more than so many members seem to fit into a call of this connection's account.
     pub(super) fn learn_max_members(&self, connection: &Connection, members: usize) {
         self.account(connection).learn_max_members(members);
+    }
+
+    /// The pace of this connection's account and environment; none if nothing is known yet.
+    pub(super) fn state(&self, connection: &Connection) -> Option<PaceState> {
+        Some(self.known(connection)?.pace(&connection.client_side_id))
     }
 
     /// Learns from a call.

@@ -34,7 +34,7 @@ impl Bench {
     fn new() -> Self {
         let (acks, settled) = AckIssuer::new(Duration::from_secs(60));
         Self {
-            batch: Batch::new(),
+            batch: Batch::new(LaneObserver::default()),
             acks,
             settled,
             now: Instant::now(),
@@ -327,7 +327,7 @@ proptest! {
 
 fn check(acts: Vec<Act>) -> Result<(), TestCaseError> {
     let now = Instant::now();
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(LaneObserver::default());
     let rule = |limit| BatchPolicy {
         linger: Duration::ZERO,
         limits: limits(limit),

@@ -395,7 +395,7 @@ impl Bench {
         let settings = LaneSettings {
             linger: Duration::from_millis(50),
         };
-        let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _);
+        let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _, None);
         let mut bench = Self {
             vendor,
             live,

@@ -16,7 +16,7 @@ use crate::{
     },
     domain::{
         CallOutcome, ClientSideId, Connection, CredentialStanding, DestinationUid, Instance,
-        Revision, SegmentCall, SegmentId,
+        Observer, Revision, SegmentCall, SegmentId, SettledChange,
     },
     secret::AccessToken,
 };
@@ -164,7 +164,21 @@ struct Bench {
     live: Arc<LiveDestinations>,
     dispatcher: Dispatcher,
     uid: DestinationUid,
+    /// What the observer was told.
+    settled: Arc<Settled>,
     _condemned: UnboundedReceiver<crate::delivery::RefusedCredentials>,
+}
+
+/// An observer of verdicts: key, operation and verdict of each change.
+#[derive(Debug, Default)]
+struct Settled(Mutex<Vec<(String, Operation, Verdict)>>);
+
+impl Observer for Settled {
+    fn settled(&self, change: &SettledChange<'_>) {
+        let key = change.key.as_str().to_owned();
+        let told = (key, change.operation, change.verdict);
+        self.0.lock().unwrap().push(told);
+    }
 }
 
 struct Stream {
@@ -204,15 +218,18 @@ impl Bench {
             becomes: Mutex::default(),
         });
         let (live, _condemned) = LiveDestinations::new();
+        let settled = Arc::<Settled>::default();
         let settings = LaneSettings {
             linger: Duration::from_millis(50),
         };
-        let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _);
+        let observer = Arc::clone(&settled);
+        let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _, Some(observer as _));
         Self {
             vendor,
             live,
             dispatcher,
             uid: DestinationUid::generate(),
+            settled,
             _condemned,
         }
     }
@@ -314,6 +331,28 @@ async fn changes_of_one_key_leave_in_order_and_never_together() {
         .map(|call| call.operation)
         .collect();
     assert_eq!(operations, [Operation::Add, Operation::Remove]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_is_told_the_verdict_of_each_change_with_its_key() {
+    let bench = Bench::new([], &["bad"]);
+    let mut stream = bench.open(LONG);
+    stream.submit("a", Operation::Remove);
+    stream.submit("a", Operation::Add);
+    stream.lane.flush();
+    assert_eq!(stream.verdicts(2).await, [Verdict::Delivered; 2]);
+    stream.submit("bad", Operation::Add);
+    let rejected = stream.verdict().await.1;
+    assert_eq!(rejected, Verdict::Rejected { proven: true });
+    let change = |key: &str, operation, verdict| (key.to_owned(), operation, verdict);
+    assert_eq!(
+        *bench.settled.0.lock().unwrap(),
+        [
+            change("a", Operation::Remove, Verdict::Delivered),
+            change("a", Operation::Add, Verdict::Delivered),
+            change("bad", Operation::Add, rejected),
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,7 +59,9 @@ use self::{
     rate_window::RateWindow,
     retry_budget::RetryBudget,
 };
-use crate::domain::{Attempt, ClientSideId, Hold, SegmentId, TransientError};
+use crate::domain::{
+    Attempt, ClientSideId, Connection, Hold, PaceState, SegmentId, TransientError,
+};
 
 /// Places that an account has at least once it is known to have several environments: one that
 /// hangs must not have the only one.
@@ -70,6 +72,15 @@ const LEAST_SHARED: usize = 2;
 pub(super) struct Origin {
     pub(super) environment: ClientSideId,
     pub(super) segment: SegmentId,
+}
+
+impl Origin {
+    pub(super) fn new(connection: &Connection, segment: &SegmentId) -> Self {
+        Self {
+            environment: connection.client_side_id.clone(),
+            segment: segment.clone(),
+        }
+    }
 }
 
 /// What one call taught.
@@ -330,6 +341,14 @@ impl Pace {
             }
         }
         self.environments.observe(origin, now, feedback, unit);
+    }
+
+    /// What calls of an environment are held to at `now`.
+    pub(super) fn state(&self, environment: &ClientSideId, now: Instant) -> PaceState {
+        PaceState {
+            concurrency: self.concurrency.places(),
+            held_for: self.hold(environment, now).map(|hold| hold.error),
+        }
     }
 
     /// What holds calls of an environment back at `now`, whatever is under way.
