@@ -4,6 +4,7 @@ pub mod acceptor;
 mod accounting;
 mod fences;
 mod ledger;
+mod lifetime;
 mod notice;
 mod opening;
 mod session;

@@ -20,12 +20,13 @@ use crate::{
     },
     server::{
         edge::inbound_body::InboundBody,
-        status::{Expiry, Failure},
+        status::Failure,
         stream::{
             acceptor::StreamContext,
             accounting::{FAILURE_COST, StreamAccounting},
             fences::Fence,
             ledger,
+            lifetime::{Lifetime, WakeAction},
             notice::{notice, wall},
             opening::{self, AdmittedStream, Opening},
         },
@@ -60,18 +61,7 @@ pub(super) struct Session {
     outbox: VecDeque<Out>,
     half_closed: bool,
     process_drain: watch::Receiver<Option<Instant>>,
-    drain: Option<PendingDrain>,
-    expires: Instant,
-    idle: Duration,
-    idle_at: Instant,
-    drain_timeout: Duration,
-}
-
-/// A stream that was asked to move.
-#[derive(Clone)]
-struct PendingDrain {
-    deadline: Instant,
-    then: Failure,
+    lifetime: Lifetime,
 }
 
 enum SessionEvent<'a> {
@@ -101,9 +91,6 @@ impl Session {
             fence,
         } = admitted;
         let (acks, settled) = AckIssuer::new(opening.delivery_timeout);
-        let now = Instant::now();
-        // Up to 10 % either way, so that streams opened together do not all move together.
-        let age = limits.max_stream_age.mul_f64(0.9 + 0.2 * fastrand::f64());
         let opened = pb::StreamOpened {
             max_batch_records: i32::try_from(limits.max_batch_records).unwrap_or(i32::MAX),
             max_in_flight_records: i32::try_from(limits.max_in_flight_records).unwrap_or(i32::MAX),
@@ -133,11 +120,7 @@ impl Session {
             outbox,
             half_closed: false,
             process_drain: context.drain.clone(),
-            drain: None,
-            expires: now + age,
-            idle: limits.max_stream_idle,
-            idle_at: now + limits.max_stream_idle,
-            drain_timeout: limits.drain_timeout,
+            lifetime: Lifetime::new(limits, fastrand::f64(), Instant::now()),
         }
     }
 
@@ -162,10 +145,8 @@ impl Session {
                     Ok(())
                 }
                 SessionEvent::ProcessDrains(deadline) => {
-                    self.drain(PendingDrain {
-                        deadline,
-                        then: draining(),
-                    });
+                    self.lifetime.drain_until(deadline, draining());
+                    self.ask_to_move(deadline);
                     Ok(())
                 }
                 SessionEvent::Woken => self.wake(),
@@ -185,8 +166,8 @@ impl Session {
     ) -> SessionEvent<'a> {
         let has_news = self.accounting.ledger().has_news() || !self.outbox.is_empty();
         let reads = !self.half_closed && self.accounting.ledger().has_room();
-        let drains = self.drain.is_none();
-        let wake = self.wake_time();
+        let drains = !self.lifetime.is_draining();
+        let wake = self.lifetime.next_wake();
         let mut settled = Vec::new();
         tokio::select! {
             // Whatever ends the stream comes first. Results go out before more records come in,
@@ -245,7 +226,7 @@ impl Session {
             }
         }
         self.accounting.publish();
-        self.idle_at = Instant::now() + self.idle;
+        self.lifetime.note_activity(Instant::now());
         match deferred {
             None => Ok(()),
             Some(cause) => Err(SessionEnd::Failed(self.failure(cause))),
@@ -271,44 +252,21 @@ impl Session {
         }
     }
 
-    fn wake_time(&self) -> Instant {
-        match &self.drain {
-            Some(drain) => drain.deadline,
-            None => self.expires.min(self.idle_at),
-        }
-    }
-
     fn wake(&mut self) -> Result<(), SessionEnd> {
-        let now = Instant::now();
-        if let Some(drain) = &self.drain {
-            return Err(SessionEnd::Failed(drain.then.clone()));
+        let is_settled = self.accounting.ledger().is_settled();
+        match self.lifetime.wake(Instant::now(), is_settled) {
+            WakeAction::Continue => {}
+            WakeAction::Drain(deadline) => self.ask_to_move(deadline),
+            WakeAction::End(failure) => return Err(SessionEnd::Failed(failure)),
         }
-        if now < self.expires && !self.accounting.ledger().is_settled() {
-            // Waiting for LaunchDarkly is not idleness.
-            self.idle_at = now + self.idle;
-            return Ok(());
-        }
-        let expiry = if now >= self.expires {
-            Expiry::Age
-        } else {
-            Expiry::Idle
-        };
-        let deadline = now + self.drain_timeout;
-        self.drain(PendingDrain {
-            deadline,
-            then: Failure::StreamExpired(expiry),
-        });
         Ok(())
     }
 
     /// Asks the client to move, and hurries what it has sent.
-    fn drain(&mut self, drain: PendingDrain) {
+    fn ask_to_move(&mut self, deadline: Instant) {
         debug!("stream drains");
-        let deadline = wall(drain.deadline);
-        self.outbox.push_back(Out::Drain(pb::Drain {
-            deadline: Some(deadline),
-        }));
-        self.drain = Some(drain);
+        let deadline = Some(wall(deadline));
+        self.outbox.push_back(Out::Drain(pb::Drain { deadline }));
         self.lane.flush();
     }
 
@@ -316,7 +274,7 @@ impl Session {
         &mut self,
         message: Result<Option<pb::SendIdentifiersRequest>, Status>,
     ) -> Result<(), SessionEnd> {
-        self.idle_at = Instant::now() + self.idle;
+        self.lifetime.note_activity(Instant::now());
         match message {
             Ok(Some(pb::SendIdentifiersRequest {
                 message: Some(In::Batch(batch)),
