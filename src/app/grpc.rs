@@ -20,7 +20,6 @@ use crate::{
             first_byte, health::Health, inbound_body, memory::MemoryBudget, reflection::Reflection,
         },
         service::Service,
-        stream::acceptor::StreamAcceptor,
     },
 };
 
@@ -42,7 +41,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves the connections that come in until `stop`; then each ends once its streams have.
 pub(super) fn serve<I, C>(
-    service: Service<StreamAcceptor>,
+    service: Service,
     health: HealthServer<Health>,
     max_buffered_mib: usize,
     incoming: I,

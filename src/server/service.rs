@@ -1,32 +1,25 @@
-//! The gRPC service: each call goes to the part of the house that answers it.
+//! The gRPC service: each method of the contract goes to the module that answers it.
 
-use std::fmt;
+use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use tonic::{Request, Response, Status, Streaming, async_trait, codegen::BoxStream};
-
-use super::{status::Failure, unary::Control};
+use super::{
+    status::Failure,
+    stream::{acceptor::StreamAcceptor, inbound::Inbound, responses::Responses},
+    unary::Control,
+};
 use crate::pb::{self, destination_connector_server::DestinationConnector};
 
-/// Serves streams of identifiers.
-#[async_trait]
-pub trait Streams: Send + Sync + fmt::Debug + 'static {
-    /// Serves one stream; returns as soon as its response headers can go out.
-    async fn serve(
-        &self,
-        request: Request<Streaming<pb::SendIdentifiersRequest>>,
-    ) -> Result<BoxStream<pb::SendIdentifiersResponse>, Failure>;
-}
-
-/// All calls of the contract.
+/// All methods of the contract.
 #[derive(Debug)]
-pub struct Service<S> {
+pub struct Service {
     control: Control,
-    streams: S,
+    streams: StreamAcceptor,
 }
 
-impl<S: Streams> Service<S> {
+impl Service {
     /// Puts the unary calls and the streams under one name.
-    pub fn new(control: Control, streams: S) -> Self {
+    #[must_use]
+    pub fn new(control: Control, streams: StreamAcceptor) -> Self {
         Self { control, streams }
     }
 }
@@ -36,8 +29,8 @@ fn answer<T>(answer: Result<T, Failure>) -> Result<Response<T>, Status> {
 }
 
 #[async_trait]
-impl<S: Streams> DestinationConnector for Service<S> {
-    type SendIdentifiersStream = BoxStream<pb::SendIdentifiersResponse>;
+impl DestinationConnector for Service {
+    type SendIdentifiersStream = Responses;
 
     async fn describe_actions(
         &self,
@@ -96,6 +89,6 @@ impl<S: Streams> DestinationConnector for Service<S> {
         &self,
         request: Request<Streaming<pb::SendIdentifiersRequest>>,
     ) -> Result<Response<Self::SendIdentifiersStream>, Status> {
-        answer(self.streams.serve(request).await)
+        answer(Inbound::new(request).and_then(|inbound| self.streams.accept(inbound)))
     }
 }

@@ -1,32 +1,25 @@
-//! The door: lets streams in up to the limit, and starts a session for each.
+//! The stream acceptor: admits streams up to the limit, and starts a session for each.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{Semaphore, watch},
     time::Instant,
 };
-use tokio_stream::Stream;
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
-use tonic::{Request, Status, Streaming, async_trait, codegen::BoxStream};
+use tokio_util::task::TaskTracker;
 
-use super::{fences::Fences, session};
+use super::{
+    fences::Fences,
+    inbound::Inbound,
+    responses::{self, Responses},
+    session,
+};
 use crate::{
     delivery::{Dispatcher, LiveDestinations},
     metrics::Metrics,
-    pb,
-    server::{edge::inbound_body::InboundBody, service::Streams, status::Failure},
+    server::status::Failure,
     store::Store,
 };
-
-/// Responses under way between a session and its connection. One would do; a few let the
-/// session go on while the connection writes.
-const OUTBOUND: usize = 4;
 
 /// The limits of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,88 +80,44 @@ impl StreamContext {
     }
 }
 
-/// The door.
+/// Accepts streams.
 #[derive(Debug)]
 pub struct StreamAcceptor {
     context: Arc<StreamContext>,
-    places: Arc<Semaphore>,
-    /// Awaited by whoever was given it to watch over the sessions.
+    /// One for each open stream.
+    permits: Arc<Semaphore>,
+    /// Awaited by the process when it stops.
     sessions: TaskTracker,
 }
 
 impl StreamAcceptor {
-    /// A door into `house`; every session is tracked by `sessions`.
+    /// Every session works with `context`, and is tracked by `sessions`.
     #[must_use]
     pub fn new(context: StreamContext, sessions: TaskTracker) -> Self {
-        let places = Arc::new(Semaphore::new(context.limits.max_streams));
+        let permits = Arc::new(Semaphore::new(context.limits.max_streams));
         Self {
             context: Arc::new(context),
-            places,
+            permits,
             sessions,
         }
     }
-}
 
-#[async_trait]
-impl Streams for StreamAcceptor {
-    async fn serve(
-        &self,
-        request: Request<Streaming<pb::SendIdentifiersRequest>>,
-    ) -> Result<BoxStream<pb::SendIdentifiersResponse>, Failure> {
+    /// Starts the session of one stream; returns its responses.
+    ///
+    /// # Errors
+    /// As many streams are open as may be.
+    pub(in crate::server) fn accept(&self, inbound: Inbound) -> Result<Responses, Failure> {
         let limit = self.context.limits.max_streams;
-        let place = Arc::clone(&self.places)
+        let permit = Arc::clone(&self.permits)
             .try_acquire_owned()
             .map_err(|_| Failure::TooManyStreams { limit })?;
-        let inbound_body = request
-            .extensions()
-            .get::<InboundBody>()
-            .cloned()
-            .ok_or(Failure::Internal)?;
-        let (outbound, responses) = mpsc::channel(OUTBOUND);
-        let (ending, ended) = oneshot::channel();
-        let line = session::StreamIo {
-            inbound: request.into_inner(),
-            outbound,
-            inbound_body,
-        };
+        let (sender, responses) = responses::channel(self.sessions.token());
         let context = Arc::clone(&self.context);
         let counted = context.metrics.stream();
         self.sessions.spawn(async move {
-            session::run(context, line, ending).await;
-            drop((place, counted));
+            session::run(context, inbound, sender).await;
+            drop((permit, counted));
         });
-        Ok(Box::pin(Responses {
-            responses,
-            ended: Some(ended),
-            _unread: self.sessions.token(),
-        }))
-    }
-}
-
-/// A session's responses, and then how it ended.
-///
-/// The status comes by a way of its own: a client that does not read must still find it, and a
-/// session that panics must not look like one that ended well.
-struct Responses {
-    responses: mpsc::Receiver<pb::SendIdentifiersResponse>,
-    ended: Option<oneshot::Receiver<Result<(), Status>>>,
-    /// A stream counts as open until its connection has taken its last message.
-    _unread: TaskTrackerToken,
-}
-
-impl Stream for Responses {
-    type Item = Result<pb::SendIdentifiersResponse, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(response) = ready!(self.responses.poll_recv(cx)) {
-            return Poll::Ready(Some(Ok(response)));
-        }
-        let Some(ended) = &mut self.ended else {
-            return Poll::Ready(None);
-        };
-        let ended = ready!(Pin::new(ended).poll(cx));
-        self.ended = None;
-        let ending = ended.unwrap_or_else(|_| Err(Failure::Internal.into_status()));
-        Poll::Ready(ending.err().map(Err))
+        Ok(responses)
     }
 }

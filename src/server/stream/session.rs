@@ -8,64 +8,50 @@
 //! | is half-closed | every record having a result |
 //! | ends | the calls of its records having ended |
 
+mod ending;
 mod exchange;
+mod records;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
-use tonic::{Status, Streaming};
 use tracing::{Instrument, info, info_span};
 
 use self::exchange::Session;
-use super::{acceptor::StreamContext, opening::Opening};
+use super::{
+    acceptor::StreamContext,
+    inbound::{Inbound, Received},
+    opening::Opening,
+    responses::{ResponseSender, SessionEnd},
+};
 use crate::{
     pb,
-    server::{
-        edge::inbound_body::InboundBody,
-        status::{Expiry, Failure},
-    },
+    server::status::{Expiry, Failure},
 };
 
 /// How long a stream may take to say `open`. Ours: clients send it at once.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A stream's two directions.
-pub(super) struct StreamIo {
-    pub(super) inbound: Streaming<pb::SendIdentifiersRequest>,
-    pub(super) outbound: mpsc::Sender<pb::SendIdentifiersResponse>,
-    pub(super) inbound_body: InboundBody,
-}
-
-/// How a session ended.
-enum SessionEnd {
-    /// Every record has a result, and the client knows.
-    Complete,
-    /// The client went away.
-    Gone,
-    /// With a status of ours.
-    Failed(Failure),
-    /// With tonic's status for a request it could not read.
-    Unreadable(Status),
-}
-
-/// Serves one stream from `open` to its end, and sends its status to `ending`.
+/// Serves one stream from `open` to its status.
 pub(super) async fn run(
     context: Arc<StreamContext>,
-    mut line: StreamIo,
-    ending: oneshot::Sender<Result<(), Status>>,
+    mut inbound: Inbound,
+    responses: ResponseSender,
 ) {
-    let opened = tokio::select! {
-        // A client that is gone is not worth another look at the rest.
+    let first = tokio::select! {
+        // A client that is gone needs no answer.
         biased;
-        () = line.outbound.closed() => Err(SessionEnd::Gone),
-        opened = tokio::time::timeout(OPEN_TIMEOUT, open(&context, &mut line.inbound, &line.inbound_body)) => {
+        () = responses.closed() => Err(SessionEnd::Gone),
+        first = tokio::time::timeout(OPEN_TIMEOUT, first_message(&context, &mut inbound)) => {
             let late = || SessionEnd::Failed(Failure::StreamExpired(Expiry::Unopened(OPEN_TIMEOUT)));
-            opened.unwrap_or_else(|_| Err(late()))
+            first.unwrap_or_else(|_| Err(late()))
         }
     };
-    let opening = match opened {
+    let default_timeout = context.limits.default_delivery_timeout;
+    let opening =
+        first.and_then(|first| Opening::check(first, default_timeout).map_err(SessionEnd::Failed));
+    let opening = match opening {
         Ok(opening) => opening,
-        Err(end) => return send_status(end, ending),
+        Err(end) => return responses.end(end),
     };
     let span = info_span!(
         "session",
@@ -73,71 +59,50 @@ pub(super) async fn run(
         segment.id = %opening.segment.id,
         stream.id = opening.stream_id.as_deref().unwrap_or_default(),
     );
-    serve(context, line, opening, ending).instrument(span).await;
+    serve(context, inbound, responses, opening)
+        .instrument(span)
+        .await;
 }
 
-/// Waits for `open`.
-async fn open(
+/// Waits for the first message, which must be `open`.
+async fn first_message(
     context: &StreamContext,
-    inbound: &mut Streaming<pb::SendIdentifiersRequest>,
-    inbound_body: &InboundBody,
-) -> Result<Opening, SessionEnd> {
+    inbound: &mut Inbound,
+) -> Result<pb::SendIdentifiersRequest, SessionEnd> {
     let mut drain = context.drain.clone();
     let first = tokio::select! {
+        // A process that drains opens no stream.
         biased;
-        Ok(_) = drain.wait_for(Option::is_some) => {
-            return Err(SessionEnd::Failed(draining()));
-        }
-        first = inbound.message() => first,
+        Ok(_) = drain.wait_for(Option::is_some) => return Err(SessionEnd::Failed(draining())),
+        first = inbound.next() => first?,
     };
     match first {
-        Ok(Some(first)) => Opening::check(first, context.limits.default_delivery_timeout)
-            .map_err(SessionEnd::Failed),
-        Ok(None) if inbound_body.half_closed() => Err(SessionEnd::Failed(Failure::StreamProtocol(
+        Received::Message(first) => Ok(first),
+        Received::HalfClosed => Err(SessionEnd::Failed(Failure::StreamProtocol(
             "the stream was half-closed before its first message, which must be `open`".into(),
         ))),
-        Ok(None) => Err(SessionEnd::Gone),
-        Err(status) => Err(SessionEnd::Unreadable(status)),
     }
 }
 
 async fn serve(
     context: Arc<StreamContext>,
-    line: StreamIo,
+    inbound: Inbound,
+    responses: ResponseSender,
     opening: Opening,
-    ending: oneshot::Sender<Result<(), Status>>,
 ) {
     // Not raced against the client going away: a stream that fences others must see them end.
     let admitted = match context.admit(&opening).await {
         Ok(admitted) => admitted,
         Err(failure) => {
             info!(reason = failure.reason().as_str(), "stream is refused");
-            return send_status(SessionEnd::Failed(failure), ending);
+            return responses.end(SessionEnd::Failed(failure));
         }
     };
     info!(validate_only = opening.validate_only, "stream opens");
-    let StreamIo {
-        mut inbound,
-        outbound,
-        inbound_body,
-    } = line;
-    inbound_body.join(admitted.live.uid);
-    let mut session = Session::new(&context, opening, admitted, inbound_body);
-    let end = session.run(&mut inbound, &outbound).await;
-    // A body that nobody polls must not stand in line for the budget.
-    drop(inbound);
-    session.end(end, outbound, ending).await;
-}
-
-fn send_status(end: SessionEnd, ending: oneshot::Sender<Result<(), Status>>) {
-    let status = match end {
-        SessionEnd::Complete => Ok(()),
-        // Nobody reads it; but should anybody, it must not be OK.
-        SessionEnd::Gone => Err(Failure::Internal.into_status()),
-        SessionEnd::Failed(failure) => Err(failure.into_status()),
-        SessionEnd::Unreadable(status) => Err(status),
-    };
-    ending.send(status).ok();
+    inbound.join(admitted.live.uid);
+    let mut session = Session::new(&context, opening, admitted, inbound);
+    let end = session.run(&responses).await;
+    session.end(end, responses).await;
 }
 
 fn draining() -> Failure {

@@ -1,65 +1,43 @@
-//! The exchange on an open stream: the loop that moves records in and results out.
-
-use std::{collections::VecDeque, time::Duration};
+//! The exchange on an open stream: an event loop that moves records in and results out.
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::Instant,
 };
-use tonic::{Status, Streaming};
-use tracing::{debug, info};
+use tracing::debug;
 
-use super::{SessionEnd, draining, send_status};
+use super::{draining, records::SessionRecords};
 use crate::{
-    delivery::{
-        AckIssuer, DeferralCause, DeliveryHealth, LaneHandle, LiveDestination, SettledRecord,
-    },
-    domain::{ContextKey, DestinationName, Mapping, Operation, SegmentId},
+    delivery::{DeferralCause, DeliveryHealth, LiveDestination, SettledRecord},
+    domain::{DestinationName, SegmentId},
     pb::{
         self, send_identifiers_request::Message as In, send_identifiers_response::Message as Out,
     },
     server::{
-        edge::inbound_body::InboundBody,
         status::Failure,
         stream::{
             acceptor::StreamContext,
-            accounting::{FAILURE_COST, StreamAccounting},
+            accounting::StreamAccounting,
             fences::Fence,
-            ledger,
+            inbound::{Inbound, Received},
             lifetime::{Lifetime, WakeAction},
-            notice::{notice, wall},
             opening::{self, AdmittedStream, Opening},
+            outbox::Outbox,
+            responses::{ResponseSender, SessionEnd},
         },
     },
 };
-
-/// How long a client that does not read may hold up the last results. Ours: the sender will
-/// resend what it has not been told.
-const FINAL_RESULTS_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a record costs in memory beside its key while it waits in a lane: its entry in the open
-/// batch, its ack, its places in map and queue, and their spare room, added up and rounded up.
-const RECORD_COST: usize = 384;
-/// Verdicts taken from the channel at once.
-const VERDICT_CHUNK: usize = 1024;
 
 /// An open stream.
 pub(super) struct Session {
     destination: DestinationName,
     segment: SegmentId,
-    mapping: Mapping,
-    validate_only: bool,
-    delivery_timeout: Duration,
     live: LiveDestination,
-    lane: LaneHandle,
     health: watch::Receiver<DeliveryHealth>,
-    fence: Option<Fence>,
-    acks: AckIssuer,
-    settled: mpsc::UnboundedReceiver<SettledRecord>,
-    accounting: StreamAccounting,
-    inbound_body: InboundBody,
-    /// Beside acks: `opened`, `drain` and notices; one each per change.
-    outbox: VecDeque<Out>,
-    half_closed: bool,
+    pub(super) fence: Option<Fence>,
+    pub(super) records: SessionRecords,
+    pub(super) inbound: Inbound,
+    pub(super) outbox: Outbox,
     process_drain: watch::Receiver<Option<Instant>>,
     lifetime: Lifetime,
 }
@@ -69,11 +47,11 @@ enum SessionEvent<'a> {
     Superseded,
     DestinationChanged,
     Settled(Vec<SettledRecord>),
-    Reservation(mpsc::Permit<'a, pb::SendIdentifiersResponse>),
+    Writable(mpsc::Permit<'a, pb::SendIdentifiersResponse>),
     HealthChanged,
     ProcessDrains(Instant),
     Woken,
-    Received(Result<Option<pb::SendIdentifiersRequest>, Status>),
+    Received(Result<Received, SessionEnd>),
 }
 
 impl Session {
@@ -81,7 +59,7 @@ impl Session {
         context: &StreamContext,
         opening: Opening,
         admitted: AdmittedStream,
-        inbound_body: InboundBody,
+        inbound: Inbound,
     ) -> Self {
         let limits = &context.limits;
         let AdmittedStream {
@@ -90,117 +68,107 @@ impl Session {
             lane,
             fence,
         } = admitted;
-        let (acks, settled) = AckIssuer::new(opening.delivery_timeout);
         let opened = pb::StreamOpened {
             max_batch_records: i32::try_from(limits.max_batch_records).unwrap_or(i32::MAX),
             max_in_flight_records: i32::try_from(limits.max_in_flight_records).unwrap_or(i32::MAX),
         };
         let mut health = lane.health();
+        // A stream that joins a lane in trouble is told at once.
+        let outbox = Outbox::new(opened, *health.borrow_and_update());
         let counted = || context.metrics.tally(&opening.destination.to_string());
-        let tally = (!opening.validate_only).then(counted);
-        let mut outbox = VecDeque::from([Out::Opened(opened)]);
-        // A stream that joins a lane in trouble should hear of it.
-        let current = *health.borrow_and_update();
-        outbox
-            .extend((current != DeliveryHealth::Delivering).then(|| Out::Notice(notice(current))));
+        let accounting = StreamAccounting::new(limits, (!opening.validate_only).then(counted));
+        let records = SessionRecords::new(lane, mapping, accounting, &opening);
         Self {
             destination: opening.destination,
             segment: opening.segment.id,
-            mapping,
-            validate_only: opening.validate_only,
-            delivery_timeout: opening.delivery_timeout,
             live,
             health,
-            lane,
             fence,
-            acks,
-            settled,
-            accounting: StreamAccounting::new(limits, tally),
-            inbound_body,
+            records,
+            inbound,
             outbox,
-            half_closed: false,
             process_drain: context.drain.clone(),
             lifetime: Lifetime::new(limits, fastrand::f64(), Instant::now()),
         }
     }
 
-    pub(super) async fn run(
-        &mut self,
-        inbound: &mut Streaming<pb::SendIdentifiersRequest>,
-        outbound: &mpsc::Sender<pb::SendIdentifiersResponse>,
-    ) -> SessionEnd {
+    /// Handles events until the stream is complete or must end.
+    pub(super) async fn run(&mut self, responses: &ResponseSender) -> SessionEnd {
         while !self.is_complete() {
-            let step = match self.next_event(inbound, outbound).await {
-                SessionEvent::Gone => Err(SessionEnd::Gone),
-                SessionEvent::Superseded => Err(self.superseded()),
-                SessionEvent::DestinationChanged => self.follow_destination(),
-                SessionEvent::Settled(settled) => self.settle(settled),
-                SessionEvent::Reservation(permit) => {
-                    send(permit, &mut self.outbox, &mut self.accounting);
-                    Ok(())
-                }
-                SessionEvent::HealthChanged => {
-                    let health = *self.health.borrow_and_update();
-                    self.notify(health);
-                    Ok(())
-                }
-                SessionEvent::ProcessDrains(deadline) => {
-                    self.lifetime.drain_until(deadline, draining());
-                    self.ask_to_move(deadline);
-                    Ok(())
-                }
-                SessionEvent::Woken => self.wake(),
-                SessionEvent::Received(message) => self.receive(message),
-            };
-            if let Err(end) = step {
+            let event = self.next_event(responses).await;
+            if let Err(end) = self.handle(event) {
                 return end;
             }
         }
         SessionEnd::Complete
     }
 
-    async fn next_event<'a>(
-        &mut self,
-        inbound: &mut Streaming<pb::SendIdentifiersRequest>,
-        outbound: &'a mpsc::Sender<pb::SendIdentifiersResponse>,
-    ) -> SessionEvent<'a> {
-        let has_news = self.accounting.ledger().has_news() || !self.outbox.is_empty();
-        let reads = !self.half_closed && self.accounting.ledger().has_room();
+    async fn next_event<'a>(&mut self, responses: &'a ResponseSender) -> SessionEvent<'a> {
+        let ledger = self.records.accounting.ledger();
+        let has_news = ledger.has_news() || !self.outbox.is_empty();
+        let reads = !self.inbound.is_half_closed() && ledger.has_room();
         let drains = !self.lifetime.is_draining();
         let wake = self.lifetime.next_wake();
-        let mut settled = Vec::new();
+        // Biased, so that what ends the stream comes first, and results go out before more records
+        // come in: a fast sender cannot keep them back. Every branch is cancel safe.
         tokio::select! {
-            // Whatever ends the stream comes first. Results go out before more records come in,
-            // so that a fast sender cannot keep them back.
             biased;
-            () = outbound.closed() => SessionEvent::Gone,
+            // The client went away: there is nothing left to tell it.
+            () = responses.closed() => SessionEvent::Gone,
+            // A newer stream took over: this one must not start another call.
             () = superseded(self.fence.as_ref()) => SessionEvent::Superseded,
+            // The destination got a new revision, was refused, or was deleted.
             () = self.live.changed() => SessionEvent::DestinationChanged,
-            _ = self.settled.recv_many(&mut settled, VERDICT_CHUNK) => SessionEvent::Settled(settled),
-            Ok(permit) = outbound.reserve(), if has_news => SessionEvent::Reservation(permit),
+            // Records got their verdicts.
+            verdicts = self.records.verdicts() => SessionEvent::Settled(verdicts),
+            // The connection takes another message. Only waited for while there is one.
+            Ok(permit) = responses.reserve(), if has_news => SessionEvent::Writable(permit),
+            // Delivery goes better or worse.
             Ok(()) = self.health.changed() => SessionEvent::HealthChanged,
+            // The process stops. A stream that drains already keeps its own deadline.
             deadline = asked_to_drain(&mut self.process_drain), if drains => {
                 SessionEvent::ProcessDrains(deadline)
             }
+            // The stream is old, idle, or at the end of its drain.
             () = tokio::time::sleep_until(wake) => SessionEvent::Woken,
-            // Cancel safe: a message in parts stays in tonic's decoder.
-            message = inbound.message(), if reads => SessionEvent::Received(message),
+            // Backpressure: while the window is full, nothing is read.
+            received = self.inbound.next(), if reads => SessionEvent::Received(received),
         }
     }
 
+    fn handle(&mut self, event: SessionEvent<'_>) -> Result<(), SessionEnd> {
+        match event {
+            SessionEvent::Gone => Err(SessionEnd::Gone),
+            SessionEvent::Superseded => Err(self.superseded()),
+            SessionEvent::DestinationChanged => {
+                opening::usable(&self.live, &self.destination).map_err(SessionEnd::Failed)
+            }
+            SessionEvent::Settled(verdicts) => self.settle(verdicts),
+            SessionEvent::Writable(permit) => {
+                send(permit, &mut self.outbox, &mut self.records.accounting);
+                Ok(())
+            }
+            SessionEvent::HealthChanged => {
+                self.outbox.notify(*self.health.borrow_and_update());
+                Ok(())
+            }
+            SessionEvent::ProcessDrains(deadline) => {
+                self.lifetime.drain_until(deadline, draining());
+                self.ask_to_move(deadline);
+                Ok(())
+            }
+            SessionEvent::Woken => self.wake(),
+            SessionEvent::Received(received) => self.receive(received?),
+        }
+    }
+
+    /// Every record has a result, and the client has been sent all there is.
     fn is_complete(&self) -> bool {
-        self.half_closed
-            && self.accounting.ledger().is_settled()
-            && !self.accounting.ledger().has_news()
+        let ledger = self.records.accounting.ledger();
+        self.inbound.is_half_closed()
+            && ledger.is_settled()
+            && !ledger.has_news()
             && self.outbox.is_empty()
-    }
-
-    /// Tells how delivery goes. A client that does not read finds only the newest state.
-    fn notify(&mut self, health: DeliveryHealth) {
-        if matches!(self.outbox.back(), Some(Out::Notice(_))) {
-            self.outbox.pop_back();
-        }
-        self.outbox.push_back(Out::Notice(notice(health)));
     }
 
     fn superseded(&self) -> SessionEnd {
@@ -212,33 +180,12 @@ impl Session {
         SessionEnd::Failed(Failure::StreamSuperseded(stream_id.to_owned()))
     }
 
-    fn follow_destination(&mut self) -> Result<(), SessionEnd> {
-        opening::usable(&self.live, &self.destination).map_err(SessionEnd::Failed)
-    }
-
-    /// Takes verdicts in. A record that cannot have one ends the stream.
-    fn settle(&mut self, settled: Vec<SettledRecord>) -> Result<(), SessionEnd> {
-        let mut deferred = None;
-        for SettledRecord { sequence, verdict } in settled {
-            match ledger::outcome(verdict, self.delivery_timeout) {
-                Ok(outcome) => self.accounting.settle(sequence, outcome),
-                Err(cause) => deferred = Some(cause),
-            }
-        }
-        self.accounting.publish();
+    /// Takes verdicts in. A record that cannot have a result ends the stream.
+    fn settle(&mut self, verdicts: Vec<SettledRecord>) -> Result<(), SessionEnd> {
         self.lifetime.note_activity(Instant::now());
-        match deferred {
+        match self.records.settle(verdicts) {
             None => Ok(()),
             Some(cause) => Err(SessionEnd::Failed(self.failure(cause))),
-        }
-    }
-
-    /// Notes the verdicts that are there already.
-    fn settle_rest(&mut self) {
-        while let Ok(SettledRecord { sequence, verdict }) = self.settled.try_recv() {
-            if let Ok(outcome) = ledger::outcome(verdict, self.delivery_timeout) {
-                self.accounting.settle(sequence, outcome);
-            }
         }
     }
 
@@ -253,7 +200,7 @@ impl Session {
     }
 
     fn wake(&mut self) -> Result<(), SessionEnd> {
-        let is_settled = self.accounting.ledger().is_settled();
+        let is_settled = self.records.accounting.ledger().is_settled();
         match self.lifetime.wake(Instant::now(), is_settled) {
             WakeAction::Continue => {}
             WakeAction::Drain(deadline) => self.ask_to_move(deadline),
@@ -265,145 +212,39 @@ impl Session {
     /// Asks the client to move, and hurries what it has sent.
     fn ask_to_move(&mut self, deadline: Instant) {
         debug!("stream drains");
-        let deadline = Some(wall(deadline));
-        self.outbox.push_back(Out::Drain(pb::Drain { deadline }));
-        self.lane.flush();
+        self.outbox.drain(deadline);
+        self.records.submitter.flush();
     }
 
-    fn receive(
-        &mut self,
-        message: Result<Option<pb::SendIdentifiersRequest>, Status>,
-    ) -> Result<(), SessionEnd> {
+    fn receive(&mut self, received: Received) -> Result<(), SessionEnd> {
         self.lifetime.note_activity(Instant::now());
-        match message {
-            Ok(Some(pb::SendIdentifiersRequest {
-                message: Some(In::Batch(batch)),
-            })) => self.take(batch).map_err(SessionEnd::Failed),
-            Ok(Some(_)) => Err(SessionEnd::Failed(Failure::StreamProtocol(
-                "every message after the first must be `batch`".into(),
-            ))),
-            Ok(None) if self.inbound_body.half_closed() => {
-                self.half_closed = true;
-                self.lane.flush();
-                Ok(())
+        let message = match received {
+            Received::Message(request) => request.message,
+            Received::HalfClosed => {
+                self.records.submitter.flush();
+                return Ok(());
             }
-            Ok(None) => Err(SessionEnd::Gone),
-            Err(status) => Err(SessionEnd::Unreadable(status)),
-        }
-    }
-
-    /// Numbers a batch and hands each of its records on, or rejects it alone.
-    fn take(&mut self, batch: pb::IdentifierBatch) -> Result<(), Failure> {
-        let mut sequence = self.accounting.admit(&batch)?;
-        let (mut cost, mut submitted, mut failed) = (0, 0, 0);
-        for record in batch.records {
-            match self.change(&record) {
-                Ok((key, operation)) if !self.validate_only => {
-                    cost += RECORD_COST + key.as_str().len();
-                    submitted += 1;
-                    self.lane.submit(key, operation, self.acks.issue(sequence));
-                }
-                Ok(_) => self.accounting.settle(sequence, None),
-                Err(failure) => {
-                    cost += FAILURE_COST;
-                    failed += 1;
-                    self.accounting.settle(sequence, Some(failure));
-                }
-            }
-            sequence += 1;
-        }
-        let room = self.inbound_body.keep(cost);
-        self.accounting.keep(sequence - 1, submitted, failed, room);
-        self.accounting.publish();
-        Ok(())
-    }
-
-    fn change(&self, record: &pb::IdentifierRecord) -> Result<(ContextKey, Operation), Failure> {
-        let operation = ledger::operation(record)?;
-        Ok((self.mapping.context_key(&record.identifiers)?, operation))
-    }
-
-    /// Ends the stream: known results and the status go out, nothing new is started, and the
-    /// fence falls only once the last call has ended.
-    pub(super) async fn end(
-        mut self,
-        end: SessionEnd,
-        outbound: mpsc::Sender<pb::SendIdentifiersResponse>,
-        ending: oneshot::Sender<Result<(), Status>>,
-    ) {
-        self.acks.abandon();
-        self.lane.sweep();
-        let committed = self.accounting.ledger().committed();
-        match &end {
-            SessionEnd::Complete => info!(committed, "stream ends"),
-            SessionEnd::Gone => info!(committed, "client is gone"),
-            SessionEnd::Failed(failure) => {
-                info!(reason = failure.reason().as_str(), "stream fails")
-            }
-            SessionEnd::Unreadable(status) => {
-                info!(code = ?status.code(), "request cannot be read")
-            }
-        }
-        self.settle_rest();
-        self.accounting.publish();
-        let Self {
-            acks,
-            lane,
-            mut settled,
-            fence,
-            accounting,
-            outbox,
-            ..
-        } = self;
-        drop((acks, lane));
-        // A successor need not wait until this one's client has read the rest.
-        let calls_end = async {
-            while settled.recv().await.is_some() {}
-            drop(fence);
         };
-        let send_final_results = send_final_results(end, accounting, outbox, outbound, ending);
-        // What calls carry takes its room until they end, whoever is there to hear of it.
-        let ((), accounting) = tokio::join!(calls_end, send_final_results);
-        drop(accounting);
+        let taken = match message {
+            Some(In::Batch(batch)) => self.records.take(batch, &self.inbound),
+            Some(In::Open(_)) | None => Err(Failure::StreamProtocol(
+                "every message after the first must be `batch`".into(),
+            )),
+        };
+        taken.map_err(SessionEnd::Failed)
     }
 }
 
-/// Sends what comes next: what is said beside acks, and then the results.
-fn send(
+/// Sends what comes next: what is said beside acks, and then results.
+pub(super) fn send(
     permit: mpsc::Permit<'_, pb::SendIdentifiersResponse>,
-    outbox: &mut VecDeque<Out>,
+    outbox: &mut Outbox,
     accounting: &mut StreamAccounting,
 ) {
-    let message = outbox
-        .pop_front()
-        .or_else(|| accounting.report().map(Out::Ack));
+    let message = outbox.pop().or_else(|| accounting.report().map(Out::Ack));
     if message.is_some() {
         permit.send(pb::SendIdentifiersResponse { message });
     }
-}
-
-/// Sends known results to a client that is there, and the status; returns the books.
-async fn send_final_results(
-    end: SessionEnd,
-    mut accounting: StreamAccounting,
-    mut outbox: VecDeque<Out>,
-    outbound: mpsc::Sender<pb::SendIdentifiersResponse>,
-    ending: oneshot::Sender<Result<(), Status>>,
-) -> StreamAccounting {
-    let results = async {
-        while accounting.ledger().has_news() || !outbox.is_empty() {
-            let Ok(permit) = outbound.reserve().await else {
-                return;
-            };
-            send(permit, &mut outbox, &mut accounting);
-        }
-    };
-    // A client that does not read will find the status all the same.
-    tokio::time::timeout(FINAL_RESULTS_TIMEOUT, results)
-        .await
-        .ok();
-    send_status(end, ending);
-    accounting
 }
 
 async fn superseded(fence: Option<&Fence>) {
@@ -421,7 +262,7 @@ async fn asked_to_drain(drain: &mut watch::Receiver<Option<Instant>>) -> Instant
         .and_then(|asked| *asked);
     match asked {
         Some(deadline) => deadline,
-        // Whoever could ask is gone.
+        // The sender is gone: the process will not ask any more.
         None => std::future::pending().await,
     }
 }

@@ -1,0 +1,79 @@
+//! The inbound half of a stream: its messages, and whether the client half-closed it or went away.
+
+use tonic::{Request, Streaming};
+use tracing::error;
+
+use super::responses::SessionEnd;
+use crate::{
+    domain::DestinationUid,
+    pb,
+    server::{
+        edge::{inbound_body::InboundBody, memory::Reservation},
+        status::Failure,
+    },
+};
+
+/// The messages of one stream.
+pub(in crate::server) struct Inbound {
+    messages: Streaming<pb::SendIdentifiersRequest>,
+    body: InboundBody,
+    half_closed: bool,
+}
+
+/// What came next.
+pub(super) enum Received {
+    Message(pb::SendIdentifiersRequest),
+    HalfClosed,
+}
+
+impl Inbound {
+    /// The messages of a request.
+    ///
+    /// # Errors
+    /// A request that did not pass [`gate`](crate::server::edge::inbound_body::gate).
+    pub(in crate::server) fn new(
+        request: Request<Streaming<pb::SendIdentifiersRequest>>,
+    ) -> Result<Self, Failure> {
+        let body = request.extensions().get::<InboundBody>().cloned();
+        let body = body.ok_or_else(|| {
+            error!("a stream came in past the memory budget");
+            Failure::Internal
+        })?;
+        Ok(Self {
+            messages: request.into_inner(),
+            body,
+            half_closed: false,
+        })
+    }
+
+    /// Waits for the next message. Cancel safe: a message in parts stays in tonic's decoder.
+    ///
+    /// # Errors
+    /// The client is gone, or its request cannot be read.
+    pub(super) async fn next(&mut self) -> Result<Received, SessionEnd> {
+        match self.messages.message().await {
+            Ok(Some(message)) => Ok(Received::Message(message)),
+            Ok(None) if self.body.half_closed() => {
+                self.half_closed = true;
+                Ok(Received::HalfClosed)
+            }
+            Ok(None) => Err(SessionEnd::Gone),
+            Err(status) => Err(SessionEnd::Unreadable(status)),
+        }
+    }
+
+    /// Whether the client has half-closed the stream.
+    pub(super) fn is_half_closed(&self) -> bool {
+        self.half_closed
+    }
+
+    /// Counts the stream's messages as held by this destination.
+    pub(super) fn join(&self, uid: DestinationUid) {
+        self.body.join(uid);
+    }
+
+    /// Exchanges the reservation of the message that came last for what its records hold.
+    pub(super) fn keep(&self, bytes: usize) -> Reservation {
+        self.body.keep(bytes)
+    }
+}
