@@ -60,7 +60,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .layer(MapRequestLayer::new(move |request| {
-            inbound_body::gate(&budget, request)
+            inbound_body::wrap(&budget, request)
         }))
         .add_service(health)
         .add_service(reflection.v1())

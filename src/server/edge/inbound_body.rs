@@ -1,12 +1,12 @@
-//! What a stream may take in, and how its request ended.
+//! The budgeted request body: reads within the memory budget, and knows a half-close from a reset.
 //!
-//! Both need the raw request body. A message costs memory from its first byte on, before it can
-//! be decoded; and hyper reports a cancelled request like a finished one, as the end of the
-//! body, which only the body itself can tell apart.
+//! Both need the raw body. A message takes memory from its first byte on, before it can be decoded.
+//! hyper reports a cancelled request like a finished one, as the end of the body; only the body
+//! itself can tell them apart.
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body::{Body, Frame};
+use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 use super::memory::{DestinationShare, MemoryBudget, Reservation};
@@ -28,18 +29,22 @@ const SERVICE_PATH: &str = "/cdp.destinations.v1.DestinationConnector/";
 /// slower than any link that an executor runs on.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Largest first message, in bytes: the only one of a call that does not stream. Ours: one with the
-/// longest mapping takes a tenth. It counts for no destination yet, so it is read outside the
-/// budget: a stream can be opened, and told what is wrong, however much is stuck, and one that is
-/// sent in part holds up nobody.
+/// Largest first message, in bytes; a call that does not stream has no other. Ours: one with the
+/// longest mapping takes a tenth. A first message is read outside the budget, since it counts for
+/// no destination yet. So a stream can be opened, and told what is wrong, however full the budget
+/// is; and a first message that has come in part holds up no other stream.
 const MAX_FIRST_MESSAGE: usize = 64 * 1024;
 
-/// What gRPC writes before each message, in bytes.
+/// The prefix that gRPC writes before each message, in bytes.
 const MESSAGE_PREFIX: usize = 5;
 
-/// Bounds what a call's body takes of the memory, and the body of a stream by the budget; leaves
-/// what is not for this service as it is.
-pub(crate) fn gate(
+/// Wraps the body of a call of this service; leaves any other request as it is.
+///
+/// The body travels to its method in the request's extensions, where
+/// [`Inbound`](crate::server::stream::inbound::Inbound) takes it: tonic hands a method nothing else
+/// of what a layer has done. The alternative is a service of our own around tonic's, made anew for
+/// each request; that is more code than this one lookup.
+pub(crate) fn wrap(
     budget: &MemoryBudget,
     request: http::Request<tonic::body::Body>,
 ) -> http::Request<tonic::body::Body> {
@@ -47,14 +52,14 @@ pub(crate) fn gate(
         return request;
     }
     let inbound_body = InboundBody::new(budget);
-    let gated = |body| tonic::body::Body::new(BudgetedBody::new(body, inbound_body.clone()));
-    let mut request = request.map(gated);
+    let budgeted = |body| tonic::body::Body::new(BudgetedBody::new(body, inbound_body.clone()));
+    let mut request = request.map(budgeted);
     request.extensions_mut().insert(inbound_body);
     request
 }
 
-/// One stream's part of the budget: held by its body, which reserves, and by its session, which
-/// keeps what a message really costs.
+/// What a stream's body and its session share. The body reserves, and the session keeps what a
+/// message really costs.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct InboundBody {
     shared: Arc<Mutex<InboundState>>,
@@ -65,19 +70,34 @@ pub(in crate::server) struct InboundBody {
 struct InboundState {
     /// Reservation for the message that is being read.
     reserved: Option<Reservation>,
-    /// The streams that its messages are counted with, once it has said its destination.
-    group: Option<Arc<DestinationShare>>,
-    /// Bytes taken in before that.
+    /// The share of its destination, once it has said which.
+    share: Option<Arc<DestinationShare>>,
+    /// Bytes read before that.
     unclaimed: usize,
     half_closed: bool,
 }
 
+impl InboundState {
+    /// Counts bytes of the first message.
+    ///
+    /// # Errors
+    /// It is too large.
+    fn take_unclaimed(&mut self, bytes: usize) -> Result<(), Failure> {
+        // The frame that ends it may hold the beginning of the next one.
+        if self.unclaimed >= MAX_FIRST_MESSAGE + MESSAGE_PREFIX {
+            return Err(too_large());
+        }
+        self.unclaimed += bytes;
+        Ok(())
+    }
+}
+
 impl InboundBody {
-    /// A new stream's intake.
+    /// The state of a new request.
     fn new(budget: &MemoryBudget) -> Self {
         let shared = InboundState {
             reserved: None,
-            group: None,
+            share: None,
             unclaimed: 0,
             half_closed: false,
         };
@@ -87,34 +107,30 @@ impl InboundBody {
         }
     }
 
-    /// Counts the stream's messages to those of its destination from now on. One that has come
-    /// meanwhile is counted when it is kept.
+    /// Counts the stream's messages as held by this destination from now on. A message that came
+    /// before is counted when it is kept.
     pub(in crate::server) fn join(&self, uid: DestinationUid) {
-        self.lock().group = Some(self.budget.group(uid));
+        self.shared.lock().share = Some(self.budget.share(uid));
     }
 
-    /// Exchanges the reservation of a decoded message for what it really holds. A message that
-    /// came along in another one's last frame has none, and is counted all the same.
+    /// Exchanges the reservation of a decoded message for what its records really hold. A message
+    /// that came in the last frame of another one has no reservation, and is counted all the same.
     ///
     /// # Panics
     /// If the stream has not [joined](Self::join) a destination.
     pub(in crate::server) fn keep(&self, bytes: usize) -> Reservation {
-        let mut shared = self.lock();
+        let mut shared = self.shared.lock();
         if let Some(mut reserved) = shared.reserved.take() {
             reserved.resize(bytes);
             return reserved;
         }
-        let group = shared.group.as_ref().expect("records come after `open`");
-        self.budget.reserve_now(group, bytes)
+        let share = shared.share.as_ref().expect("records come after `open`");
+        self.budget.reserve_now(share, bytes)
     }
 
     /// Whether the client half-closed the stream, rather than going away.
     pub(in crate::server) fn half_closed(&self) -> bool {
-        self.lock().half_closed
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, InboundState> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock().half_closed
     }
 }
 
@@ -122,11 +138,11 @@ impl InboundBody {
 struct BudgetedBody {
     inner: tonic::body::Body,
     inbound_body: InboundBody,
-    /// Under way while a frame waits.
+    /// Pending while a frame waits.
     reservation: Option<BoxFuture<'static, Reservation>>,
-    /// A frame that has arrived and waits for room.
+    /// A frame that has arrived and waits for its reservation.
     waiting: Option<Frame<Bytes>>,
-    /// Runs while a message has come in part.
+    /// The time-out of a message that has come in part.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -141,27 +157,22 @@ impl BudgetedBody {
         }
     }
 
-    /// Whether a frame with so many bytes may be handed on.
+    /// Waits until a frame with so many bytes may be handed on.
     ///
     /// # Errors
     /// A first message that is too large.
-    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let mut shared = self.inbound_body.lock();
-        // Nothing to keep: an empty frame is how many clients half-close.
+    fn poll_reserve(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let mut shared = self.inbound_body.shared.lock();
+        // An empty frame takes no memory, and is how many clients half-close.
         if bytes == 0 || shared.reserved.is_some() {
             return Poll::Ready(Ok(()));
         }
-        let Some(group) = &shared.group else {
-            // The frame that ends it may hold the beginning of the next one.
-            if shared.unclaimed >= MAX_FIRST_MESSAGE + MESSAGE_PREFIX {
-                return Poll::Ready(Err(too_large()));
-            }
-            shared.unclaimed += bytes;
-            return Poll::Ready(Ok(()));
+        let Some(share) = &shared.share else {
+            return Poll::Ready(shared.take_unclaimed(bytes));
         };
         let start = || {
             let budget = self.inbound_body.budget.clone();
-            Box::pin(budget.reserve(Arc::clone(group))) as BoxFuture<_>
+            Box::pin(budget.reserve(Arc::clone(share))) as BoxFuture<_>
         };
         let reservation = self.reservation.get_or_insert_with(start);
         shared.reserved = Some(ready!(reservation.as_mut().poll(cx)));
@@ -170,11 +181,11 @@ impl BudgetedBody {
         Poll::Ready(Ok(()))
     }
 
-    /// Nothing is coming. A message that has come in part holds its reservation, and must not
-    /// hold it for ever; and the first message of a call must come.
+    /// Waits for the time-out of a message, while nothing comes. A message that has come in part
+    /// must not hold its reservation for ever, and the first message of a call must come.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let shared = self.inbound_body.lock();
-        if shared.group.is_some() && shared.reserved.is_none() {
+        let shared = self.inbound_body.shared.lock();
+        if shared.share.is_some() && shared.reserved.is_none() {
             self.stalled = None;
             return Poll::Pending;
         }
@@ -184,10 +195,14 @@ impl BudgetedBody {
     }
 
     fn end(&self) {
-        let mut shared = self.inbound_body.lock();
+        let mut shared = self.inbound_body.shared.lock();
         shared.reserved = None;
         // A stream that was reset ends its body too, but never reaches its end of stream.
         shared.half_closed = self.inner.is_end_stream();
+    }
+
+    fn release(&self) {
+        self.inbound_body.shared.lock().reserved = None;
     }
 }
 
@@ -200,18 +215,19 @@ impl Body for BudgetedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         let this = &mut *self;
+        // Reading → waiting: a frame arrives, unless the body ends or fails.
         if this.waiting.is_none() {
             match Pin::new(&mut this.inner).poll_frame(cx) {
                 Poll::Pending => {
                     ready!(this.poll_stalled(cx));
-                    this.inbound_body.lock().reserved = None;
-                    // Not against the rules: the network may be to blame.
+                    this.release();
+                    // No stream rule is broken: the network may be at fault.
                     let late = Failure::StreamExpired(Expiry::Stalled(MESSAGE_TIMEOUT));
                     return Poll::Ready(Some(Err(late.into_status())));
                 }
                 Poll::Ready(Some(Ok(frame))) => this.waiting = Some(frame),
                 Poll::Ready(Some(Err(status))) => {
-                    this.inbound_body.lock().reserved = None;
+                    this.release();
                     return Poll::Ready(Some(Err(status)));
                 }
                 Poll::Ready(None) => {
@@ -220,9 +236,10 @@ impl Body for BudgetedBody {
                 }
             }
         }
+        // Waiting → reading: the frame has its reservation, and is handed on.
         let data = this.waiting.as_ref().and_then(Frame::data_ref);
         let bytes = data.map_or(0, Bytes::len);
-        if let Err(failure) = ready!(this.poll_room(bytes, cx)) {
+        if let Err(failure) = ready!(this.poll_reserve(bytes, cx)) {
             this.waiting = None;
             return Poll::Ready(Some(Err(failure.into_status())));
         }
@@ -247,7 +264,7 @@ mod tests {
     const MIB: usize = 1024 * 1024;
 
     /// A stream that has said its destination.
-    fn gated(budget: &MemoryBudget) -> (BudgetedBody, InboundBody) {
+    fn joined(budget: &MemoryBudget) -> (BudgetedBody, InboundBody) {
         let inbound_body = InboundBody::new(budget);
         inbound_body.join(DestinationUid::generate());
         let body = tonic::body::Body::new(Full::new(Bytes::from_static(b"message")));
@@ -263,13 +280,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_frame_waits_until_the_budget_has_room_for_a_message() {
+    async fn a_frame_waits_until_the_budget_grants_a_message() {
         let budget = MemoryBudget::new(MIB, MIB);
-        let (mut first, first_intake) = gated(&budget);
+        let (mut first, first_state) = joined(&budget);
         first.frame().await.unwrap().unwrap();
-        let kept = first_intake.keep(10 * 1024);
+        let kept = first_state.keep(10 * 1024);
 
-        let (mut second, _) = gated(&budget);
+        let (mut second, _) = joined(&budget);
         let mut frame = second.frame();
         assert!((&mut frame).now_or_never().is_none());
         // The first stream ends, but its records are still on their way.
@@ -282,7 +299,7 @@ mod tests {
     #[tokio::test]
     async fn messages_that_share_a_frame_are_counted_each() {
         let budget = MemoryBudget::new(4 * MIB, MIB);
-        let (mut body, inbound_body) = gated(&budget);
+        let (mut body, inbound_body) = joined(&budget);
         body.frame().await.unwrap().unwrap();
         let kept = [10, 20, 30].map(|bytes| inbound_body.keep(bytes));
         assert_eq!(budget.free(), 4 * 1024 * 1024 - 60);
@@ -291,20 +308,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_half_close_needs_no_room() {
+    async fn a_half_close_needs_no_reservation() {
         let budget = MemoryBudget::new(MIB, MIB);
-        let (mut stuck, _) = gated(&budget);
+        let (mut stuck, _) = joined(&budget);
         stuck.frame().await.unwrap().unwrap();
-        let (_, inbound_body) = gated(&budget);
+        let (_, inbound_body) = joined(&budget);
         let empty = tokio_stream::once(Ok(Frame::data(Bytes::new())));
         let mut body = streamed(empty, inbound_body);
         assert!(body.frame().now_or_never().is_some());
     }
 
     #[tokio::test]
-    async fn first_messages_need_no_room_and_are_small() {
+    async fn first_messages_need_no_reservation_and_are_small() {
         let budget = MemoryBudget::new(MIB, MIB);
-        let (mut stuck, _) = gated(&budget);
+        let (mut stuck, _) = joined(&budget);
         stuck.frame().await.unwrap().unwrap();
         let frame = || Ok(Frame::data(Bytes::from_static(&[0; 16 * 1024])));
         let frames = tokio_stream::iter(std::iter::repeat_with(frame));
@@ -326,20 +343,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_that_stays_in_parts_ends_its_stream_and_gives_its_room_back() {
+    async fn a_message_that_stays_in_parts_ends_its_stream_and_gives_its_reservation_back() {
         let budget = MemoryBudget::new(MIB, MIB);
         let part = tokio_stream::once(Ok(Frame::data(Bytes::from_static(b"part"))));
-        let (_, inbound_body) = gated(&budget);
+        let (_, inbound_body) = joined(&budget);
         let mut body = streamed(part.chain(tokio_stream::pending()), inbound_body);
         body.frame().await.unwrap().unwrap();
         assert!(body.frame().await.unwrap().is_err());
-        let (mut next, _) = gated(&budget);
+        let (mut next, _) = joined(&budget);
         assert!(next.frame().now_or_never().is_some());
     }
 
     #[tokio::test]
     async fn a_finished_body_counts_as_half_closed() {
-        let (mut body, inbound_body) = gated(&MemoryBudget::new(1, 1));
+        let (mut body, inbound_body) = joined(&MemoryBudget::new(1, 1));
         body.frame().await.unwrap().unwrap();
         assert!(!inbound_body.half_closed());
         assert!(body.frame().await.is_none());

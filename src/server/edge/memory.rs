@@ -1,25 +1,27 @@
-//! How many bytes of records the process may hold, and how much of them one destination.
+//! The memory budget: how many bytes of records the process may hold, and how many of them one
+//! destination.
 //!
-//! Whoever asks for room gets it only while nine times what his group holds is left free. So one
-//! destination whose records do not leave takes a tenth of the budget at most, another one a tenth
-//! of what that has left, and so on: twenty that are stuck still leave a tenth for all others.
-//! Nobody has to be given a fixed part, which would be too much for some and wasted on others.
+//! A reservation is granted only while free bytes are at least nine times what its destination
+//! already holds. A stalled destination can hold 10 % of the budget, the next one 10 % of the rest;
+//! with twenty stalled, 12 % is still free. No destination gets a fixed share, which would be too
+//! small for some and wasted on others.
 //!
-//! Groups are destinations and not LaunchDarkly accounts: what the edge knows of a stream is its
-//! destination, and the rule holds for any number of groups.
+//! Shares belong to destinations and not to LaunchDarkly accounts: a stream names its destination.
+//! The rule holds for any number of shares.
 
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::domain::DestinationUid;
 
-/// How many times what a group holds must be left free. Ours: a tenth of the default budget is
-/// some 30,000 records, many times what a destination needs that LaunchDarkly answers.
+/// How many times what a destination holds must be left free. Ours: a tenth of the default budget
+/// is some 30,000 records, many times what a destination needs while LaunchDarkly answers.
 const HEADROOM: isize = 9;
 
 /// The bytes that all streams together may hold; clones are handles to the same.
@@ -28,32 +30,33 @@ pub(crate) struct MemoryBudget(Arc<BudgetShared>);
 
 #[derive(Debug)]
 struct BudgetShared {
-    /// What the largest message takes: the least that is ever asked for.
+    /// What the largest message takes, in bytes. Each reservation asks for so much.
     message: isize,
     state: Mutex<BudgetState>,
+    /// Notified whenever bytes are given back.
     freed: Notify,
 }
 
 #[derive(Debug)]
 struct BudgetState {
-    /// Less than nothing while messages came along in others' frames.
+    /// Negative while messages that came in the frames of others take more than there is.
     free: isize,
-    groups: HashMap<DestinationUid, Weak<DestinationShare>>,
+    shares: HashMap<DestinationUid, Weak<DestinationShare>>,
 }
 
-/// Streams that share what they may hold.
+/// What the streams of one destination hold together.
 #[derive(Debug, Default)]
 pub(in crate::server) struct DestinationShare {
-    /// Guarded by the budget's books, which every change goes through.
+    /// In bytes. Changed only under the lock of the budget's state.
     held: Mutex<isize>,
-    /// Lets its streams ask in their order; the one whose turn it is waits for room.
+    /// A FIFO queue of its streams. The first one waits for free bytes.
     turn: tokio::sync::Mutex<()>,
 }
 
 /// Bytes taken from the budget; given back when dropped.
 pub(in crate::server) struct Reservation {
     budget: Arc<BudgetShared>,
-    group: Arc<DestinationShare>,
+    share: Arc<DestinationShare>,
     bytes: isize,
 }
 
@@ -64,83 +67,80 @@ impl MemoryBudget {
             message: signed(message),
             state: Mutex::new(BudgetState {
                 free: signed(bytes.max(message)),
-                groups: HashMap::new(),
+                shares: HashMap::new(),
             }),
             freed: Notify::new(),
         }))
     }
 
-    /// The group of a destination's streams.
-    pub(in crate::server) fn group(&self, uid: DestinationUid) -> Arc<DestinationShare> {
-        let mut state = self.0.state();
-        let known = state.groups.get(&uid).and_then(Weak::upgrade);
+    /// The share of a destination.
+    pub(in crate::server) fn share(&self, uid: DestinationUid) -> Arc<DestinationShare> {
+        let mut state = self.0.state.lock();
+        let known = state.shares.get(&uid).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {
-            state.groups.retain(|_, group| group.strong_count() > 0);
-            let group = Arc::default();
-            state.groups.insert(uid, Arc::downgrade(&group));
-            group
+            state.shares.retain(|_, share| share.strong_count() > 0);
+            let share = Arc::default();
+            state.shares.insert(uid, Arc::downgrade(&share));
+            share
         })
     }
 
-    /// Waits for room for a message. Cancel safe: only the place in the line is lost.
-    pub(in crate::server) async fn reserve(self, group: Arc<DestinationShare>) -> Reservation {
-        let _turn = group.turn.lock().await;
+    /// Waits until a message may be read. Cancel safe: only the place in the queue is lost.
+    pub(in crate::server) async fn reserve(self, share: Arc<DestinationShare>) -> Reservation {
+        let _turn = share.turn.lock().await;
         loop {
             let freed = self.0.freed.notified();
-            if self.0.take(&group) {
-                return self.room(&group, self.0.message);
+            if self.0.try_take(&share) {
+                return self.reservation(&share, self.0.message);
             }
             freed.await;
         }
     }
 
-    /// Takes room for a message that is there already, whatever is left.
+    /// Counts a message that is read already, however few bytes are free.
     pub(in crate::server) fn reserve_now(
         &self,
-        group: &Arc<DestinationShare>,
+        share: &Arc<DestinationShare>,
         bytes: usize,
     ) -> Reservation {
         let bytes = signed(bytes);
-        self.0.change(group, bytes);
-        self.room(group, bytes)
+        self.0.change(share, bytes);
+        self.reservation(share, bytes)
     }
 
-    fn room(&self, group: &Arc<DestinationShare>, bytes: isize) -> Reservation {
+    fn reservation(&self, share: &Arc<DestinationShare>, bytes: isize) -> Reservation {
         Reservation {
             budget: Arc::clone(&self.0),
-            group: Arc::clone(group),
+            share: Arc::clone(share),
             bytes,
         }
     }
 }
 
 impl BudgetShared {
-    fn state(&self) -> MutexGuard<'_, BudgetState> {
-        lock(&self.state)
-    }
-
-    fn take(&self, group: &DestinationShare) -> bool {
-        let mut state = self.state();
-        let mut held = lock(&group.held);
-        let fits = may_take(self.message, *held, state.free);
-        if fits {
+    /// Takes a message's bytes if the rule allows it.
+    fn try_take(&self, share: &DestinationShare) -> bool {
+        let mut state = self.state.lock();
+        let mut held = share.held.lock();
+        let is_granted = may_take(self.message, *held, state.free);
+        if is_granted {
             state.free -= self.message;
             *held += self.message;
         }
-        fits
+        is_granted
     }
 
-    /// Counts so many more bytes, or fewer, as held by a group.
-    fn change(&self, group: &DestinationShare, bytes: isize) {
-        let mut state = self.state();
+    /// Counts so many more bytes, or fewer, as held by a destination.
+    fn change(&self, share: &DestinationShare, bytes: isize) {
+        let mut state = self.state.lock();
         state.free -= bytes;
-        *lock(&group.held) += bytes;
+        *share.held.lock() += bytes;
         drop(state);
         self.freed.notify_waiters();
     }
 }
 
-/// Whether a group that holds `held` may take a message while `free` is left.
+/// Whether a destination that holds `held` bytes may take a message while `free` bytes are left.
 fn may_take(message: isize, held: isize, free: isize) -> bool {
     let left = free - message;
     left >= 0 && HEADROOM * held <= left
@@ -151,12 +151,12 @@ fn signed(bytes: usize) -> isize {
 }
 
 impl Reservation {
-    /// Counts `bytes` from now on, be they more or less.
+    /// Counts `bytes` from now on, more or fewer than before.
     pub(in crate::server) fn resize(&mut self, bytes: usize) {
         let more = signed(bytes) - self.bytes;
         if more != 0 {
             self.bytes += more;
-            self.budget.change(&self.group, more);
+            self.budget.change(&self.share, more);
         }
     }
 }
@@ -175,11 +175,6 @@ impl fmt::Debug for Reservation {
     }
 }
 
-/// What these locks guard is whole between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
@@ -191,48 +186,51 @@ mod tests {
 
     impl MemoryBudget {
         pub(in crate::server) fn free(&self) -> isize {
-            self.0.state().free
+            self.0.state.lock().free
         }
     }
 
     fn destination(budget: &MemoryBudget) -> Arc<DestinationShare> {
-        budget.group(DestinationUid::generate())
+        budget.share(DestinationUid::generate())
     }
 
-    fn now(budget: &MemoryBudget, group: &Arc<DestinationShare>) -> Option<Reservation> {
-        budget.clone().reserve(Arc::clone(group)).now_or_never()
+    fn now(budget: &MemoryBudget, share: &Arc<DestinationShare>) -> Option<Reservation> {
+        budget.clone().reserve(Arc::clone(share)).now_or_never()
     }
 
-    /// Takes all it gets.
-    fn hog(budget: &MemoryBudget, group: &Arc<DestinationShare>) -> Vec<Reservation> {
-        std::iter::from_fn(|| now(budget, group)).collect()
+    /// Takes all that is granted.
+    fn take_all(budget: &MemoryBudget, share: &Arc<DestinationShare>) -> Vec<Reservation> {
+        std::iter::from_fn(|| now(budget, share)).collect()
     }
 
     #[test]
-    fn twenty_that_take_all_they_get_leave_a_tenth() {
+    fn twenty_stalled_destinations_leave_a_tenth_of_the_budget() {
         let budget = MemoryBudget::new(1000 * MESSAGE, MESSAGE);
-        let groups: Vec<_> = (0..20).map(|_| destination(&budget)).collect();
-        let taken: Vec<_> = groups.iter().map(|group| hog(&budget, group)).collect();
+        let shares: Vec<_> = (0..20).map(|_| destination(&budget)).collect();
+        let taken: Vec<_> = shares
+            .iter()
+            .map(|share| take_all(&budget, share))
+            .collect();
         let held: Vec<_> = taken.iter().map(Vec::len).collect();
         assert_eq!(held[..3], [100, 90, 81], "a tenth of what is left, each");
         assert!(budget.free() >= 100 * signed(MESSAGE), "{held:?}");
     }
 
     #[test]
-    fn room_is_shared_by_the_streams_of_a_destination() {
+    fn a_share_is_that_of_all_streams_of_a_destination() {
         let budget = MemoryBudget::new(100 * MESSAGE, MESSAGE);
         let uid = DestinationUid::generate();
-        let (one, other) = (budget.group(uid), budget.group(uid));
-        let taken = hog(&budget, &one);
+        let (one, other) = (budget.share(uid), budget.share(uid));
+        let taken = take_all(&budget, &one);
         assert_eq!(taken.len(), 10);
         assert!(now(&budget, &other).is_none());
     }
 
     #[test]
-    fn what_is_there_already_is_counted_beyond_what_is_left_and_others_wait() {
+    fn a_message_that_is_read_already_is_counted_and_others_wait() {
         let budget = MemoryBudget::new(4 * MESSAGE, MESSAGE);
-        let group = destination(&budget);
-        let there = budget.reserve_now(&group, 5 * MESSAGE);
+        let share = destination(&budget);
+        let there = budget.reserve_now(&share, 5 * MESSAGE);
         assert_eq!(budget.free(), -signed(MESSAGE));
         assert!(now(&budget, &destination(&budget)).is_none());
         drop(there);
@@ -240,28 +238,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_goes_on_when_room_is_given_back_and_in_order() {
+    async fn waiting_streams_go_on_in_order_when_bytes_are_given_back() {
         let budget = MemoryBudget::new(4 * MESSAGE, MESSAGE);
-        let group = destination(&budget);
-        let mut taken = hog(&budget, &group);
-        let mut first = Box::pin(budget.clone().reserve(Arc::clone(&group)));
+        let share = destination(&budget);
+        let mut taken = take_all(&budget, &share);
+        let mut first = Box::pin(budget.clone().reserve(Arc::clone(&share)));
         assert!((&mut first).now_or_never().is_none());
-        let mut second = Box::pin(budget.clone().reserve(Arc::clone(&group)));
+        let mut second = Box::pin(budget.clone().reserve(Arc::clone(&share)));
         assert!((&mut second).now_or_never().is_none());
         taken.pop();
         assert!((&mut second).now_or_never().is_none());
-        let room = first.await;
-        drop(room);
+        drop(first.await);
         second.await;
     }
 
     #[tokio::test]
-    async fn who_gives_up_waiting_holds_up_nobody() {
+    async fn a_stream_that_gives_up_waiting_holds_up_no_other() {
         let budget = MemoryBudget::new(4 * MESSAGE, MESSAGE);
-        let group = destination(&budget);
-        let taken = hog(&budget, &group);
-        let mut first = Box::pin(budget.clone().reserve(Arc::clone(&group)));
-        let mut second = Box::pin(budget.clone().reserve(Arc::clone(&group)));
+        let share = destination(&budget);
+        let taken = take_all(&budget, &share);
+        let mut first = Box::pin(budget.clone().reserve(Arc::clone(&share)));
+        let mut second = Box::pin(budget.clone().reserve(Arc::clone(&share)));
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
         drop((first, taken));
         second.await;
@@ -273,23 +270,23 @@ mod tests {
             acts in prop::collection::vec((0..4usize, 0..30usize, any::<bool>()), 1..60)
         ) {
             let budget = MemoryBudget::new(30 * MESSAGE, MESSAGE);
-            let groups: Vec<_> = (0..4).map(|_| destination(&budget)).collect();
-            let mut rooms: Vec<Reservation> = Vec::new();
-            for (group, bytes, takes) in acts {
+            let shares: Vec<_> = (0..4).map(|_| destination(&budget)).collect();
+            let mut held: Vec<Reservation> = Vec::new();
+            for (share, bytes, takes) in acts {
                 if takes {
-                    rooms.extend(now(&budget, &groups[group]));
-                } else if let Some(room) = rooms.last_mut() {
-                    room.resize(bytes);
+                    held.extend(now(&budget, &shares[share]));
+                } else if let Some(last) = held.last_mut() {
+                    last.resize(bytes);
                 }
-                if bytes % 7 == 0 && !rooms.is_empty() {
-                    rooms.swap_remove(bytes % rooms.len());
+                if bytes % 7 == 0 && !held.is_empty() {
+                    held.swap_remove(bytes % held.len());
                 }
-                let held: isize = rooms.iter().map(|room| room.bytes).sum();
-                prop_assert_eq!(budget.free() + held, 30 * signed(MESSAGE));
+                let sum: isize = held.iter().map(|one| one.bytes).sum();
+                prop_assert_eq!(budget.free() + sum, 30 * signed(MESSAGE));
             }
-            drop(rooms);
+            drop(held);
             prop_assert_eq!(budget.free(), 30 * signed(MESSAGE));
-            prop_assert!(groups.iter().all(|group| *lock(&group.held) == 0));
+            prop_assert!(shares.iter().all(|share| *share.held.lock() == 0));
         }
     }
 }

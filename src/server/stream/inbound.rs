@@ -30,13 +30,13 @@ impl Inbound {
     /// The messages of a request.
     ///
     /// # Errors
-    /// A request that did not pass [`gate`](crate::server::edge::inbound_body::gate).
+    /// A request whose body is not [wrapped](crate::server::edge::inbound_body::wrap).
     pub(in crate::server) fn new(
         request: Request<Streaming<pb::SendIdentifiersRequest>>,
     ) -> Result<Self, Failure> {
         let body = request.extensions().get::<InboundBody>().cloned();
         let body = body.ok_or_else(|| {
-            error!("a stream came in past the memory budget");
+            error!("the body of a stream is outside the memory budget");
             Failure::Internal
         })?;
         Ok(Self {
