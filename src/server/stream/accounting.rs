@@ -1,7 +1,9 @@
-//! The accounting of a stream: which records have a result, what they hold of the memory, and what is
-//! counted of them.
+//! The accounting of a stream: its results, what its records reserve of the memory budget, and what
+//! metrics count of it.
 
 use std::collections::BTreeMap;
+
+use tracing::error;
 
 use crate::{
     metrics::Tally,
@@ -17,31 +19,31 @@ use crate::{
 };
 
 /// What a failed record costs in memory until it is committed: a run of its own, with the names in
-/// its reason, added up and rounded up. Delivered ones share their runs.
+/// its reason, added up and rounded up. Delivered records share their runs.
 pub(super) const FAILURE_COST: usize = 512;
 
 /// One stream's accounting.
 pub(super) struct StreamAccounting {
     ledger: ResultLedger,
-    /// Nothing is counted of a stream that delivers nothing.
+    /// `None` for a stream that delivers nothing: nothing is counted of it.
     tally: Option<Tally>,
-    /// What batches hold, by their last sequence: until all their records have a result, and those
-    /// that failed are committed.
-    kept: BTreeMap<i64, BatchReservation>,
+    /// Reservations of batches, by their last sequence. Each is held until all records of its batch
+    /// have a result, and those that failed are committed.
+    held: BTreeMap<i64, BatchReservation>,
 }
 
-/// A batch's part of the memory.
+/// What a batch reserves of the memory budget.
 struct BatchReservation {
     unsettled: usize,
     failed: usize,
-    room: Reservation,
+    reservation: Reservation,
 }
 
 impl BatchReservation {
-    /// A batch without a record that waits holds what is left to tell.
+    /// A batch whose records all have a result holds only the failures that are left to report.
     fn shrink(&mut self) {
         if self.unsettled == 0 {
-            self.room.resize(self.failed * FAILURE_COST);
+            self.reservation.resize(self.failed * FAILURE_COST);
         }
     }
 }
@@ -51,7 +53,7 @@ impl StreamAccounting {
         Self {
             ledger: ResultLedger::new(limits.max_batch_records, limits.max_in_flight_records),
             tally,
-            kept: BTreeMap::new(),
+            held: BTreeMap::new(),
         }
     }
 
@@ -67,54 +69,82 @@ impl StreamAccounting {
         Ok(first)
     }
 
-    /// Keeps a batch's room for as long as `unsettled` records of it, up to `last`, and the `failed`
-    /// ones take it.
-    pub(super) fn keep(&mut self, last: i64, unsettled: usize, failed: usize, room: Reservation) {
+    /// Holds a batch's reservation for its `unsettled` records, up to `last`, and its `failed` ones.
+    pub(super) fn hold(
+        &mut self,
+        last: i64,
+        unsettled: usize,
+        failed: usize,
+        reservation: Reservation,
+    ) {
         if unsettled + failed > 0 {
-            let mut kept = BatchReservation {
+            let mut batch = BatchReservation {
                 unsettled,
                 failed,
-                room,
+                reservation,
             };
-            kept.shrink();
-            self.kept.insert(last, kept);
+            batch.shrink();
+            self.held.insert(last, batch);
         }
     }
 
-    /// Enters a record's result.
-    pub(super) fn settle(&mut self, sequence: i64, outcome: RecordOutcome) {
+    /// Records a record's result.
+    ///
+    /// # Errors
+    /// A result that no record waits for is a fault of this service, and ends the stream. Nothing is
+    /// changed.
+    pub(super) fn record_result(
+        &mut self,
+        sequence: i64,
+        outcome: RecordOutcome,
+    ) -> Result<(), Failure> {
+        let reason = outcome
+            .as_ref()
+            .err()
+            .map(|failure| failure.reason().as_str());
+        self.ledger
+            .record_result(sequence, outcome)
+            .map_err(|fault| {
+                error!(%fault, "a result is refused");
+                Failure::Internal
+            })?;
         if let Some(tally) = &mut self.tally {
-            tally.settled(outcome.as_ref().map(|failure| failure.reason().as_str()));
+            tally.settled(reason);
         }
-        let failed = outcome.is_some();
-        self.ledger.settle(sequence, outcome);
-        // Every batch that waits has its room here, so the next one up is the record's own. A
-        // record that is rejected as it is read has none yet.
-        let Some((&last, kept)) = self.kept.range_mut(sequence..).next() else {
+        self.release(sequence, reason.is_some());
+        Ok(())
+    }
+
+    /// Shrinks the reservation of the batch that a record with a result came in.
+    fn release(&mut self, sequence: i64, failed: bool) {
+        // Every batch with records under way has an entry, so the next one up is the record's own.
+        // A record that is rejected as it is read has none yet.
+        let Some((&last, batch)) = self.held.range_mut(sequence..).next() else {
             return;
         };
-        kept.unsettled -= 1;
-        kept.failed += usize::from(failed);
-        kept.shrink();
-        if kept.unsettled + kept.failed == 0 {
-            self.kept.remove(&last);
+        batch.unsettled -= 1;
+        batch.failed += usize::from(failed);
+        batch.shrink();
+        if batch.unsettled + batch.failed == 0 {
+            self.held.remove(&last);
         }
     }
 
-    /// Shows to scrapes what was entered.
+    /// Shows to scrapes what was counted.
     pub(super) fn publish(&mut self) {
         if let Some(tally) = &mut self.tally {
             tally.publish(self.ledger.unsettled());
         }
     }
 
-    /// Results that were not reported yet, and what they commit.
+    /// Results that were not reported yet, and what they commit. Reservations of committed batches
+    /// are given back.
     pub(super) fn report(&mut self) -> Option<pb::Ack> {
         let ack = self.ledger.report()?;
-        while let Some(told) = self.kept.first_entry()
-            && *told.key() <= ack.committed_sequence
+        while let Some(batch) = self.held.first_entry()
+            && *batch.key() <= ack.committed_sequence
         {
-            told.remove();
+            batch.remove();
         }
         Some(ack)
     }
@@ -166,7 +196,7 @@ mod tests {
             100 * MIB - usize::try_from(self.budget.free()).unwrap()
         }
 
-        /// Reads a batch of records that wait, of which so many fail at once; returns its first.
+        /// Reads a batch of records, of which so many fail at once; returns its first sequence.
         fn read(&mut self, records: usize, failed: usize) -> i64 {
             let batch = pb::IdentifierBatch {
                 first_sequence: None,
@@ -175,41 +205,54 @@ mod tests {
             let first = self.accounting.admit(&batch).unwrap();
             let sequences = first..first + i64::try_from(records).unwrap();
             for sequence in sequences.clone().take(failed) {
-                self.accounting.settle(sequence, failure());
+                self.accounting.record_result(sequence, failure()).unwrap();
             }
-            let group = self.budget.group(DestinationUid::generate());
-            let room = self.budget.clone().reserve(group).now_or_never().unwrap();
+            let share = self.budget.share(DestinationUid::generate());
+            let reservation = self.budget.clone().reserve(share).now_or_never().unwrap();
             self.accounting
-                .keep(sequences.end - 1, records - failed, failed, room);
+                .hold(sequences.end - 1, records - failed, failed, reservation);
             first
         }
     }
 
     fn failure() -> RecordOutcome {
-        Some(Failure::RejectedByDestination(Blame::Record))
+        Err(Failure::RejectedByDestination(Blame::Record))
     }
 
     #[test]
-    fn a_batch_holds_its_room_while_a_record_waits_and_nothing_once_all_are_delivered() {
+    fn a_batch_holds_its_reservation_until_all_its_records_are_delivered() {
         let mut bench = Bench::new();
         let first = bench.read(2, 0);
-        bench.accounting.settle(first, None);
+        bench.accounting.record_result(first, Ok(())).unwrap();
         assert_eq!(bench.held(), MIB);
-        bench.accounting.settle(first + 1, None);
+        bench.accounting.record_result(first + 1, Ok(())).unwrap();
         assert_eq!(bench.held(), 0);
     }
 
     #[test]
-    fn records_that_failed_hold_room_until_they_are_committed() {
+    fn a_result_that_no_record_waits_for_ends_the_stream_and_holds_the_reservation() {
+        let mut bench = Bench::new();
+        let first = bench.read(2, 0);
+        bench.accounting.record_result(first, Ok(())).unwrap();
+        for sequence in [first, first + 2] {
+            let refused = bench.accounting.record_result(sequence, failure());
+            assert_eq!(refused, Err(Failure::Internal));
+        }
+        assert_eq!(bench.accounting.ledger().unsettled(), 1);
+        assert_eq!(bench.held(), MIB);
+    }
+
+    #[test]
+    fn records_that_failed_hold_memory_until_they_are_committed() {
         let mut bench = Bench::new();
         bench.read(MESSAGE, MESSAGE);
         assert_eq!(bench.held(), MESSAGE * FAILURE_COST);
         let first = bench.read(2, 0);
-        bench.accounting.settle(first, failure());
-        bench.accounting.settle(first + 1, None);
+        bench.accounting.record_result(first, failure()).unwrap();
+        bench.accounting.record_result(first + 1, Ok(())).unwrap();
         assert_eq!(bench.held(), (MESSAGE + 1) * FAILURE_COST);
         while bench.accounting.report().is_some() {}
         assert_eq!(bench.held(), 0);
-        assert!(bench.accounting.kept.is_empty());
+        assert!(bench.accounting.held.is_empty());
     }
 }

@@ -23,8 +23,16 @@ use crate::{
 /// every other one names as many identifiers as there may be, of the greatest length.
 const MAX_RESULTS_PER_ACK: usize = 1000;
 
-/// What a record got; `None` when it was accepted.
-pub(super) type RecordOutcome = Option<Failure>;
+/// What a record got.
+pub(super) type RecordOutcome = Result<(), Failure>;
+
+/// A result that no record waits for. The ledger refuses it: to count it would commit a record that
+/// has no result.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("record {sequence} was not received, or has a result already")]
+pub(super) struct UnexpectedResult {
+    sequence: i64,
+}
 
 /// Numbers a stream's records, and says what has a result.
 #[derive(Debug)]
@@ -105,20 +113,40 @@ impl ResultLedger {
         }
     }
 
-    /// Whether another batch may be read: the window beyond what is committed has room.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether another batch may be read: the records beyond what is committed do not fill the window.
+    pub(super) fn is_window_open(&self) -> bool {
         let beyond = self.next.map_or(0, |next| next - 1 - self.committed);
         usize::try_from(beyond).is_ok_and(|beyond| beyond < self.window)
     }
 
-    /// Notes a record's result.
-    pub(super) fn settle(&mut self, sequence: i64, outcome: RecordOutcome) {
-        debug_assert!(self.next.is_some_and(|next| sequence < next) && sequence > self.committed);
+    /// Records what a record got.
+    ///
+    /// # Errors
+    /// A result that no record waits for. Nothing is changed.
+    pub(super) fn record_result(
+        &mut self,
+        sequence: i64,
+        outcome: RecordOutcome,
+    ) -> Result<(), UnexpectedResult> {
+        if !self.awaits(sequence) {
+            return Err(UnexpectedResult { sequence });
+        }
         self.unsettled -= 1;
-        self.note(sequence, outcome);
+        self.join_runs(sequence, outcome);
+        Ok(())
     }
 
-    fn note(&mut self, sequence: i64, outcome: RecordOutcome) {
+    /// Whether a record was received and has no result.
+    fn awaits(&self, sequence: i64) -> bool {
+        let is_received =
+            sequence > self.committed && self.next.is_some_and(|next| sequence < next);
+        let is_reported = ends_at_or_after(sequence, self.beyond.range(..=sequence).next_back());
+        let fresh = self.fresh.range(..=sequence).next_back();
+        let is_fresh = ends_at_or_after(sequence, fresh.map(|(first, (last, _))| (first, last)));
+        is_received && !is_reported && !is_fresh
+    }
+
+    fn join_runs(&mut self, sequence: i64, outcome: RecordOutcome) {
         let last = match self.fresh.get(&(sequence + 1)) {
             Some((last, same)) if *same == outcome => {
                 let last = *last;
@@ -187,11 +215,15 @@ impl ResultLedger {
     }
 }
 
+fn ends_at_or_after(sequence: i64, run: Option<(&i64, &i64)>) -> bool {
+    run.is_some_and(|(_, last)| sequence <= *last)
+}
+
 fn result(first_sequence: i64, last_sequence: i64, outcome: RecordOutcome) -> pb::RecordResult {
     pb::RecordResult {
         first_sequence,
         last_sequence,
-        error: outcome.map(|failure| failure.to_rpc()),
+        error: outcome.err().map(|failure| failure.to_rpc()),
     }
 }
 
@@ -204,22 +236,20 @@ pub(super) fn outcome(
     tried_for: Duration,
 ) -> Result<RecordOutcome, DeferralCause> {
     match verdict {
-        Verdict::Delivered => Ok(None),
+        Verdict::Delivered => Ok(Ok(())),
         Verdict::Rejected { proven } => {
             let blame = if proven {
                 Blame::Record
             } else {
                 Blame::Unproven
             };
-            Ok(Some(Failure::RejectedByDestination(blame)))
+            Ok(Err(Failure::RejectedByDestination(blame)))
         }
-        Verdict::TimedOut(DeliveryAttempts { calls, error }) => {
-            Ok(Some(Failure::DeliveryTimeout {
-                error,
-                tried_for,
-                attempts: calls,
-            }))
-        }
+        Verdict::TimedOut(DeliveryAttempts { calls, error }) => Ok(Err(Failure::DeliveryTimeout {
+            error,
+            tried_for,
+            attempts: calls,
+        })),
         Verdict::Deferred(cause) => Err(cause),
     }
 }

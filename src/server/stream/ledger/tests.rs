@@ -63,7 +63,7 @@ fn a_heartbeat_takes_no_number_and_begins_the_numbering_only_if_it_says_where() 
     assert_eq!((silent.unsettled(), silent.committed()), (3, 500));
     let mut numbered = ledger();
     assert_eq!(numbered.admit(&batch(Some(501), 0)), Ok(501));
-    assert!(numbered.is_settled() && numbered.has_room());
+    assert!(numbered.is_settled() && numbered.is_window_open());
     assert_eq!(numbered.admit(&batch(None, 1)), Ok(501));
     assert_eq!(
         numbered.admit(&batch(Some(501), 0)),
@@ -92,7 +92,7 @@ fn heartbeats_are_answered_by_one_ack_once_the_numbers_have_begun() {
     // Results are an answer too.
     ledger.admit(&batch(None, 1)).unwrap();
     ledger.admit(&batch(None, 0)).unwrap();
-    ledger.settle(501, None);
+    ledger.record_result(501, Ok(())).unwrap();
     assert_eq!(ledger.report().unwrap().committed_sequence, 501);
     assert_eq!(ledger.report(), None);
 }
@@ -102,7 +102,7 @@ fn equal_neighbours_share_a_run_and_the_prefix_commits() {
     let mut ledger = ledger();
     ledger.admit(&batch(None, 6)).unwrap();
     for sequence in [5, 1, 2, 6] {
-        ledger.settle(sequence, None);
+        ledger.record_result(sequence, Ok(())).unwrap();
     }
     let ack = ledger.report().unwrap();
     let runs: Vec<_> = ack
@@ -114,11 +114,40 @@ fn equal_neighbours_share_a_run_and_the_prefix_commits() {
     assert_eq!(ledger.report(), None);
 
     let refused = Failure::RejectedByDestination(Blame::Record);
-    ledger.settle(4, Some(refused.clone()));
-    ledger.settle(3, None);
+    ledger.record_result(4, Err(refused.clone())).unwrap();
+    ledger.record_result(3, Ok(())).unwrap();
     let ack = ledger.report().unwrap();
     assert_eq!((ack.results.len(), ack.committed_sequence), (2, 6));
     assert_eq!(ack.results[1].error, Some(refused.to_rpc()));
+    assert!(ledger.is_settled());
+}
+
+#[test]
+fn a_result_that_no_record_waits_for_is_refused_and_changes_nothing() {
+    let mut ledger = ledger();
+    let refuses = |ledger: &mut ResultLedger, sequence| {
+        let before = format!("{ledger:?}");
+        let refused = ledger.record_result(sequence, Ok(()));
+        assert_eq!(refused, Err(UnexpectedResult { sequence }));
+        assert_eq!(format!("{ledger:?}"), before);
+    };
+    refuses(&mut ledger, 1);
+    ledger.admit(&batch(Some(10), 5)).unwrap();
+    for sequence in [10, 12, 13] {
+        ledger.record_result(sequence, Ok(())).unwrap();
+    }
+    // Before the first, not reported yet, never received.
+    for sequence in [9, 10, 12, 13, 15] {
+        refuses(&mut ledger, sequence);
+    }
+    ledger.report();
+    // Committed, and reported beyond what is committed.
+    for sequence in [10, 12, 13] {
+        refuses(&mut ledger, sequence);
+    }
+    for sequence in [11, 14] {
+        ledger.record_result(sequence, Ok(())).unwrap();
+    }
     assert!(ledger.is_settled());
 }
 
@@ -127,7 +156,7 @@ fn delivered_records_take_one_place_until_they_are_told() {
     let mut ledger = ResultLedger::new(1000, 10_000);
     ledger.admit(&batch(None, 1000)).unwrap();
     for sequence in (1..=1000).step_by(2).chain((2..=1000).step_by(2)) {
-        ledger.settle(sequence, None);
+        ledger.record_result(sequence, Ok(())).unwrap();
     }
     assert_eq!(ledger.fresh.len(), 1);
     assert_eq!(ledger.report().unwrap().results.len(), 1);
@@ -152,7 +181,9 @@ fn the_largest_ack_is_one_that_clients_accept() {
         } else {
             &invalid
         };
-        ledger.settle(sequence, Some(failure.clone()));
+        ledger
+            .record_result(sequence, Err(failure.clone()))
+            .unwrap();
     }
     let ack = ledger.report().unwrap();
     assert_eq!(ack.results.len(), 1000);
@@ -162,15 +193,15 @@ fn the_largest_ack_is_one_that_clients_accept() {
 #[test]
 fn the_window_counts_from_what_is_committed() {
     let mut ledger = ResultLedger::new(1000, 2);
-    assert!(ledger.has_room());
+    assert!(ledger.is_window_open());
     ledger.admit(&batch(Some(9), 2)).unwrap();
-    assert!(!ledger.has_room());
-    ledger.settle(10, None);
+    assert!(!ledger.is_window_open());
+    ledger.record_result(10, Ok(())).unwrap();
     ledger.report();
-    assert!(!ledger.has_room(), "record 9 still blocks the prefix");
-    ledger.settle(9, None);
+    assert!(!ledger.is_window_open(), "record 9 still blocks the prefix");
+    ledger.record_result(9, Ok(())).unwrap();
     ledger.report();
-    assert!(ledger.has_room());
+    assert!(ledger.is_window_open());
 }
 
 #[test]
@@ -212,8 +243,9 @@ proptest! {
         };
         for (count, offset) in order.iter().enumerate() {
             let fails = failing.contains(offset);
-            let outcome = fails.then_some(Failure::RejectedByDestination(Blame::Record));
-            ledger.settle(first + offset, outcome);
+            let refused = Failure::RejectedByDestination(Blame::Record);
+            let outcome = if fails { Err(refused) } else { Ok(()) };
+            ledger.record_result(first + offset, outcome).unwrap();
             if count % report_every == 0 {
                 collect(&mut ledger)?;
             }

@@ -106,7 +106,7 @@ impl Session {
     async fn next_event<'a>(&mut self, responses: &'a ResponseSender) -> SessionEvent<'a> {
         let ledger = self.records.accounting.ledger();
         let has_news = ledger.has_news() || !self.outbox.is_empty();
-        let reads = !self.inbound.is_half_closed() && ledger.has_room();
+        let reads = !self.inbound.is_half_closed() && ledger.is_window_open();
         let drains = !self.lifetime.is_draining();
         let wake = self.lifetime.next_wake();
         // Biased, so that what ends the stream comes first, and results go out before more records
@@ -143,7 +143,7 @@ impl Session {
             SessionEvent::DestinationChanged => {
                 opening::usable(&self.live, &self.destination).map_err(SessionEnd::Failed)
             }
-            SessionEvent::Settled(verdicts) => self.settle(verdicts),
+            SessionEvent::Settled(verdicts) => self.take_verdicts(verdicts),
             SessionEvent::Writable(permit) => {
                 send(permit, &mut self.outbox, &mut self.records.accounting);
                 Ok(())
@@ -181,9 +181,10 @@ impl Session {
     }
 
     /// Takes verdicts in. A record that cannot have a result ends the stream.
-    fn settle(&mut self, verdicts: Vec<SettledRecord>) -> Result<(), SessionEnd> {
+    fn take_verdicts(&mut self, verdicts: Vec<SettledRecord>) -> Result<(), SessionEnd> {
         self.lifetime.note_activity(Instant::now());
-        match self.records.settle(verdicts) {
+        let deferred = self.records.record_verdicts(verdicts);
+        match deferred.map_err(SessionEnd::Failed)? {
             None => Ok(()),
             Some(cause) => Err(SessionEnd::Failed(self.failure(cause))),
         }

@@ -67,18 +67,18 @@ impl SessionRecords {
                     cost += bytes;
                     queued += 1;
                 }
-                Ok(Submitted::Validated) => self.accounting.settle(sequence, None),
+                Ok(Submitted::Validated) => self.accounting.record_result(sequence, Ok(()))?,
                 Err(failure) => {
                     cost += FAILURE_COST;
                     failed += 1;
-                    self.accounting.settle(sequence, Some(failure));
+                    self.accounting.record_result(sequence, Err(failure))?;
                 }
             }
             sequence += 1;
         }
         let reservation = inbound.keep(cost);
         self.accounting
-            .keep(sequence - 1, queued, failed, reservation);
+            .hold(sequence - 1, queued, failed, reservation);
         self.accounting.publish();
         Ok(())
     }
@@ -96,17 +96,25 @@ impl SessionRecords {
         verdicts
     }
 
-    /// Enters verdicts as results; returns why a record has none, if one has none.
-    pub(super) fn settle(&mut self, verdicts: Vec<SettledRecord>) -> Option<DeferralCause> {
-        let mut deferred = None;
+    /// Records verdicts as results; returns why a record has none, if one has none.
+    ///
+    /// # Errors
+    /// A verdict that no record waits for, which ends the stream. All others are recorded.
+    pub(super) fn record_verdicts(
+        &mut self,
+        verdicts: Vec<SettledRecord>,
+    ) -> Result<Option<DeferralCause>, Failure> {
+        let (mut deferred, mut recorded) = (None, Ok(()));
         for SettledRecord { sequence, verdict } in verdicts {
             match ledger::outcome(verdict, self.delivery_timeout) {
-                Ok(outcome) => self.accounting.settle(sequence, outcome),
+                Ok(outcome) => {
+                    recorded = recorded.and(self.accounting.record_result(sequence, outcome));
+                }
                 Err(cause) => deferred = Some(cause),
             }
         }
         self.accounting.publish();
-        deferred
+        recorded.map(|()| deferred)
     }
 
     /// Gives the records up: no new call starts for them. Verdicts that are there already still
@@ -115,8 +123,8 @@ impl SessionRecords {
     pub(super) fn abandon(mut self) -> (StreamAccounting, mpsc::UnboundedReceiver<SettledRecord>) {
         self.submitter.abandon();
         let rest = std::iter::from_fn(|| self.settled.try_recv().ok()).collect();
-        // A record without a result stays with its sender.
-        self.settle(rest);
+        // The stream ends anyway: a record without a result stays with its sender.
+        self.record_verdicts(rest).ok();
         (self.accounting, self.settled)
     }
 }
