@@ -194,6 +194,7 @@ impl ResultLedger {
         (answers || !results.is_empty()).then_some(pb::Ack {
             committed_sequence: self.committed,
             results,
+            // Reserved: the window does not change while a stream is open.
             max_in_flight_records: None,
         })
     }
