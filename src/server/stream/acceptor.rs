@@ -9,7 +9,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    fences::Fences,
+    fences::{Fencing, InProcessFences},
     inbound::Inbound,
     responses::{self, Responses},
     session,
@@ -55,7 +55,8 @@ pub struct StreamContext {
     pub drain: watch::Receiver<Option<Instant>>,
     /// What is counted.
     pub metrics: Metrics,
-    pub(super) fences: Fences,
+    /// Which stream of an id may write.
+    pub(super) fencing: Arc<dyn Fencing>,
 }
 
 impl StreamContext {
@@ -75,7 +76,7 @@ impl StreamContext {
             limits,
             drain,
             metrics,
-            fences: Fences::default(),
+            fencing: Arc::new(InProcessFences::default()),
         }
     }
 }

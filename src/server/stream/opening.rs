@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     acceptor::StreamContext,
-    fences::{Fence, StreamKey},
+    fences::{Acquired, Lease, StreamKey},
 };
 use crate::{
     delivery::{LaneHandle, LiveDestination, LiveState},
@@ -37,7 +37,7 @@ pub(super) struct AdmittedStream {
     pub(super) mapping: Mapping,
     pub(super) live: LiveDestination,
     pub(super) lane: LaneHandle,
-    pub(super) fence: Option<Fence>,
+    pub(super) lease: Option<Box<dyn Lease>>,
 }
 
 impl Opening {
@@ -61,6 +61,15 @@ impl Opening {
                 "the first message must be `open`".into(),
             )),
         }
+    }
+
+    /// What the stream is fenced by, if it has an id.
+    fn key(&self) -> Option<StreamKey> {
+        Some(StreamKey {
+            organization: self.destination.organization.clone(),
+            stream_id: self.stream_id.clone()?,
+            dry_run: self.validate_only,
+        })
     }
 }
 
@@ -134,38 +143,55 @@ fn delivery_timeout(
 }
 
 impl StreamContext {
-    /// Opens the lane that a checked `open` asks for, once every older stream of its id is done.
+    /// Opens the lane that a checked `open` asks for, once every older stream of its id has ended.
+    /// Not cancel safe: a lease that was acquired must be released.
     pub(super) async fn admit(&self, opening: &Opening) -> Result<AdmittedStream, Failure> {
-        let (mut destination, live) = self.look_up(&opening.destination).await?;
-        let key = opening.stream_id.clone().map(|stream_id| StreamKey {
-            organization: opening.destination.organization.clone(),
-            stream_id,
-            dry_run: opening.validate_only,
-        });
-        let fence = key.map(|key| self.fences.enter(key));
-        if let Some(fence) = &fence {
-            let has_waited = fence.previous_ended().await;
-            if fence.is_superseded() {
-                return Err(Failure::StreamSuperseded(fence.stream_id().to_owned()));
+        let (destination, live) = self.look_up(&opening.destination).await?;
+        let (lease, has_waited) = match opening.key() {
+            Some(key) => {
+                let Acquired { lease, has_waited } = self.fencing.acquire(key).await?;
+                (Some(lease), has_waited)
             }
-            if has_waited && let Some(now) = self.stored(&opening.destination).await? {
-                // Its mapping may be another one by now. Should the destination be another one,
-                // the target says so.
-                destination = now;
+            None => (None, false),
+        };
+        match self
+            .open_lane(opening, destination, &live, has_waited)
+            .await
+        {
+            Ok((mapping, lane)) => Ok(AdmittedStream {
+                mapping,
+                live,
+                lane,
+                lease,
+            }),
+            Err(failure) => {
+                if let Some(lease) = lease {
+                    lease.release().await;
+                }
+                Err(failure)
             }
         }
-        usable(&live, &opening.destination)?;
+    }
+
+    async fn open_lane(
+        &self,
+        opening: &Opening,
+        mut destination: Destination,
+        live: &LiveDestination,
+        has_waited: bool,
+    ) -> Result<(Mapping, LaneHandle), Failure> {
+        if has_waited && let Some(now) = self.stored(&opening.destination).await? {
+            // Its mapping may be another one by now. If the name belongs to another destination by
+            // now, the live destination says that its own is deleted.
+            destination = now;
+        }
+        usable(live, &opening.destination)?;
         let lane = self.dispatcher.open(live.clone(), &opening.segment);
         if !opening.validate_only {
             lane.rename(opening.segment.clone());
         }
         let mapping = opening.mapping.clone().unwrap_or(destination.mapping);
-        Ok(AdmittedStream {
-            mapping,
-            live,
-            lane,
-            fence,
-        })
+        Ok((mapping, lane))
     }
 
     async fn look_up(

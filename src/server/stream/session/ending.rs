@@ -16,13 +16,13 @@ use crate::server::stream::{
 const FINAL_RESULTS_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Session {
-    /// Ends the stream: nothing new is started, known results and the status go out, and the fence
-    /// falls only once the last call has ended.
+    /// Ends the stream: nothing new is started, known results and the status go out, and the
+    /// lease is released only once the last call has ended.
     pub(super) async fn end(self, end: SessionEnd, responses: ResponseSender) {
         let Self {
             inbound,
             records,
-            fence,
+            lease,
             outbox,
             ..
         } = self;
@@ -33,7 +33,9 @@ impl Session {
         // A successor need not wait until this stream's client has read the rest.
         let calls_end = async {
             while settled.recv().await.is_some() {}
-            drop(fence);
+            if let Some(lease) = lease {
+                lease.release().await;
+            }
         };
         // What calls carry stays reserved until they end, whether or not the client is still there.
         let ((), accounting) =

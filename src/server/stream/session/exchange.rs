@@ -18,7 +18,7 @@ use crate::{
         stream::{
             acceptor::StreamContext,
             accounting::StreamAccounting,
-            fences::Fence,
+            fences::Lease,
             inbound::{Inbound, Received},
             lifetime::{Lifetime, WakeAction},
             opening::{self, AdmittedStream, Opening},
@@ -34,7 +34,7 @@ pub(super) struct Session {
     segment: SegmentId,
     live: LiveDestination,
     health: watch::Receiver<DeliveryHealth>,
-    pub(super) fence: Option<Fence>,
+    pub(super) lease: Option<Box<dyn Lease>>,
     pub(super) records: SessionRecords,
     pub(super) inbound: Inbound,
     pub(super) outbox: Outbox,
@@ -66,7 +66,7 @@ impl Session {
             mapping,
             live,
             lane,
-            fence,
+            lease,
         } = admitted;
         let opened = pb::StreamOpened {
             max_batch_records: i32::try_from(limits.max_batch_records).unwrap_or(i32::MAX),
@@ -83,7 +83,7 @@ impl Session {
             segment: opening.segment.id,
             live,
             health,
-            fence,
+            lease,
             records,
             inbound,
             outbox,
@@ -116,7 +116,7 @@ impl Session {
             // The client went away: there is nothing left to tell it.
             () = responses.closed() => SessionEvent::Gone,
             // A newer stream took over: this one must not start another call.
-            () = superseded(self.fence.as_ref()) => SessionEvent::Superseded,
+            () = superseded(self.lease.as_deref()) => SessionEvent::Superseded,
             // The destination got a new revision, was refused, or was deleted.
             () = self.live.changed() => SessionEvent::DestinationChanged,
             // Records got their verdicts.
@@ -172,12 +172,9 @@ impl Session {
     }
 
     fn superseded(&self) -> SessionEnd {
-        let stream_id = self
-            .fence
-            .as_ref()
-            .map(Fence::stream_id)
-            .unwrap_or_default();
-        SessionEnd::Failed(Failure::StreamSuperseded(stream_id.to_owned()))
+        let key = self.lease.as_ref().map(|lease| lease.key());
+        let stream_id = key.map(|key| key.stream_id.clone()).unwrap_or_default();
+        SessionEnd::Failed(Failure::StreamSuperseded(stream_id))
     }
 
     /// Takes verdicts in. A record that cannot have a result ends the stream.
@@ -248,9 +245,9 @@ pub(super) fn send(
     }
 }
 
-async fn superseded(fence: Option<&Fence>) {
-    match fence {
-        Some(fence) => fence.superseded().await,
+async fn superseded(lease: Option<&dyn Lease>) {
+    match lease {
+        Some(lease) => lease.superseded().await,
         None => std::future::pending().await,
     }
 }
