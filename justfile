@@ -48,8 +48,8 @@ lint:
 doc:
     cargo doc --no-deps --document-private-items --locked --open
 
-# Put true outputs into the README's walk-throughs; needs the tools that `just check` fetches
-readme:
+# Put true outputs into the docs' walk-throughs; needs the tools that `just check` fetches
+walkthrough:
     cargo build --release --locked
     target/ci/venv/bin/python .ci/walkthrough.py target/release/launchdarkly-connector --write
 

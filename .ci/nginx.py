@@ -3,9 +3,9 @@
     PYTHONPATH=clients/python nginx.py BINARY
 
 Starts a connector with its sandbox, and an nginx before it as this user, in a directory of its own
-and on a free port of loopback. Two journeys of several megabytes: with the settings that the README
-gives, in one stream; and with nginx's default `client_max_body_size`, which cuts every stream after
-a megabyte: `send` resumes until all is there.
+and on a free port of loopback. Two journeys of several megabytes: with the settings that
+docs/operating.md gives, in one stream; and with nginx's default `client_max_body_size`, which cuts
+every stream after a megabyte: `send` resumes until all is there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from reflected import Service
 
 import server
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs/operating.md"
 # What nginx does unless it is told otherwise.
 DEFAULTS = ""
 # Well over a megabyte, in messages that are not compressed.
@@ -84,10 +84,10 @@ def nginx(program: str, upstream: str, settings: str) -> Iterator[tuple[str, Pat
 
 
 def advised() -> str:
-    """The settings that the README gives to those who have an nginx before the service."""
-    lines = re.findall(r"^    ((?:client|grpc)_\w+ \w+;)$", README.read_text(), re.M)
+    """The settings that the documentation gives for an nginx in front of the service."""
+    lines = re.findall(r"^    ((?:client|grpc)_\w+ \w+;)$", PAGE.read_text(), re.M)
     if not lines:
-        raise SystemExit("the README has no settings of nginx")
+        raise SystemExit("docs/operating.md has no settings of nginx")
     return " ".join(lines)
 
 

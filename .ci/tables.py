@@ -1,4 +1,4 @@
-"""Holds the README's tables to the code.
+"""Holds tables of the documentation to the code.
 
     tables.py BINARY
 
@@ -21,10 +21,10 @@ REASONS = ROOT / "src/server/status/reason.rs"
 ADVICE = ROOT / "src/launchdarkly/credentials/advice.rs"
 
 
-def table(readme: str, first_column: str) -> list[list[str]]:
+def table(page: str, first_column: str) -> list[list[str]]:
     """The rows of the table whose first column has this title, without Markdown's back-ticks."""
-    start = readme.index(f"| {first_column} |")
-    lines = readme[start:].split("\n\n", 1)[0].splitlines()
+    text = (ROOT / page).read_text()
+    lines = text[text.index(f"| {first_column} |") :].split("\n\n", 1)[0].splitlines()
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines[2:]]
     return [[cell.strip().replace("`", "") for cell in row] for row in cells]
 
@@ -85,16 +85,17 @@ def compare(what: str, shown, true) -> bool:
     if shown == true:
         print(f"{what}: {len(true)} rows as in the code")
         return True
-    print(f"{what}: the README and the code differ")
-    print(f"  README: {shown}\n  code:   {true}")
+    print(f"{what}: the documentation and the code differ")
+    print(f"  documented: {shown}\n  code:       {true}")
     return False
 
 
 def main(binary: str) -> int:
-    readme = (ROOT / "README.md").read_text()
-    documented = [row[:3] for row in table(readme, "flag")]
-    coded = {row[0]: set(re.split(r",? or ", row[1])) for row in table(readme, "reason")}
-    checks = {name for row in table(readme, "check's reason") for name in row[0].split(", ")}
+    documented = [row[:3] for row in table("docs/settings.md", "flag")]
+    reason_rows = table("docs/contract.md", "reason")
+    coded = {row[0]: set(re.split(r",? or ", row[1])) for row in reason_rows}
+    check_rows = table("docs/contract.md", "check's reason")
+    checks = {name for row in check_rows for name in row[0].split(", ")}
     right = [
         compare("settings", documented, settings(binary)),
         compare("reasons", coded, reasons()),

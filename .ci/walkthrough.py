@@ -1,11 +1,11 @@
-"""Types what the README tells its readers to type, and compares what they are shown.
+"""Types the walk-throughs of docs/getting-started.md, and compares what they show.
 
     walkthrough.py BINARY [--write]
 
-In each section named below, every `sh` block is run by bash and every `python` block by Python, in
-one new directory, in order. A `json` or `text` block right after one is its output, compared but
-for what differs from run to run: ids, times, tags and ports. A block that runs `serve` is left
-running for the blocks after it. `--write` puts the true outputs into the README instead.
+Every `sh` block of the page is run by bash and every `python` block by Python, in one new
+directory, in order. A `json` or `text` block right after one is its output. The output is compared,
+except for what differs from run to run: ids, times, tags and ports. A block that runs `serve` is
+left running for the blocks after it. `--write` puts the true outputs into the page instead.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from pathlib import Path
 import server
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
-SECTIONS = ["By hand, with grpcurl", "From another language"]
-# Where the README's readers find the server and its sandbox.
+PAGE = ROOT / "docs/getting-started.md"
+# The addresses of the server and of its sandbox, as the page has them.
 SHOWN = server.Addresses("127.0.0.1:50051", "127.0.0.1:8090")
 COMMAND_SECONDS = 60
 # What shells answer.
@@ -43,7 +42,7 @@ VOLATILE = [
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, and where its text stands in the README."""
+    """A fenced block, and where its text stands in the page."""
 
     language: str
     text: str
@@ -60,7 +59,7 @@ class Output:
 
 
 class Reader:
-    """Somebody who follows the README in a directory of their own."""
+    """Types blocks in a directory of its own."""
 
     def __init__(self, binary: Path, directory: Path, stack: contextlib.ExitStack):
         self.binary = binary
@@ -69,7 +68,7 @@ class Reader:
         self.addresses = server.free_addresses()
 
     def type_in(self, block: Block) -> str:
-        """Runs a block; returns what it printed, as a reader would see it."""
+        """Runs a block; returns what it printed, as the page shows it."""
         if re.match(r"launchdarkly-connector serve\b", block.text):
             self._serve(block.text)
             return ""
@@ -115,25 +114,21 @@ class Reader:
         )
 
 
-def blocks(readme: str, section: str) -> list[Block]:
-    start = readme.index(f"\n## {section}\n")
-    end = readme.find("\n## ", start + 1)
-    found = BLOCK.finditer(readme, start, len(readme) if end < 0 else end)
+def blocks(page: str) -> list[Block]:
+    found = BLOCK.finditer(page)
     return [Block(m["language"], m["text"], m.start("text"), m.end("text")) for m in found]
 
 
-def follow(readme: str, type_in: Callable[[Block], str]) -> list[Output]:
-    """Runs every block of the sections; returns each output with the block that shows it."""
+def follow(page: str, type_in: Callable[[Block], str]) -> list[Output]:
+    """Runs every block of the page; returns each output with the block that shows it."""
     outputs = []
-    for section in SECTIONS:
-        print(f"## {section}")
-        pending = None
-        for block in blocks(readme, section):
-            if block.language in ("sh", "python"):
-                pending = type_in(block)
-            elif pending is not None:
-                outputs.append(Output(block, pending))
-                pending = None
+    pending = None
+    for block in blocks(page):
+        if block.language in ("sh", "python"):
+            pending = type_in(block)
+        elif pending is not None:
+            outputs.append(Output(block, pending))
+            pending = None
     return outputs
 
 
@@ -146,25 +141,25 @@ def steady(text: str) -> str:
 
 def differences(output: Output) -> list[str]:
     shown, true = (steady(text).splitlines() for text in (output.shown.text, output.true))
-    return list(difflib.unified_diff(shown, true, "README.md", "really", lineterm=""))
+    return list(difflib.unified_diff(shown, true, PAGE.name, "really", lineterm=""))
 
 
-def written(readme: str, outputs: list[Output]) -> str:
-    """The README with true outputs; those that differ in nothing but volatile parts stay."""
+def written(page: str, outputs: list[Output]) -> str:
+    """The page with true outputs; those that differ in nothing but volatile parts stay."""
     for output in reversed(outputs):
         if differences(output):
-            readme = readme[: output.shown.start] + output.true + readme[output.shown.end :]
-    return readme
+            page = page[: output.shown.start] + output.true + page[output.shown.end :]
+    return page
 
 
 def main(binary: str, *options: str) -> int:
     server.end_on_sigterm()
-    readme = README.read_text()
+    page = PAGE.read_text()
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         reader = Reader(Path(binary).resolve(), Path(directory), stack)
-        outputs = follow(readme, reader.type_in)
+        outputs = follow(page, reader.type_in)
     if "--write" in options:
-        README.write_text(written(readme, outputs))
+        PAGE.write_text(written(page, outputs))
         return 0
     wrong = [line for output in outputs for line in differences(output)]
     print("\n".join(wrong))
