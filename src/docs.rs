@@ -48,8 +48,7 @@ fn line(cells: &[impl AsRef<str>]) -> String {
 fn page_with(begin: &str) -> (PathBuf, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = fs::read_dir(root.join("docs")).into_iter().flatten();
-    let docs = docs.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut pages = [root.join("README.md")].into_iter().chain(docs);
+    let mut pages = docs.filter_map(|entry| Some(entry.ok()?.path()));
     pages
         .find_map(|page| {
             let text = fs::read_to_string(&page).ok()?;
