@@ -100,7 +100,7 @@ impl Default for ClientSettings {
             egress: Egress::default(),
             attempt_timeout: Duration::from_secs(10),
             max_members_per_call: 1_000,
-        max_calls_per_account: NonZeroU16::new(8).expect("eight is not zero"),
+            max_calls_per_account: NonZeroU16::new(8).expect("eight is not zero"),
         }
     }
 }

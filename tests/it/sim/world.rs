@@ -279,7 +279,7 @@ fn settings(service: &Service) -> Settings {
     // No file is ever read: the store comes as it is.
     let mut settings = Settings::with_keys("none".into());
     settings.delivery.linger = service.linger;
-    settings.launchdarkly.max_members_per_call = service.members_per_call.into();
+    settings.launchdarkly.max_members_per_call = service.members_per_call;
     settings.limits.max_in_flight_records = service.window as usize;
     settings.limits.max_stream_age = service.stream_age;
     settings.limits.drain_timeout = service.drain;
