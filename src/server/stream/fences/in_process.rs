@@ -133,8 +133,13 @@ mod tests {
     }
 
     fn at_once(fences: &InProcessFences, dry_run: bool) -> Acquired {
-        let acquired = fences.acquire(key(dry_run)).now_or_never();
-        acquired.expect("a free lease is granted at once").unwrap()
+        answered(fences.acquire(key(dry_run))).unwrap()
+    }
+
+    fn answered<T>(acquiring: impl Future<Output = T>) -> T {
+        acquiring
+            .now_or_never()
+            .expect("it has nothing to wait for")
     }
 
     fn is_superseded(acquired: &Acquired) -> bool {
@@ -149,7 +154,7 @@ mod tests {
         assert!((&mut next).now_or_never().is_none());
         assert!(!is_superseded(&live) && is_superseded(&dry));
         dry.lease.release().await;
-        let next = next.await.unwrap();
+        let next = answered(next).unwrap();
         assert!(next.has_waited && !live.has_waited);
     }
 
@@ -162,9 +167,9 @@ mod tests {
         let mut third = fences.acquire(key(false));
         assert!((&mut third).now_or_never().is_none());
         first.lease.release().await;
-        let refused = second.await.unwrap_err();
+        let refused = answered(second).unwrap_err();
         assert_eq!(refused, Failure::StreamSuperseded("journey-7".into()));
-        let third = third.await.unwrap();
+        let third = answered(third).unwrap();
         assert!(third.has_waited && !is_superseded(&third));
         third.lease.release().await;
         assert!(fences.0.lock().is_empty());
@@ -181,7 +186,7 @@ mod tests {
         drop(second);
         assert!((&mut third).now_or_never().is_none());
         first.lease.release().await;
-        third.await.unwrap().lease.release().await;
+        answered(third).unwrap().lease.release().await;
         assert!(fences.0.lock().is_empty());
     }
 
