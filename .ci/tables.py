@@ -16,7 +16,6 @@ from pathlib import Path
 import server
 
 ROOT = Path(__file__).parent.parent
-STATUS = ROOT / "src/server/status.rs"
 REASONS = ROOT / "src/server/status/reason.rs"
 ADVICE = ROOT / "src/launchdarkly/credentials/advice.rs"
 
@@ -52,24 +51,8 @@ def settings(binary: str) -> list[list[str]]:
 
 def reasons() -> dict[str, set[str]]:
     """Every reason of a status, with the codes it comes with."""
-    names = dict(re.findall(r'^\s+(\w+) = "([A-Z_]+)",$', REASONS.read_text(), re.M))
-    codes = {}
-    for arm in re.finditer(r"((?:\|?\s*Reason::\w+\s*)+)=>\s*\{?\s*([\w:.]+)", body_of("code")):
-        # One reason has a method of its own to choose between codes.
-        method = re.match(r"self\.(\w+)", arm[2])
-        source = body_of(method[1]) if method else arm[2]
-        for name in re.findall(r"Reason::(\w+)", arm[1]):
-            codes[names.pop(name)] = {
-                screaming(code) for code in re.findall(r"Code::(\w+)", source)
-            }
-    assert not names, f"no code found for {names}"
-    return codes
-
-
-def body_of(function: str) -> str:
-    """A function of the file that makes statuses."""
-    source = STATUS.read_text()
-    return re.search(rf"fn {function}\(&self\) -> Code \{{.*?^    \}}$", source, re.M | re.S)[0]
+    rows = re.findall(r'^    \w+ = "([A-Z_]+)" \[([\w, ]+)\],$', REASONS.read_text(), re.M)
+    return {reason: {screaming(code) for code in codes.split(", ")} for reason, codes in rows}
 
 
 def screaming(code: str) -> str:

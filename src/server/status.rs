@@ -1,11 +1,11 @@
-//! The only maker of `tonic::Status` and of `google.rpc.Status`.
+//! The error model: the only maker of `tonic::Status` and of `google.rpc.Status`.
 //!
-//! The rest of the edge says *what happened* with a [`Failure`]; code, message and details are
+//! The rest of the server says *what happened* with a [`Failure`]; code, message and details are
 //! decided here alone. Every status carries exactly one `ErrorInfo`, whose reason is one of
-//! [`Reason`] (or, for a credential check, the vendor's). No message holds a token, an
+//! [`Reason`] (or, for a credential check, LaunchDarkly's). No message holds a token, an
 //! identifier's value, or anything that LaunchDarkly answered.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use prost::Message;
 use tonic::{Code, Status};
@@ -13,35 +13,18 @@ use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use crate::domain::{
     CheckOutcome, CredentialsUnavailable, DestinationName, RecordError, SegmentId, TransientError,
-    shown,
 };
 
+mod answer;
 mod reason;
 mod violation;
 
 pub use reason::Reason;
 pub use violation::Violation;
-use violation::{field_violations, summary};
+use violation::summary;
 
 /// Domain of every reason.
 pub const DOMAIN: &str = "destinations.cdp";
-
-/// Type of the resource that `ResourceInfo` names.
-const RESOURCE_TYPE: &str = "destinations.cdp/Destination";
-
-/// `cause` of a segment that was refused for want of permission.
-const PERMISSION: &str = "PERMISSION";
-
-/// When to come back to a store that does not answer. Our choice: a lock or a restart is short.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// When to come back after losing a race of updates. Our choice: the other one is done already.
-const RACE_PAUSE: Duration = Duration::from_millis(100);
-/// When to ask for a stream again at the limit. Our choice: streams last long.
-const STREAMS_PAUSE: Duration = Duration::from_secs(5);
-/// When to come back to a vendor that limits the rate: LaunchDarkly counts over ten seconds.
-const RATE_PAUSE: Duration = Duration::from_secs(10);
-/// When to come back to a vendor that fails and did not say. Our choice.
-const OUTAGE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Whether a refusal is known to be the record's own fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,12 +133,6 @@ pub enum Failure {
     /// The vendor could not be asked.
     #[error("{0}; try again later")]
     DestinationUnavailable(#[from] CredentialsUnavailable),
-    /// Caller unknown.
-    #[error("the caller could not be identified")]
-    CallerUnauthenticated,
-    /// Caller not allowed.
-    #[error("the caller may not do this")]
-    PermissionDenied,
     /// Our limit.
     #[error("{limit} streams are open, which is the limit; close one or try again later")]
     TooManyStreams {
@@ -205,81 +182,19 @@ impl Failure {
         Self::InvalidFields(vec![Violation::new(field, description)])
     }
 
-    /// The stable reason.
+    /// What a caller can branch on.
     #[must_use]
     pub fn reason(&self) -> Reason {
-        match self {
-            Self::InvalidFields(_) => Reason::InvalidField,
-            Self::StreamProtocol(_) => Reason::StreamProtocol,
-            Self::SequenceMismatch { .. } => Reason::SequenceMismatch,
-            Self::DestinationNotFound(_) | Self::DestinationDeletedSince(_) => {
-                Reason::DestinationNotFound
-            }
-            Self::DestinationExists(_) => Reason::DestinationExists,
-            Self::DestinationDeleted(_) => Reason::DestinationDeleted,
-            Self::RequestIdReused => Reason::RequestIdReused,
-            Self::EtagMismatch(_) | Self::Contended(_) => Reason::EtagMismatch,
-            Self::StreamSuperseded(_) => Reason::StreamSuperseded,
-            Self::StreamExpired(_) => Reason::StreamExpired,
-            Self::CredentialsRejected(_) => Reason::CredentialsRejected,
-            Self::SegmentRejected(_) | Self::SegmentForbidden(_) => Reason::SegmentRejected,
-            Self::DestinationUnavailable(_) => Reason::DestinationUnavailable,
-            Self::CallerUnauthenticated => Reason::CallerUnauthenticated,
-            Self::PermissionDenied => Reason::PermissionDenied,
-            Self::TooManyStreams { .. } => Reason::TooManyStreams,
-            Self::Draining { .. } => Reason::ServerDraining,
-            Self::StoreUnavailable => Reason::StoreUnavailable,
-            Self::Internal => Reason::Internal,
-            Self::Record(RecordError::IdentifierMissing { .. }) => Reason::IdentifierMissing,
-            Self::Record(RecordError::IdentifierInvalid { .. }) => Reason::IdentifierInvalid,
-            Self::RejectedByDestination(_) => Reason::RejectedByDestination,
-            Self::DeliveryTimeout { .. } => Reason::DeliveryTimeout,
-        }
-    }
-
-    /// The gRPC code.
-    #[must_use]
-    pub fn code(&self) -> Code {
-        match self.reason() {
-            Reason::InvalidField
-            | Reason::StreamProtocol
-            | Reason::RequestIdReused
-            | Reason::IdentifierMissing
-            | Reason::IdentifierInvalid
-            | Reason::RejectedByDestination => Code::InvalidArgument,
-            Reason::SequenceMismatch => Code::OutOfRange,
-            Reason::DestinationNotFound => Code::NotFound,
-            Reason::DestinationExists => Code::AlreadyExists,
-            Reason::EtagMismatch | Reason::StreamSuperseded => Code::Aborted,
-            Reason::DestinationDeleted | Reason::CredentialsRejected | Reason::SegmentRejected => {
-                Code::FailedPrecondition
-            }
-            Reason::CallerUnauthenticated => Code::Unauthenticated,
-            Reason::PermissionDenied => Code::PermissionDenied,
-            Reason::TooManyStreams => Code::ResourceExhausted,
-            Reason::StreamExpired
-            | Reason::DestinationUnavailable
-            | Reason::ServerDraining
-            | Reason::StoreUnavailable => Code::Unavailable,
-            Reason::Internal => Code::Internal,
-            Reason::DeliveryTimeout => self.timeout_code(),
-        }
-    }
-
-    fn timeout_code(&self) -> Code {
-        match self {
-            Self::DeliveryTimeout {
-                error: Some(TransientError::RateLimited),
-                ..
-            } => Code::ResourceExhausted,
-            _ => Code::Unavailable,
-        }
+        self.answer().reason
     }
 
     /// The status that ends a call or a stream.
     #[must_use]
     pub fn into_status(self) -> Status {
-        Status::with_error_details(self.code(), self.to_string(), self.details())
+        let (answer, message) = (self.answer(), self.to_string());
+        let code = answer.code;
+        let details = answer.details(&message);
+        Status::with_error_details(code, message, details)
     }
 
     /// The same as a message, for one record's result.
@@ -287,139 +202,11 @@ impl Failure {
     pub fn to_rpc(&self) -> pb::Status {
         embed(self.clone().into_status())
     }
-
-    fn details(&self) -> ErrorDetails {
-        let mut details = ErrorDetails::new();
-        details.set_error_info(self.reason().as_str(), DOMAIN, self.metadata());
-        if let Self::InvalidFields(violations) = self {
-            details.set_bad_request(field_violations(violations));
-        }
-        if let Some(delay) = self.retry_after() {
-            details.set_retry_info(Some(delay));
-        }
-        self.name_resource(&mut details);
-        self.name_obstacle(&mut details);
-        details
-    }
-
-    /// The parts of the message that vary.
-    fn metadata(&self) -> HashMap<String, String> {
-        let parts = match self {
-            Self::SequenceMismatch { expected, got } => vec![
-                ("expected_sequence", expected.to_string()),
-                ("received_sequence", got.to_string()),
-            ],
-            Self::StreamSuperseded(stream_id) => vec![("stream_id", stream_id.clone())],
-            Self::SegmentRejected(segment) => vec![("segment_id", segment.to_string())],
-            Self::SegmentForbidden(segment) => vec![
-                ("segment_id", segment.to_string()),
-                ("cause", PERMISSION.to_owned()),
-            ],
-            Self::TooManyStreams { limit } => vec![("limit", limit.to_string())],
-            Self::Record(RecordError::IdentifierMissing { sources, .. }) => {
-                vec![("sources", shown(sources).join(","))]
-            }
-            Self::Record(RecordError::IdentifierInvalid { source_name, .. }) => {
-                vec![("source", source_name.clone())]
-            }
-            Self::RejectedByDestination(blame) => vec![("proven", blame.proven().to_owned())],
-            Self::DeliveryTimeout {
-                error,
-                tried_for,
-                attempts,
-            } => vec![
-                ("trouble", obstacle(*error)),
-                ("tried_for_seconds", tried_for.as_secs().to_string()),
-                ("attempts", attempts.to_string()),
-            ],
-            _ => self
-                .destination()
-                .map(|name| ("destination", name.to_string()))
-                .into_iter()
-                .collect(),
-        };
-        parts
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect()
-    }
-
-    fn destination(&self) -> Option<&DestinationName> {
-        match self {
-            Self::DestinationNotFound(name)
-            | Self::DestinationDeletedSince(name)
-            | Self::DestinationExists(name)
-            | Self::DestinationDeleted(name)
-            | Self::EtagMismatch(name)
-            | Self::Contended(name)
-            | Self::CredentialsRejected(name) => Some(name),
-            _ => None,
-        }
-    }
-
-    /// When trying the same again makes sense, where waiting helps at all.
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::DestinationUnavailable(unavailable) => Some(
-                unavailable
-                    .retry_after
-                    .unwrap_or_else(|| pause_after(Some(unavailable.error))),
-            ),
-            Self::DeliveryTimeout { error, .. } => Some(pause_after(*error)),
-            Self::Draining { retry_after } => Some(*retry_after),
-            Self::StreamExpired(_) => Some(Duration::ZERO),
-            Self::TooManyStreams { .. } => Some(STREAMS_PAUSE),
-            Self::StoreUnavailable => Some(STORE_PAUSE),
-            Self::Contended(_) => Some(RACE_PAUSE),
-            _ => None,
-        }
-    }
-
-    fn name_resource(&self, details: &mut ErrorDetails) {
-        if let Some(name) = self.destination() {
-            details.set_resource_info(RESOURCE_TYPE, name.to_string(), "", self.to_string());
-        }
-    }
-
-    /// What must change first (`PreconditionFailure`), or which limit was met (`QuotaFailure`).
-    fn name_obstacle(&self, details: &mut ErrorDetails) {
-        let kind = self.reason().as_str();
-        match self {
-            Self::DestinationDeleted(name) | Self::CredentialsRejected(name) => {
-                details.add_precondition_failure_violation(
-                    kind,
-                    name.to_string(),
-                    self.to_string(),
-                );
-            }
-            Self::SegmentRejected(segment) | Self::SegmentForbidden(segment) => {
-                details.add_precondition_failure_violation(
-                    kind,
-                    segment.to_string(),
-                    self.to_string(),
-                );
-            }
-            Self::TooManyStreams { .. } => {
-                details.add_quota_failure_violation("streams", self.to_string());
-            }
-            _ => {}
-        }
-    }
-}
-
-impl Blame {
-    const fn proven(self) -> &'static str {
-        match self {
-            Self::Record => "true",
-            Self::Unproven => "false",
-        }
-    }
 }
 
 /// Why a credential check failed or cannot be decided, marked at its form field; none for a check
 /// that passed or was not run.
-#[must_use]
-pub fn check_status(outcome: &CheckOutcome, field: &str) -> Option<pb::Status> {
+pub(super) fn check_status(outcome: &CheckOutcome, field: &str) -> Option<pb::Status> {
     let (code, finding) = match outcome {
         CheckOutcome::Failed(finding) => (Code::InvalidArgument, finding),
         CheckOutcome::Unknown(finding) => (Code::Unknown, finding),
@@ -457,13 +244,6 @@ fn obstacle(error: Option<TransientError>) -> String {
     match error {
         Some(error) => error.to_string(),
         None => "no call could be started in this time".to_owned(),
-    }
-}
-
-fn pause_after(error: Option<TransientError>) -> Duration {
-    match error {
-        Some(TransientError::RateLimited) => RATE_PAUSE,
-        _ => OUTAGE_PAUSE,
     }
 }
 

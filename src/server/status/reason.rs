@@ -1,8 +1,10 @@
-//! What a caller can branch on.
+//! The table of reasons: what a caller can branch on, and the gRPC codes that go with it.
+
+use tonic::Code;
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])+ $variant:ident = $text:literal,)+) => {
-        /// Stable thing for a caller to branch on.
+    ($($(#[$doc:meta])+ $variant:ident = $text:literal [$($code:ident),+],)+) => {
+        /// What a caller can branch on; stable.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason {
             $($(#[$doc])+ $variant,)+
@@ -19,55 +21,59 @@ macro_rules! reasons {
                     $(Self::$variant => $text,)+
                 }
             }
+
+            /// The gRPC codes that it comes with, the usual one first.
+            #[must_use]
+            pub const fn codes(self) -> &'static [Code] {
+                match self {
+                    $(Self::$variant => &[$(Code::$code),+],)+
+                }
+            }
         }
     };
 }
 
 reasons! {
     /// Fields of the request are malformed; `BadRequest` names them all.
-    InvalidField = "INVALID_FIELD",
+    InvalidField = "INVALID_FIELD" [InvalidArgument],
     /// A message came where the stream's rules allow another.
-    StreamProtocol = "STREAM_PROTOCOL",
+    StreamProtocol = "STREAM_PROTOCOL" [InvalidArgument],
     /// A batch does not begin with the next sequence.
-    SequenceMismatch = "SEQUENCE_MISMATCH",
+    SequenceMismatch = "SEQUENCE_MISMATCH" [OutOfRange],
     /// There is no such destination, or the caller may not know of it.
-    DestinationNotFound = "DESTINATION_NOT_FOUND",
+    DestinationNotFound = "DESTINATION_NOT_FOUND" [NotFound],
     /// The name is taken.
-    DestinationExists = "DESTINATION_EXISTS",
+    DestinationExists = "DESTINATION_EXISTS" [AlreadyExists],
     /// The destination was deleted while a stream delivered to it.
-    DestinationDeleted = "DESTINATION_DELETED",
+    DestinationDeleted = "DESTINATION_DELETED" [FailedPrecondition],
     /// A request id came again with another body.
-    RequestIdReused = "REQUEST_ID_REUSED",
+    RequestIdReused = "REQUEST_ID_REUSED" [InvalidArgument],
     /// The destination changed since the caller read it.
-    EtagMismatch = "ETAG_MISMATCH",
+    EtagMismatch = "ETAG_MISMATCH" [Aborted],
     /// A newer stream of the same id took over.
-    StreamSuperseded = "STREAM_SUPERSEDED",
+    StreamSuperseded = "STREAM_SUPERSEDED" [Aborted],
     /// The stream was open, or idle, as long as a stream may be.
-    StreamExpired = "STREAM_EXPIRED",
+    StreamExpired = "STREAM_EXPIRED" [Unavailable],
     /// LaunchDarkly refuses the access token, or its right to change the environment.
-    CredentialsRejected = "CREDENTIALS_REJECTED",
-    /// LaunchDarkly refuses the segment as such, whoever its members are.
-    SegmentRejected = "SEGMENT_REJECTED",
+    CredentialsRejected = "CREDENTIALS_REJECTED" [FailedPrecondition],
+    /// LaunchDarkly refuses the segment as such, whatever its members.
+    SegmentRejected = "SEGMENT_REJECTED" [FailedPrecondition],
     /// LaunchDarkly could not be asked.
-    DestinationUnavailable = "DESTINATION_UNAVAILABLE",
-    /// Nobody knows the caller.
-    CallerUnauthenticated = "CALLER_UNAUTHENTICATED",
-    /// The caller is known, and may not do this.
-    PermissionDenied = "PERMISSION_DENIED",
+    DestinationUnavailable = "DESTINATION_UNAVAILABLE" [Unavailable],
     /// As many streams are open as may be.
-    TooManyStreams = "TOO_MANY_STREAMS",
+    TooManyStreams = "TOO_MANY_STREAMS" [ResourceExhausted],
     /// This server is going away; another one will serve.
-    ServerDraining = "SERVER_DRAINING",
+    ServerDraining = "SERVER_DRAINING" [Unavailable],
     /// The store of destinations does not answer.
-    StoreUnavailable = "STORE_UNAVAILABLE",
+    StoreUnavailable = "STORE_UNAVAILABLE" [Unavailable],
     /// A fault of this service.
-    Internal = "INTERNAL",
+    Internal = "INTERNAL" [Internal],
     /// A record has none of the mapped identifiers.
-    IdentifierMissing = "IDENTIFIER_MISSING",
+    IdentifierMissing = "IDENTIFIER_MISSING" [InvalidArgument],
     /// A record's identifier cannot be a context key.
-    IdentifierInvalid = "IDENTIFIER_INVALID",
+    IdentifierInvalid = "IDENTIFIER_INVALID" [InvalidArgument],
     /// LaunchDarkly refused a record.
-    RejectedByDestination = "REJECTED_BY_DESTINATION",
-    /// A record could not be delivered in its time.
-    DeliveryTimeout = "DELIVERY_TIMEOUT",
+    RejectedByDestination = "REJECTED_BY_DESTINATION" [InvalidArgument],
+    /// A record was not delivered within its time-out. The second code: LaunchDarkly limited the rate.
+    DeliveryTimeout = "DELIVERY_TIMEOUT" [Unavailable, ResourceExhausted],
 }
