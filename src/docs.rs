@@ -14,27 +14,76 @@ const UPDATE: &str = "UPDATE_DOCS";
 /// The table is missing, or another one, unless `UPDATE_DOCS` is set: then it is written.
 #[track_caller]
 pub(crate) fn hold_table(titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+    let Documented {
+        page,
+        before,
+        table,
+        after,
+    } = Documented::find(&titles[..2]);
     let rule = format!("|{}", "---|".repeat(titles.len()));
-    let begin = line(&titles[..2]);
-    let titles = line(titles);
     let rows = rows.into_iter().map(|cells| line(&cells));
-    let table: Vec<_> = [titles, rule].into_iter().chain(rows).collect();
-    let (file, text) = page_with(&begin);
-    let at = text.find(&begin).expect("the page was chosen by it");
-    let (before, rest) = text.split_at(at);
-    let (documented, after) = rest.split_once("\n\n").unwrap_or((rest, ""));
+    let coded: Vec<_> = [line(titles), rule].into_iter().chain(rows).collect();
     if env::var_os(UPDATE).is_some() {
-        let text = format!("{before}{}\n\n{after}", table.join("\n"));
-        fs::write(file, text).expect("the documentation can be written");
+        let text = format!("{before}{}\n\n{after}", coded.join("\n"));
+        fs::write(page, text).expect("the documentation can be written");
         return;
     }
-    let documented: Vec<_> = documented.lines().collect();
+    let documented: Vec<_> = table.lines().collect();
+    let page = page.display();
     assert_eq!(
-        documented,
-        table,
-        "{} is not what the code says: {UPDATE}=1 cargo test writes it",
-        file.display()
+        documented, coded,
+        "{page}: {UPDATE}=1 cargo test writes what the code says"
     );
+}
+
+/// Holds the first columns of a table of the documentation to these rows; the others are prose.
+///
+/// # Panics
+/// The table is missing, or its columns are others.
+#[track_caller]
+pub(crate) fn hold_columns(titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+    let Documented { page, table, .. } = Documented::find(titles);
+    let begins: Vec<_> = rows.into_iter().map(|cells| line(&cells)).collect();
+    let documented: Vec<_> = table.lines().skip(2).collect();
+    let is_alike = documented.len() == begins.len()
+        && std::iter::zip(&documented, &begins).all(|(row, begin)| row.starts_with(begin));
+    let page = page.display();
+    assert!(
+        is_alike,
+        "{page}: the rows\n{documented:#?}\ndo not begin with\n{begins:#?}"
+    );
+}
+
+/// A table in its page.
+struct Documented {
+    page: PathBuf,
+    before: String,
+    table: String,
+    after: String,
+}
+
+impl Documented {
+    fn find(titles: &[&str]) -> Self {
+        let begin = line(titles);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let docs = fs::read_dir(root.join("docs")).into_iter().flatten();
+        for page in docs.filter_map(|entry| Some(entry.ok()?.path())) {
+            let Ok(text) = fs::read_to_string(&page) else {
+                continue;
+            };
+            if let Some(at) = text.find(&begin) {
+                let (before, rest) = text.split_at(at);
+                let (table, after) = rest.split_once("\n\n").unwrap_or((rest.trim_end(), ""));
+                return Self {
+                    page,
+                    before: before.to_owned(),
+                    table: table.to_owned(),
+                    after: after.to_owned(),
+                };
+            }
+        }
+        panic!("no page of the documentation has a table `{begin}`")
+    }
 }
 
 fn line(cells: &[impl AsRef<str>]) -> String {
@@ -43,16 +92,4 @@ fn line(cells: &[impl AsRef<str>]) -> String {
         text => format!(" {text} |"),
     });
     format!("|{}", cells.collect::<String>())
-}
-
-fn page_with(begin: &str) -> (PathBuf, String) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let docs = fs::read_dir(root.join("docs")).into_iter().flatten();
-    let mut pages = docs.filter_map(|entry| Some(entry.ok()?.path()));
-    pages
-        .find_map(|page| {
-            let text = fs::read_to_string(&page).ok()?;
-            text.contains(begin).then_some((page, text))
-        })
-        .unwrap_or_else(|| panic!("no page of the documentation has a table `{begin}`"))
 }

@@ -2,71 +2,13 @@
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
-use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
-
 use super::{
-    ContextKey, KeyError,
+    ContextKey, KeyError, Transform,
     visibility::{self, InvisibleCharacter},
 };
 
 /// The one field that the action's mapping fills.
 pub const CONTEXT_KEY_FIELD: &str = "context_key";
-
-/// Changes a value before it is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transform {
-    /// Removes white space and invisible characters at both ends.
-    Trim,
-    /// Unicode lower case.
-    Lowercase,
-    /// SHA-256 of the UTF-8 bytes, as 64 lower-case hex digits.
-    Sha256Hex,
-    /// Unicode composition (NFC): both ways to write `é` become one.
-    Nfc,
-}
-
-impl Transform {
-    /// The value, changed. What would hide a fault of it is not done to a faulty one.
-    fn apply(self, value: Cow<'_, str>) -> Result<Cow<'_, str>, KeyError> {
-        Ok(match self {
-            Self::Trim => trimmed(value),
-            Self::Lowercase => value.to_lowercase().into(),
-            Self::Sha256Hex => {
-                // Nobody can see in a hash that what was hashed is not what it looks like.
-                KeyError::unless_seen(&value)?;
-                sha256_hex(value.as_bytes()).into()
-            }
-            Self::Nfc => composed(value),
-        })
-    }
-}
-
-fn trimmed(value: Cow<'_, str>) -> Cow<'_, str> {
-    match value {
-        Cow::Borrowed(value) => Cow::Borrowed(visibility::trim(value)),
-        Cow::Owned(value) => visibility::trim(&value).to_owned().into(),
-    }
-}
-
-fn composed(value: Cow<'_, str>) -> Cow<'_, str> {
-    if value.is_ascii() || is_nfc_quick(value.chars()) == IsNormalized::Yes {
-        value
-    } else {
-        value.nfc().collect::<String>().into()
-    }
-}
-
-fn sha256_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest
-        .as_ref()
-        .iter()
-        .fold(String::with_capacity(64), |mut hex, byte| {
-            write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
-            hex
-        })
-}
 
 /// Most names in an error. Ours: of a mapping with more, a reader needs the first, and a thousand
 /// such errors fit into a message.

@@ -11,6 +11,7 @@ mod name;
 mod observer;
 mod pattern;
 mod segment;
+mod transform;
 mod verdict;
 mod visibility;
 
@@ -23,9 +24,7 @@ pub use credentials::{
 pub use destination::{
     ClientSideId, Connection, Destination, DestinationState, DisplayName, Etag, Instance, Revision,
 };
-pub use mapping::{
-    CONTEXT_KEY_FIELD, FieldMapping, Mapping, MappingError, RecordError, Transform, shown,
-};
+pub use mapping::{CONTEXT_KEY_FIELD, FieldMapping, Mapping, MappingError, RecordError, shown};
 pub use name::{DestinationId, DestinationName, DestinationUid, NameError, OrganizationId};
 pub use observer::{EndedCall, Observer, PaceState, SettledChange};
 pub use pattern::Pattern;
@@ -34,5 +33,6 @@ pub use segment::{
     MAX_SEGMENT_NAME_CHARS, NAME_PATTERN, OperationsPerCall, Refusal, SEGMENT_ID_PATTERN,
     SegmentCall, SegmentClient, SegmentError, SegmentId, SegmentRef, Slot, TransientError,
 };
+pub use transform::Transform;
 pub use verdict::{DeferralCause, DeliveryAttempts, Verdict};
 pub use visibility::InvisibleCharacter;

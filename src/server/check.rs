@@ -217,17 +217,14 @@ fn field_mapping(
 }
 
 fn transform(number: i32, path: &str, violations: &mut Violations) -> Option<Transform> {
-    let transform = match PbTransform::try_from(number) {
-        Ok(PbTransform::Trim) => Ok(Transform::Trim),
-        Ok(PbTransform::Lowercase) => Ok(Transform::Lowercase),
-        Ok(PbTransform::Sha256Hex) => Ok(Transform::Sha256Hex),
-        Ok(PbTransform::Nfc) => Ok(Transform::Nfc),
-        Ok(PbTransform::Unspecified) | Err(_) => Err(
-            "must be one of: TRANSFORM_TRIM, TRANSFORM_LOWERCASE, TRANSFORM_SHA256_HEX, \
-             TRANSFORM_NFC",
-        ),
-    };
-    violations.keep(path, transform)
+    let name = PbTransform::try_from(number).map(|transform| transform.as_str_name());
+    let mut all = Transform::ALL.iter().copied();
+    let transform = all.find(|transform| Ok(transform.contract_name()) == name);
+    let names = || Transform::listed(Transform::contract_name);
+    violations.keep(
+        path,
+        transform.ok_or_else(|| format!("must be one of: {}", names())),
+    )
 }
 
 fn mapping_path(error: &MappingError, path: &str) -> String {

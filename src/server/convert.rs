@@ -56,14 +56,10 @@ fn field_mapping(mapping: FieldMapping) -> pb::FieldMapping {
 }
 
 fn transform(transform: Transform) -> i32 {
-    use pb::field_mapping::Transform as Pb;
-    let transform = match transform {
-        Transform::Trim => Pb::Trim,
-        Transform::Lowercase => Pb::Lowercase,
-        Transform::Sha256Hex => Pb::Sha256Hex,
-        Transform::Nfc => Pb::Nfc,
-    };
-    transform.into()
+    let of_contract = pb::field_mapping::Transform::from_str_name(transform.contract_name());
+    of_contract
+        .expect("a test finds each transform in the contract")
+        .into()
 }
 
 pub(crate) fn action(action: &Action) -> pb::Action {

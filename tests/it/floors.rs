@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
-    ("domain", &["secret"]),
+    ("domain", &["docs", "secret"]),
     ("metrics", &["domain", "secret"]),
     ("launchdarkly", &["backoff", "clock", "domain", "secret"]),
     ("store", &["clock", "domain", "secret"]),
@@ -26,7 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "clock", "delivery", "domain", "metrics", "pb", "secret", "store",
+            "clock", "delivery", "docs", "domain", "metrics", "pb", "secret", "store",
         ],
     ),
     (
@@ -55,6 +55,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "app",
             "backoff",
             "config",
+            "domain",
             "pb",
             "sandbox",
             "server",

@@ -2,7 +2,10 @@
 
 use std::str::FromStr;
 
-use crate::pb::{FieldMapping, field_mapping::Transform};
+use crate::{
+    domain::Transform,
+    pb::{FieldMapping, field_mapping::Transform as PbTransform},
+};
 
 /// One `--map`.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,18 +38,24 @@ fn names(list: &str) -> impl Iterator<Item = &str> {
 }
 
 fn transform(name: &str) -> Result<i32, String> {
-    let transform = match name {
-        "trim" => Transform::Trim,
-        "lowercase" => Transform::Lowercase,
-        "sha256" => Transform::Sha256Hex,
-        "nfc" => Transform::Nfc,
-        _ => {
-            return Err(format!(
-                "the transform `{name}` is none of trim, lowercase, sha256, nfc"
-            ));
-        }
-    };
-    Ok(transform.into())
+    let known = Transform::ALL.iter().find(|known| known.name() == name);
+    let known = known.ok_or_else(|| {
+        let names = Transform::listed(Transform::name);
+        format!("the transform `{name}` is none of {names}")
+    })?;
+    let of_contract = PbTransform::from_str_name(known.contract_name());
+    Ok(of_contract
+        .expect("a test finds each transform in the contract")
+        .into())
+}
+
+/// The help of `--map`.
+pub(super) fn help() -> String {
+    let names = Transform::listed(Transform::name);
+    format!(
+        "Replaces the destination's mapping, such as context_key=user_id,email:trim,lowercase \
+         (transforms: {names})"
+    )
 }
 
 #[cfg(test)]
@@ -63,7 +72,7 @@ mod tests {
         let transforms: Vec<_> = mapping.transforms().collect();
         assert_eq!(
             transforms,
-            [Transform::Trim, Transform::Nfc, Transform::Sha256Hex]
+            [PbTransform::Trim, PbTransform::Nfc, PbTransform::Sha256Hex]
         );
         let MapArg(plain) = "context_key=email".parse().unwrap();
         assert!(plain.transforms.is_empty());

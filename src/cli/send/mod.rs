@@ -70,9 +70,7 @@ pub struct SendArgs {
     #[arg(long, value_name = "NAME")]
     segment_name: String,
 
-    /// Replaces the destination's mapping, such as context_key=user_id,email:trim,lowercase
-    /// (transforms: trim, lowercase, sha256, nfc)
-    #[arg(long, value_name = "MAPPING")]
+    #[arg(long, value_name = "MAPPING", help = mapping::help())]
     map: Vec<MapArg>,
 
     /// Names this log of records; a newer stream of the same ID takes over from an older one

@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use unicode_normalization::UnicodeNormalization;
+
 use super::*;
 
 fn mapping(sources: &[&str], transforms: &[Transform]) -> FieldMapping {

@@ -166,3 +166,16 @@ fn a_report_is_valid_as_long_as_nothing_failed() {
     );
     assert!(of(CheckOutcome::Skipped).valid);
 }
+
+#[test]
+fn the_transforms_of_the_contract_are_those_of_the_domain() {
+    use pb::field_mapping::Transform as Pb;
+    let numbers = 1..=i32::try_from(Transform::ALL.len() + 1).unwrap();
+    let contract = numbers.filter_map(|number| Pb::try_from(number).ok());
+    let contract: Vec<_> = contract.map(|each| each.as_str_name()).collect();
+    let domain: Vec<_> = Transform::ALL
+        .iter()
+        .map(|each| each.contract_name())
+        .collect();
+    assert_eq!(contract, domain);
+}

@@ -3,7 +3,10 @@ use std::collections::HashSet;
 use tonic_types::RpcStatusExt;
 
 use super::{violation::MAX_VIOLATIONS, *};
-use crate::domain::{Finding, KeyError};
+use crate::{
+    docs::hold_columns,
+    domain::{Finding, KeyError},
+};
 
 fn name() -> DestinationName {
     "organizations/acme/destinations/vip".parse().unwrap()
@@ -159,6 +162,25 @@ fn every_reason_is_made_with_each_of_its_codes_and_no_other() {
         let promised = reason.codes().iter().map(Code::description).collect();
         assert_eq!(codes, promised, "{reason:?}");
     }
+}
+
+#[test]
+fn the_documented_reasons_are_those_of_the_code() {
+    let name = |code: &Code| {
+        let mut name = String::new();
+        for letter in format!("{code:?}").chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_uppercase());
+        }
+        format!("`{name}`")
+    };
+    let row = |reason: &Reason| {
+        let codes: Vec<_> = reason.codes().iter().map(name).collect();
+        vec![format!("`{}`", reason.as_str()), codes.join(" or ")]
+    };
+    hold_columns(&["reason", "code"], Reason::ALL.iter().map(row));
 }
 
 #[test]
