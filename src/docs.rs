@@ -1,6 +1,7 @@
 //! Tables of the documentation, which tests hold to the code.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
 };
@@ -52,6 +53,23 @@ pub(crate) fn hold_columns(titles: &[&str], rows: impl IntoIterator<Item = Vec<S
         is_alike,
         "{page}: the rows\n{documented:#?}\ndo not begin with\n{begins:#?}"
     );
+}
+
+/// Holds the names in a table's first column, which has one or more in each row, to these.
+///
+/// # Panics
+/// The table is missing, or its names are others.
+#[track_caller]
+pub(crate) fn hold_names<'a>(titles: &[&str], names: impl IntoIterator<Item = &'a str>) {
+    let Documented { table, .. } = Documented::find(titles);
+    let first_cells = table
+        .lines()
+        .skip(2)
+        .filter_map(|row| row.split('|').nth(1));
+    let documented: BTreeSet<_> = first_cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    assert_eq!(documented, names.into_iter().collect());
 }
 
 /// A table in its page.

@@ -19,7 +19,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("domain", &["docs", "secret"]),
     ("metrics", &["domain", "secret"]),
-    ("launchdarkly", &["backoff", "clock", "domain", "secret"]),
+    (
+        "launchdarkly",
+        &["backoff", "clock", "docs", "domain", "secret"],
+    ),
     ("store", &["clock", "domain", "secret"]),
     ("sandbox", &["clock"]),
     ("delivery", &["backoff", "domain", "secret"]),

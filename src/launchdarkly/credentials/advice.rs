@@ -157,6 +157,13 @@ advice! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::docs::hold_names;
+
+    #[test]
+    fn the_documented_reasons_of_checks_are_those_of_the_code() {
+        let names = ALL.iter().map(|advice| advice.reason);
+        hold_names(&["check's reason", "outcome"], names);
+    }
 
     #[test]
     fn every_reason_fits_an_error_info_and_every_message_is_sentences() {
