@@ -32,13 +32,10 @@ mod segments;
 mod tests;
 mod world;
 
-use std::{
-    collections::BTreeSet,
-    fmt, io,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use std::{collections::BTreeSet, fmt, io, sync::Arc};
 
 use axum::{Router, middleware, serve::Listener};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::clock;
@@ -298,10 +295,7 @@ impl Sandbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, SandboxState> {
-        self.0
-            .state
-            .lock()
-            .expect("nothing panics while it holds the state")
+        self.0.state.lock()
     }
 
     fn options(&self) -> &SandboxOptions {
