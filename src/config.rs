@@ -242,7 +242,7 @@ impl FromFlags for ClientSettings {
     }
 }
 
-/// A proxy's URL may hold a password, and a flag's value can be read by everyone on the machine
+/// A proxy's URL may hold a password, and a flag's value can be read by every user of the machine
 /// for as long as the process runs; a variable's cannot.
 impl FromFlags for Egress {
     fn read(from: &mut SettingsReader<'_>) -> Self {
@@ -369,7 +369,7 @@ fn store_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// The key becomes a word of a path.
+/// The key becomes a segment of a path.
 fn integration_key(text: &str) -> Result<String, String> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     if !text.is_empty() && text.bytes().all(legal) {

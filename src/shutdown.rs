@@ -1,4 +1,4 @@
-//! When and how the process is asked to stop.
+//! The shutdown signal of the process, and the signals that it survives.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -8,20 +8,20 @@ use tracing::{info, warn};
 /// report it.
 const LEFT_AT_ONCE: i32 = 130;
 
-/// A request to stop, shared by everyone who must hear it.
+/// A request to stop, shared by all that must end.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown(CancellationToken);
 
 impl Shutdown {
-    /// One that nobody has asked for yet.
+    /// A request that is not made yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One that SIGTERM or SIGINT asks for. A second signal leaves at once.
+    /// A request that SIGTERM or SIGINT makes. A second signal ends the process at once.
     ///
-    /// The task that listens lives as long as the process; nobody awaits it.
+    /// The task that listens lives as long as the process, and is not awaited.
     ///
     /// # Errors
     /// When the signals cannot be listened to.
@@ -47,10 +47,10 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Outlives the signals by which other programs are told to reload or to report, and which
+    /// Ignores the signals that ask other programs to reload or to report, and that
     /// would end this one by default; each is logged.
     ///
-    /// The task that listens lives as long as the process; nobody awaits it.
+    /// The task that listens lives as long as the process, and is not awaited.
     ///
     /// # Errors
     /// When the signals cannot be listened to.
@@ -79,13 +79,13 @@ impl Shutdown {
         self.0.cancel();
     }
 
-    /// Whether somebody has asked.
+    /// Whether the request was made.
     #[must_use]
     pub fn is_triggered(&self) -> bool {
         self.0.is_cancelled()
     }
 
-    /// Waits until somebody asks. Cancel safe.
+    /// Waits for the request. Cancel safe.
     pub async fn triggered(&self) {
         self.0.cancelled().await;
     }

@@ -1,4 +1,4 @@
-//! Logs: readable on a terminal, JSON lines for machines, and never more than may be shown.
+//! Logging: text on a terminal, JSON lines for machines, libraries capped at `info`.
 
 use std::{io::IsTerminal, str::FromStr};
 

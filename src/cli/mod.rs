@@ -116,7 +116,7 @@ async fn bind_first(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
     let mut bound = Err(io::ErrorKind::AddrNotAvailable.into());
     for address in addresses {
         bound = TcpListener::bind(address).await;
-        // On the next address, clients that look for the name would meet whoever holds this one.
+        // On the next address, clients that look up the name would reach the holder of this one.
         let held = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
         if bound.as_ref().is_ok() || bound.as_ref().is_err_and(held) {
             break;
@@ -135,11 +135,11 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Does what may block for long, such as opening a pipe that nobody writes, on a thread that nobody
-/// waits for when the process ends.
+/// Does what may block for long, such as opening a pipe without a writer, on a thread that the end
+/// of the process does not wait for.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
     let (done, result) = oneshot::channel();
-    // Who no longer waits has no use for the result.
+    // A caller that no longer waits has no use for the result.
     std::thread::spawn(move || done.send(work()).ok());
     result.await.context("a thread stopped")
 }
@@ -151,7 +151,7 @@ pub enum Exit {
     Done,
     /// Done, and the answer is no; or failed on the way.
     Negative,
-    /// Not done: something must be mended first.
+    /// Not done: something must be corrected first.
     Unable,
 }
 
@@ -195,7 +195,7 @@ mod tests {
         let next = SocketAddr::new([127, 0, 0, 2].into(), held.port());
         let refused = bind_first(&[held, next]).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
-        // Of documentation, and so nobody's.
+        // Reserved for documentation, and so on no machine.
         let absent = SocketAddr::from(([192, 0, 2, 1], held.port()));
         let bound = bind_first(&[absent, next]).await.unwrap();
         assert_eq!(bound.local_addr().unwrap(), next);

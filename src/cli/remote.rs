@@ -36,7 +36,7 @@ pub(super) struct ServerArgs {
     pub server: Endpoint,
 }
 
-/// Where the server is if nobody says: where `serve` listens with the same variables, as in a
+/// The server's address unless told: where `serve` listens with the same variables, as in a
 /// container.
 static HERE: LazyLock<String> = LazyLock::new(|| here(env::var("CONNECTOR_LISTEN").ok()));
 
@@ -101,7 +101,7 @@ pub(super) fn is_from_service(status: &Status) -> bool {
         .is_some_and(|info| info.domain == DOMAIN)
 }
 
-/// A status as lines for people, who should know whose word it is.
+/// A status as lines for people, with its origin: the service, this side's library, or a proxy.
 #[must_use]
 pub(super) fn describe(status: &Status) -> String {
     let said = quote(status);

@@ -1,4 +1,4 @@
-//! `sandbox`: runs the look-alike of LaunchDarkly alone; and beside the service, for `serve` and
+//! `sandbox`: runs the simulator of LaunchDarkly alone; and beside the service, for `serve` and
 //! `demo`.
 
 use std::{io, net::SocketAddr, time::Duration};

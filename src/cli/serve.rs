@@ -81,8 +81,8 @@ const PROXY_VARIABLES: [&str; 6] = [
     "http_proxy",
 ];
 
-/// Whoever has set a proxy for all programs should not wonder why nothing goes through it. Values
-/// may hold passwords.
+/// A proxy that is set for all programs is not used here, and the log says so. Values may hold
+/// passwords.
 fn say_what_proxies_are_not_used(settings: &Settings) {
     if settings.launchdarkly.egress.proxy.is_some() {
         return;

@@ -15,7 +15,7 @@ use tokio::{
 use super::Exit;
 
 /// How long a command may take to end by itself. Ours: it has only to say how far it got; but a
-/// pipe that nobody reads can hold that up.
+/// pipe without a reader can hold that up.
 const GRACE: Duration = Duration::from_millis(1_500);
 
 /// A request to end, which a signal makes.
@@ -31,7 +31,7 @@ impl Stop {
     pub(super) fn on_signals(stopped: Exit) -> io::Result<Self> {
         let mut signals = Signals::listen()?;
         let (asked, told) = watch::channel(None);
-        // Lives as long as the process; nobody awaits it.
+        // Lives as long as the process, and is not awaited.
         tokio::spawn(async move {
             let name = signals.next().await;
             asked.send_replace(Some(name));
@@ -84,7 +84,7 @@ impl Signals {
         let ignored = ignored_signals();
         let is_ignored = |kind: SignalKind| ignored.map(|mask| has(mask, kind));
         // What is ignored from the start stays so: `nohup` asks for the one, a shell that starts
-        // a job in the background for the other. Where the system does not tell, SIGHUP keeps what
+        // a job in the background for the other. Where that is not known, SIGHUP keeps what
         // it does by itself, for `nohup` is used more.
         let hear_interrupt = is_ignored(SignalKind::interrupt()) != Some(true);
         let hear_hangup = is_ignored(SignalKind::hangup()) == Some(false);
@@ -118,7 +118,7 @@ async fn heard(signal: &mut Option<Signal>) {
     }
 }
 
-/// The signals that this process ignores, as a mask; none where the system does not tell.
+/// The signals that this process ignores, as a mask; none where that is not known.
 fn ignored_signals() -> Option<u64> {
     mask(&fs::read_to_string("/proc/self/status").ok()?)
 }

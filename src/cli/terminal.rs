@@ -1,4 +1,4 @@
-//! What commands print, so that nothing in it can command a terminal.
+//! Output of commands, escaped so that nothing in it can control a terminal.
 //!
 //! Names and values of a file, statuses of servers and proxies, and paths may hold control
 //! characters. Everything is printed from here, where they are escaped.
@@ -8,7 +8,7 @@ use std::{
     io::{self, Write as _},
 };
 
-/// Prints a line, and does not mind if nobody reads on, as in `… | head -1`.
+/// Prints a line. A reader that is gone, as after `… | head -1`, is no error.
 pub(super) fn say(text: impl Display) {
     writeln!(io::stdout(), "{}", printable(text)).ok();
 }

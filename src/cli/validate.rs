@@ -21,7 +21,7 @@ use crate::pb::{
 
 /// The server asks LaunchDarkly several things, each within its own attempt time-out.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Variable that holds an access token, for those who have no file of it.
+/// Variable that holds an access token, in the place of a file.
 const TOKEN_VARIABLE: &str = "CONNECTOR_ACCESS_TOKEN";
 
 /// Flags of `validate`.

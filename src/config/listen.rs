@@ -1,4 +1,4 @@
-//! Where to listen: an address, or a host name and what it stands for.
+//! Listen addresses: an address, or a host name with the addresses it resolves to.
 
 use std::{
     fmt,

@@ -110,7 +110,7 @@ impl<'a> SettingsReader<'a> {
         self.problems.push(Problem { flag, reason });
     }
 
-    /// Whether a value stands in the process's arguments, which everyone on the machine can read.
+    /// Whether a value stands in the process's arguments, which every user of the machine can read.
     pub(super) fn is_in_arguments(&self, flag: &str) -> bool {
         self.given
             .is_some_and(|given| given.value_source(flag) == Some(ValueSource::CommandLine))

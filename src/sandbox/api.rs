@@ -30,7 +30,7 @@ const MOST_PER_PAGE: usize = 100;
 /// token may not write, so that answers do not tell which client-side IDs exist.
 const UNKNOWN_ENVIRONMENT: StatusCode = StatusCode::FORBIDDEN;
 
-/// The one member that every account has, who made all its tokens.
+/// The one member of every account, the maker of all its tokens.
 const MEMBER: &str = "0e0000000000000000000001";
 /// The one custom role.
 const CUSTOM_ROLE: &str = "0c0000000000000000000001";
@@ -197,13 +197,13 @@ async fn versions(State(sandbox): State<Sandbox>, headers: HeaderMap) -> JsonRes
 
 /// What lists are asked with.
 #[derive(Debug, Default, Deserialize)]
-struct ListQuery {
+struct PageQuery {
     limit: Option<usize>,
     offset: Option<usize>,
     expand: Option<String>,
 }
 
-impl ListQuery {
+impl PageQuery {
     fn limit(&self) -> usize {
         self.limit.unwrap_or(PAGE).clamp(1, MOST_PER_PAGE)
     }
@@ -217,14 +217,14 @@ impl ListQuery {
 async fn projects(
     State(sandbox): State<Sandbox>,
     headers: HeaderMap,
-    asked: Result<Query<ListQuery>, QueryRejection>,
+    asked: Result<Query<PageQuery>, QueryRejection>,
 ) -> JsonResult {
     let account = listing_account(&sandbox, &headers)?;
     let Query(asked) = asked.map_err(|_| ApiError::invalid("invalid query"))?;
     let list = page(&account.projects, "/api/v2/projects", &asked, |project| {
         let mut item = project_item(project);
         if asked.expands("environments") {
-            item["environments"] = environment_page(project, &ListQuery::default());
+            item["environments"] = environment_page(project, &PageQuery::default());
         }
         item
     });
@@ -235,7 +235,7 @@ async fn environments(
     State(sandbox): State<Sandbox>,
     Path(key): Path<String>,
     headers: HeaderMap,
-    asked: Result<Query<ListQuery>, QueryRejection>,
+    asked: Result<Query<PageQuery>, QueryRejection>,
 ) -> JsonResult {
     let account = listing_account(&sandbox, &headers)?;
     let Query(asked) = asked.map_err(|_| ApiError::invalid("invalid query"))?;
@@ -257,7 +257,7 @@ fn listing_account<'a>(
     Ok(caller.account)
 }
 
-fn environment_page(project: &Project, asked: &ListQuery) -> Value {
+fn environment_page(project: &Project, asked: &PageQuery) -> Value {
     let path = format!("/api/v2/projects/{}/environments", project.key);
     page(&project.environments, &path, asked, environment_item)
 }
@@ -289,7 +289,7 @@ fn environment_item(environment: &Environment) -> Value {
 }
 
 /// One page of a list, with the links to its neighbours that exist.
-fn page<T>(all: &[T], path: &str, asked: &ListQuery, show: impl Fn(&T) -> Value) -> Value {
+fn page<T>(all: &[T], path: &str, asked: &PageQuery, show: impl Fn(&T) -> Value) -> Value {
     let limit = asked.limit();
     let offset = asked.offset.unwrap_or(0);
     let at = |offset: usize| link(&format!("{path}?limit={limit}&offset={offset}"));

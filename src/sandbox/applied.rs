@@ -19,7 +19,7 @@ pub struct Applied<'a> {
 
 type AppliedListener = Box<dyn Fn(&Applied<'_>) + Send + Sync>;
 
-/// Those who are told, in the order in which they asked.
+/// The listeners, in the order in which they were added.
 #[derive(Default)]
 pub(super) struct AppliedListeners(Vec<AppliedListener>);
 

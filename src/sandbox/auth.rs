@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, header};
 use super::{Sandbox, api_error::ApiError, world::Caller};
 
 impl Sandbox {
-    /// Who calls, by the bare token in `Authorization`.
+    /// The caller, by the bare token in `Authorization`.
     pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller<'_>, ApiError> {
         authorization(headers)
             .and_then(|token| self.options().world.caller(token))

@@ -127,7 +127,7 @@ impl<W: Wire> CuttableStream<W> {
         }
     }
 
-    /// hyper reads while it waits for a handler, to hear of a caller who hangs up: that read is
+    /// hyper reads while it waits for a handler, to notice a caller that hangs up: that read is
     /// what ends a connection whose call never ends.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.is_cut.as_mut().poll(context) {

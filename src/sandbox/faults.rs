@@ -48,7 +48,7 @@ pub struct Fault {
     /// Whether the call is carried out all the same.
     #[serde(default)]
     pub when: FaultTiming,
-    /// The ID of the account whose calls alone it hits; everyone's unless told.
+    /// The ID of the account whose calls alone it hits; those of all accounts unless told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// The client-side ID that a segment-targets call must name to be hit; any unless told. A body

@@ -9,7 +9,7 @@ use super::{
     segments::{Segment, Segments},
 };
 
-/// A flag's own version: SDKs are told everything anew when a flag changes.
+/// A flag's own version: SDKs get everything anew when a flag changes.
 const FLAG_VERSION: u64 = 1;
 
 /// The ID of the rule that makes a flag true.
@@ -65,7 +65,7 @@ impl Flags {
         json!({"flags": self.all(environment), "segments": segments})
     }
 
-    /// What a client-side SDK is told: each flag's value for one person.
+    /// What a client-side SDK gets: each flag's value for one context.
     pub(super) fn evaluate(
         &self,
         environment: &str,

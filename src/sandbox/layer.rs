@@ -159,7 +159,7 @@ impl Sandbox {
     }
 
     async fn read(&self, path: &str, body: Body) -> Result<Bytes, ApiError> {
-        // A caller who breaks off gets this answer too, and does not hear it.
+        // A caller that breaks off gets this answer too, and does not read it.
         let body = axum::body::to_bytes(body, self.options().max_body_bytes)
             .await
             .map_err(|_| ApiError::too_large())?;
@@ -175,7 +175,7 @@ fn http_date(epoch_ms: u64) -> HeaderValue {
     HeaderValue::try_from(httpdate::fmt_http_date(at)).expect("a date is visible ASCII")
 }
 
-/// Limits are per route, whatever stands in its parameters.
+/// Limits are per route, whatever its parameters are.
 fn route(parts: &Parts) -> String {
     // HEAD is answered by the route of GET.
     let method = if parts.method == Method::HEAD {

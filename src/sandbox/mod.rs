@@ -57,7 +57,7 @@ const MOST_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// What a sandbox starts with, and returns to when it is reset.
 #[derive(Clone, Debug)]
 pub struct SandboxOptions {
-    /// Who exists.
+    /// Accounts, tokens and environments.
     pub world: World,
     /// The integrations that are registered, by key.
     pub integrations: Vec<String>,
@@ -78,7 +78,7 @@ pub struct Flag {
     pub key: String,
     /// The key of the segment that it targets, `{integration}-{cohort id}`.
     pub segment: String,
-    /// Whether it is on; a flag that is off is false for everyone.
+    /// Whether it is on; a flag that is off is false for every context.
     pub on: bool,
 }
 
@@ -99,7 +99,7 @@ impl Default for SandboxOptions {
     }
 }
 
-/// A running look-alike; clones are handles to the same one.
+/// A running simulator; clones are handles to the same one.
 #[derive(Clone)]
 pub struct Sandbox(Arc<SandboxInner>);
 
@@ -167,7 +167,7 @@ impl fmt::Debug for Sandbox {
 }
 
 impl Sandbox {
-    /// Makes a sandbox that answers nobody yet.
+    /// Makes a sandbox, not yet reachable.
     pub fn new(options: SandboxOptions) -> Self {
         Self(Arc::new(SandboxInner {
             state: Mutex::new(SandboxState::new(&options)),
@@ -188,8 +188,8 @@ impl Sandbox {
         observed.merge(control::routes()).with_state(self.clone())
     }
 
-    /// Answers on a listener, of a real network or another, until `shutdown` is done, then drops every connection: open streams
-    /// and hung calls too.
+    /// Answers on a listener, of a real network or another, until `shutdown` is done. Then it drops
+    /// every connection, open streams and hung calls too.
     ///
     /// # Errors
     /// If the listener fails.
@@ -272,7 +272,7 @@ impl Sandbox {
         self.lock().listeners.add(listener);
     }
 
-    /// Waits until the sandbox is as wanted; it looks after every arrival, answer and change.
+    /// Waits until the condition holds; it is checked after every arrival, answer and change.
     /// Cancellation safe. It waits for ever if that never happens: give it a deadline.
     pub async fn until(&self, mut is_so: impl FnMut(&Self) -> bool) {
         let mut activity = self.0.activity.subscribe();

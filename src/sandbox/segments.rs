@@ -18,7 +18,7 @@ const NO_COHORT: &str = "undefined";
 pub struct Segment {
     /// `{integration}-{cohort id}`.
     pub key: String,
-    /// The cohort's name, as last heard.
+    /// The cohort's name, as last sent.
     pub name: String,
     /// Rises with every change; never falls, not even over a reset.
     pub version: u64,
@@ -57,7 +57,7 @@ struct UpdateMember {
 
 /// Why a body is refused as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unreadable {
+pub(super) enum InvalidUpdate {
     #[error("the body is not the JSON that the integration's manifest describes")]
     Shape,
     #[error("a required part of the body is empty")]
@@ -65,11 +65,11 @@ pub(super) enum Unreadable {
 }
 
 impl SegmentUpdate {
-    pub(super) fn read(body: &[u8]) -> Result<Self, Unreadable> {
-        let body: UpdateBody = serde_json::from_slice(body).map_err(|_| Unreadable::Shape)?;
+    pub(super) fn read(body: &[u8]) -> Result<Self, InvalidUpdate> {
+        let body: UpdateBody = serde_json::from_slice(body).map_err(|_| InvalidUpdate::Shape)?;
         let update = SegmentUpdate::from(body);
         if update.has_empty_part() {
-            return Err(Unreadable::EmptyPart);
+            return Err(InvalidUpdate::EmptyPart);
         }
         Ok(update)
     }
@@ -216,7 +216,7 @@ mod tests {
             "integration_cohort_name": name, "members": members}})
     }
 
-    fn read(body: &Value) -> Result<SegmentUpdate, Unreadable> {
+    fn read(body: &Value) -> Result<SegmentUpdate, InvalidUpdate> {
         SegmentUpdate::read(body.to_string().as_bytes())
     }
 
@@ -268,11 +268,11 @@ mod tests {
         for part in parts {
             let mut without = whole.clone();
             *without.pointer_mut(part).unwrap() = Value::Null;
-            assert_eq!(read(&without), Err(Unreadable::Shape), "{part}");
+            assert_eq!(read(&without), Err(InvalidUpdate::Shape), "{part}");
             *without.pointer_mut(part).unwrap() = json!("");
             assert!(read(&without).is_err(), "{part}");
         }
-        assert_eq!(SegmentUpdate::read(b"not json"), Err(Unreadable::Shape));
+        assert_eq!(SegmentUpdate::read(b"not json"), Err(InvalidUpdate::Shape));
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct Token {
     pub secret: Hidden<String>,
     /// The name people gave it.
     pub name: String,
-    /// Whose token it is.
+    /// Its owner.
     pub owner: Owner,
     /// What it may do.
     pub role: Role,
@@ -63,12 +63,12 @@ pub struct Token {
     pub denials: Vec<Denial>,
 }
 
-/// Whose token it is.
+/// The owner of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// A member of the account.
     Member,
-    /// Nobody: a service token, which outlives the member who made it.
+    /// None: a service token, which outlives the member that made it.
     Service,
 }
 

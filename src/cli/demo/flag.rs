@@ -1,4 +1,4 @@
-//! What a flag is for somebody: asked as LaunchDarkly's client-side SDKs ask.
+//! The value of a flag for a user, read as LaunchDarkly's client-side SDKs read it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the demo asks of the service.
+//! The requests of the demo.
 
 use std::time::Duration;
 

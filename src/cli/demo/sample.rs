@@ -51,7 +51,7 @@ pub(super) struct ExpectedMembers {
     pub(super) deliverable: u64,
     /// Records without a usable identifier.
     pub(super) unusable: u64,
-    /// Who is in the segment at the end.
+    /// The segment's members at the end.
     pub(super) members: BTreeSet<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The journey itself: each step does what it says, and confirms what came of it.
+//! The steps of the demo; each confirms its result.
 
 use std::{ops::ControlFlow, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What passes by itself, and what must be mended.
+//! Errors of one attempt: transient ones, which are retried, and final ones.
 //!
 //! The service says which of its own statuses pass. A status that is not the service's comes from
 //! something in between: a proxy that starts, sheds load, or has lost its upstream. It says nothing
@@ -20,15 +20,15 @@ pub(super) enum AttemptError {
     Final(SendError),
 }
 
-/// A trouble that may pass.
+/// An error that may pass by itself.
 pub(super) struct TransientFailure {
     /// What happened, for people.
     pub(super) why: String,
-    /// How long the service wants to be left alone.
+    /// The delay that the service asks for before the next attempt.
     pub(super) not_before: Duration,
 }
 
-/// Tells one from the other.
+/// Classifies a status.
 pub(super) fn classify(status: Status) -> AttemptError {
     let delay = status
         .get_details_retry_info()

@@ -183,7 +183,7 @@ impl FileIdentity {
     }
 }
 
-/// Nothing where it cannot be told: whoever opens the input says why.
+/// Nothing where it cannot be told: opening the input says why.
 fn identity_of_input(path: &Path) -> Option<FileIdentity> {
     let metadata = if path.as_os_str() == "-" {
         let copy = io::stdin().as_fd().try_clone_to_owned();

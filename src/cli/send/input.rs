@@ -1,4 +1,4 @@
-//! From a file or standard input to records, or to the place where the input is wrong.
+//! The parser of inputs: a file or standard input to records, or to the place of an error.
 //!
 //! ```text
 //!  bytes ─▶ text      decompressed, decoded, UTF-8 from here on
@@ -39,7 +39,7 @@ pub(crate) use values::NULLS;
 /// Most bytes of what is sent of one row. A context key has at most 1 KiB; with this, a whole
 /// window of rows fits in memory.
 const MAX_KEPT_BYTES: usize = 64 * 1024;
-/// Longest row. Ours: more than any real one, and a quote that nobody closes is found by it even
+/// Longest row. Ours: more than any real one, and a quote that is never closed is found by it even
 /// where the input never ends.
 const MAX_ROW_BYTES: usize = 8 * 1024 * 1024;
 
@@ -78,7 +78,7 @@ pub(crate) struct InputOptions {
     pub operation_column: Option<String>,
     /// Columns or members that do not matter.
     pub ignored_columns: Vec<String>,
-    /// Values that stand for none; case and outer blanks do not matter.
+    /// Values that mean no value, whatever their case and outer blanks.
     pub nulls: Vec<String>,
     /// Identifiers that the mapping takes, in order: the others are not sent. Empty if that is not
     /// known: then all are.
@@ -199,7 +199,7 @@ pub(crate) fn read(
     }
 }
 
-/// What an input looks like, for who did not say its format: a sentence with the flag to give.
+/// What an input looks like where no format was given: a sentence with the flag to give.
 pub(crate) fn looks_like(
     input: impl BufRead + Send,
     encoding: Option<&'static Encoding>,

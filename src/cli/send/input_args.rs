@@ -176,14 +176,14 @@ mod tests {
     use super::*;
 
     #[derive(Debug, clap::Parser)]
-    struct TestCommand {
+    struct InputCommand {
         #[command(flatten)]
         reading: InputArgs,
     }
 
     fn options(flags: &[&str], path: &str) -> Result<InputOptions, String> {
         let flags = ["send"].iter().chain(flags);
-        let command = TestCommand::try_parse_from(flags).map_err(|error| error.to_string())?;
+        let command = InputCommand::try_parse_from(flags).map_err(|error| error.to_string())?;
         let mapped = vec!["user_id".to_owned()];
         let options = command.reading.options(Path::new(path), mapped);
         options.map_err(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! Finds out what a destination maps, before anything is read.
+//! Looks up a destination's mapping, before anything is read.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{cli::remote, pb};
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The destination of a stream that is to be opened. What keeps it from answering is waited out
-/// like what keeps a stream from opening: without the mapping nobody would notice that a file
+/// like what keeps a stream from opening: without the mapping it would not be noticed that a file
 /// names its identifiers otherwise.
 ///
 /// # Errors

@@ -272,8 +272,8 @@ impl Source {
         })
     }
 
-    /// Reads on a thread of its own, since standard input blocks. Nobody joins it: it ends with
-    /// its input, when nobody takes its rows any more, or with the process.
+    /// Reads on a thread of its own, since standard input blocks. It is not joined: it ends with
+    /// its input, when its rows are no longer taken, or with the process.
     fn start(self, options: InputOptions) -> InputReading {
         let (rows, taken) = mpsc::channel(ROWS_AHEAD);
         let (asides, heard) = mpsc::channel(ROWS_AHEAD);
@@ -314,7 +314,7 @@ enum Aside {
 struct Asides(mpsc::Receiver<Aside>);
 
 impl Asides {
-    /// Tells what comes, for ever. Cancel safe.
+    /// Passes on what comes, for ever. Cancel safe.
     async fn tell(&mut self, watcher: &RefCell<Watcher>) -> Infallible {
         while let Some(aside) = self.0.recv().await {
             watcher.borrow_mut().hear_aside(&aside);
@@ -322,7 +322,7 @@ impl Asides {
         std::future::pending().await
     }
 
-    /// Tells what has come.
+    /// Passes on what has come.
     fn tell_rest(&mut self, watcher: &mut Watcher) {
         while let Ok(aside) = self.0.try_recv() {
             watcher.hear_aside(&aside);

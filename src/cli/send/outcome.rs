@@ -7,7 +7,7 @@ use tonic::Status;
 use super::window::{ProtocolViolation, SettledRow};
 use crate::{cli::remote, pb};
 
-/// What happens on the way, for who watches.
+/// What happens on the way, for a watcher.
 #[derive(Debug)]
 pub(crate) enum SendEvent<'a> {
     /// A stream is open.
@@ -39,7 +39,7 @@ pub(crate) struct Unfinished {
 /// Why not every record has a result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
-    /// The server refuses the stream; what it says must be mended first.
+    /// The server refuses the stream; what it says must be corrected first.
     #[error("{}", remote::describe(.0))]
     Refused(Box<Status>),
     /// It took too long.
@@ -58,7 +58,7 @@ pub(crate) enum SendError {
     /// A signal asked to.
     #[error("stopped by {0}")]
     Stopped(&'static str),
-    /// Whoever watches cannot go on, and knows why.
+    /// The watcher cannot go on, and knows why.
     #[error("nobody watches any more")]
     Unwatched,
 }

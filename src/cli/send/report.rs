@@ -1,4 +1,4 @@
-//! What a sender tells people while it runs and when it ends.
+//! Progress and totals of a transfer, on standard error.
 
 use std::{
     collections::BTreeMap,
@@ -93,9 +93,9 @@ impl fmt::Display for SendTally {
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     last_line: Instant,
-    /// Why there was no stream, since the last result: one trouble is told once, however often it
+    /// Why there was no stream, since the last result: one failure is told once, however often it
     /// is met.
-    trouble: Option<String>,
+    last_failure: Option<String>,
 }
 
 impl Progress {
@@ -105,7 +105,7 @@ impl Progress {
         Self {
             bar: io::stderr().is_terminal().then(|| bar(bytes)),
             last_line: Instant::now(),
-            trouble: None,
+            last_failure: None,
         }
     }
 
@@ -130,10 +130,10 @@ impl Progress {
         }
     }
 
-    /// Says what happens to the stream; results are [`show`](Self::show)n by whoever counts them.
+    /// Says what happens to the stream; results are shown by [`show`](Self::show).
     pub(crate) fn tell(&mut self, event: &SendEvent<'_>) {
         match event {
-            SendEvent::Settled(_) => self.trouble = None,
+            SendEvent::Settled(_) => self.last_failure = None,
             SendEvent::Opened => {}
             SendEvent::Notice(notice) => self.say(&describe(notice)),
             SendEvent::Drain => {
@@ -141,12 +141,12 @@ impl Progress {
                     "the server asks to move; a new stream follows when there is more to send",
                 );
             }
-            SendEvent::Lost { why, pause } => self.tell_trouble(why, *pause),
+            SendEvent::Lost { why, pause } => self.tell_failure(why, *pause),
         }
     }
 
-    fn tell_trouble(&mut self, why: &str, pause: Option<Duration>) {
-        let known = self.trouble.replace(why.to_owned());
+    fn tell_failure(&mut self, why: &str, pause: Option<Duration>) {
+        let known = self.last_failure.replace(why.to_owned());
         if known.as_deref() != Some(why) {
             self.say(&format!("{why}\n  {}", next_try(pause)));
         }

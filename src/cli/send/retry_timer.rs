@@ -1,4 +1,4 @@
-//! How long a sender goes on without progress, and when it tries again.
+//! Deadlines and retries of a transfer: when the next attempt is due, and when to give up.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::backoff::Backoff;
 
-/// What a record is tried for when nobody says (the contract's default).
+/// How long a record is tried unless told (the contract's default).
 const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long before the end the last try is made, if the pauses leave none later. Ours: a server
 /// that is there answers within it.
@@ -25,10 +25,10 @@ pub(super) struct RetryTimer {
     closed_since: Instant,
     /// The last commit, or when the oldest waiting row was read.
     last_progress: Instant,
-    /// Troubles in a row.
+    /// Failures in a row.
     failures: u32,
     /// What stood in the way of a stream last; none while there is one.
-    trouble: Option<String>,
+    last_failure: Option<String>,
 }
 
 impl RetryTimer {
@@ -43,7 +43,7 @@ impl RetryTimer {
             closed_since: Instant::now(),
             last_progress: Instant::now(),
             failures: 0,
-            trouble: None,
+            last_failure: None,
         }
     }
 
@@ -52,7 +52,7 @@ impl RetryTimer {
     }
 
     pub(super) fn opened(&mut self) {
-        self.trouble = None;
+        self.last_failure = None;
     }
 
     pub(super) fn closed(&mut self) {
@@ -64,16 +64,16 @@ impl RetryTimer {
         self.failures = 0;
     }
 
-    /// Notes a trouble, and draws the pause after it.
+    /// Notes a failure, and draws the pause after it.
     pub(super) fn pause(&mut self, transient: &TransientFailure) -> Duration {
         let drawn = self.backoff.delay(self.failures, fastrand::f64());
         self.failures += 1;
-        self.trouble = Some(transient.why.clone());
+        self.last_failure = Some(transient.why.clone());
         drawn.max(transient.not_before)
     }
 
     /// When to try again. Where the pause would outlast the deadline, once more shortly before it;
-    /// the deadline itself if the service wants to be left alone until then.
+    /// the deadline itself if the service asks for a delay until then.
     pub(super) fn next_try(
         &mut self,
         transient: &TransientFailure,
@@ -92,7 +92,7 @@ impl RetryTimer {
         }
     }
 
-    /// A server may try a record for its whole delivery time-out: waiting so long is no trouble.
+    /// A server may try a record for its whole delivery time-out: waiting so long is no failure.
     pub(super) fn deadline_open(&self) -> Instant {
         self.last_progress + self.delivery_timeout + self.give_up_after
     }
@@ -119,11 +119,11 @@ impl RetryTimer {
         SendError::GaveUp {
             waited: now - since,
             without,
-            last: self.trouble.clone().unwrap_or_else(|| silent.into()),
+            last: self.last_failure.clone().unwrap_or_else(|| silent.into()),
         }
     }
 
-    /// For a deadline of an open stream, which had no trouble but silence.
+    /// For a deadline of an open stream, which had no failure but silence.
     pub(super) fn exhausted_open(&self) -> SendError {
         SendError::GaveUp {
             waited: self.last_progress.elapsed(),

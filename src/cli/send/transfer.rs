@@ -40,7 +40,7 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// How long a batch that is not full waits for more rows. Our choice: nobody notices it, and a file
+/// How long a batch that is not full waits for more rows. Our choice: not noticeable, and a file
 /// is read much faster.
 const LINGER: Duration = Duration::from_millis(5);
 /// Messages on their way to the socket: one that is written, and one behind it.

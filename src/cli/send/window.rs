@@ -1,4 +1,4 @@
-//! Which records are on their way: what to send next, what is answered, what to send again.
+//! The sliding window of unacknowledged records: what to send next, and what to send again.
 //!
 //! Plain bookkeeping of the stream protocol, without a socket. Records are numbered from 1 as they
 //! are read, and kept until the server has committed them. A new stream starts again behind the

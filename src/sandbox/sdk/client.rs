@@ -40,7 +40,7 @@ pub(super) fn routes() -> Router<Sandbox> {
         .route("/sdk/goals/{environment}", get(goals))
 }
 
-/// A route for `REPORT`: a GET with a body, so that no context stands in an address.
+/// A route for `REPORT`: a GET with a body, so that an address holds no context.
 fn report<H, T>(handler: H) -> MethodRouter<Sandbox>
 where
     H: Handler<T, Sandbox>,
@@ -87,7 +87,7 @@ async fn pings(Shared(sandbox): Shared<Sandbox>, ById(environment): ById) -> imp
     feed(sandbox, move |state| pings.news(state))
 }
 
-/// Tells that a client-side ID exists, to anyone.
+/// Confirms without a key that a client-side ID exists.
 async fn goals(_: ById) -> Json<Value> {
     Json(json!([]))
 }
@@ -136,7 +136,7 @@ impl ClientFeed {
     }
 }
 
-/// What an SDK that polls whenever it is told to has heard of.
+/// The last state announced to an SDK that polls after each ping.
 #[derive(Debug)]
 struct PingFeed {
     environment: String,

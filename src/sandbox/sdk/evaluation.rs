@@ -15,7 +15,7 @@ use super::{
 };
 use crate::sandbox::{Sandbox, api_error::ApiError, flags::Reasons};
 
-/// Who asks, and for whom.
+/// The environment and the context of an evaluation.
 #[derive(Debug)]
 pub(super) struct EvaluationRequest {
     pub(super) environment: String,

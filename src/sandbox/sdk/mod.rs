@@ -1,7 +1,7 @@
 //! The endpoints of LaunchDarkly's SDKs, so that a real one sees a flag flip.
 //!
 //! - [`server`]: SDKs that download flags and segments, by SDK key.
-//! - [`client`]: SDKs that are told what flags mean for one context: mobile ones by mobile key,
+//! - [`client`]: SDKs that get the flags' values for one context: mobile ones by mobile key,
 //!   those of browsers by client-side ID.
 //! - [`events`]: what both report.
 

@@ -1,8 +1,8 @@
-//! What a column or member is for, told by its name.
+//! Column roles: what a column or member is for, by its name.
 //!
 //! Never guessed: a name that may be an operation or a mapped identifier, and is not quite, stops
 //! the file until a person has said what it is. Otherwise a removal could be an addition, or a
-//! member have another key, and nobody would know.
+//! member have another key, unnoticed.
 
 use super::InputOptions;
 
@@ -77,10 +77,10 @@ impl Columns {
         self.mapped.iter().any(|mapped| mapped == name)
     }
 
-    /// What a name stands for.
+    /// The role of a column of this name.
     ///
     /// # Errors
-    /// It may stand for something that it must not be taken for in silence.
+    /// The name is ambiguous, and must not be interpreted in silence.
     pub(super) fn role(&self, name: &str) -> Result<ColumnRole, String> {
         if self.is_ignored(name) {
             return Ok(ColumnRole::Ignored);
@@ -129,7 +129,7 @@ pub(crate) fn alike(one: &str, other: &str) -> bool {
     one == other || folded(one).eq(folded(other))
 }
 
-/// Without what nobody sees at both ends.
+/// Without invisible characters and blanks at both ends.
 pub(super) fn trim(text: &str) -> &str {
     text.trim_matches(|letter: char| {
         letter.is_whitespace()

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{cli::send::window::InputRow, pb::identifier_record::Operation};
 
-/// What may stand between values where nobody says.
+/// What may stand between values unless told.
 const DELIMITERS: &[char] = &[',', ';', '\t', '|'];
 
 pub(super) struct CsvReader<'a> {

@@ -1,4 +1,4 @@
-//! What a person should know of an input that was read, though it is no error.
+//! Warnings about an input that was read.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ impl FindingCount {
 /// What was found in an input. As text: a line for each kind, or nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
-    /// Values that stand for no value.
+    /// Values that mean no value.
     pub absent: FindingCount,
     /// Values that a spreadsheet may have shortened.
     pub shortened: FindingCount,

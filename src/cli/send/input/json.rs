@@ -16,7 +16,7 @@ pub(super) enum Node {
     Text(String),
     /// What it holds is dropped.
     List,
-    /// Its members; none, where nobody looks for them.
+    /// Its members; none where they are not needed.
     Object(Vec<(String, Node)>),
 }
 

@@ -87,8 +87,8 @@ impl<'a> TextLines<'a> {
                         break;
                     }
                 }
-                Err(trouble) => {
-                    let bad = self.bad(trouble, &line);
+                Err(error) => {
+                    let bad = self.bad(error, &line);
                     if bad.reach == Reach::Rest {
                         return Err(bad);
                     }
@@ -100,10 +100,10 @@ impl<'a> TextLines<'a> {
     }
 
     /// What cannot be read behind the beginning of a line.
-    fn bad(&self, trouble: TextError, line: &[u8]) -> BadInput {
+    fn bad(&self, error: TextError, line: &[u8]) -> BadInput {
         let column = String::from_utf8_lossy(line).chars().count() + 1;
-        let is_passed = matches!(trouble, TextError::Malformed);
-        let what = self.text.describe(trouble);
+        let is_passed = matches!(error, TextError::Malformed);
+        let what = self.text.describe(error);
         match is_passed {
             true => BadInput::row(self.number, Some(column), what),
             false => BadInput::rest(self.number, None, what),

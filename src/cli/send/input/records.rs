@@ -4,7 +4,7 @@
 //! after a closing quote, and a quote that is never closed, and so would make one value of the rest
 //! of the file; and they count lines by LF alone. A check beside them would have to know at each
 //! byte whether it is in quotes, which is the whole of the work. Here that one automaton also finds
-//! the places, and keeps nothing of the cells that nobody wants, however long they are. Property
+//! the places, and keeps nothing of the cells that are not wanted, however long they are. Property
 //! tests hold it to what the `csv` crate reads in files that are well formed.
 
 use super::{
@@ -40,7 +40,7 @@ pub(super) struct CsvRecord {
     wrong: Option<BadInput>,
 }
 
-/// Longest header. Ours: as many columns as anybody has.
+/// Longest header. Ours: more columns than a real file has.
 const MAX_HEADER_BYTES: usize = 1024 * 1024;
 /// What is kept of a cell that is not wanted: enough to tell a name.
 const BEGINNING_BYTES: usize = 128;
@@ -171,9 +171,9 @@ impl<'a> CsvRecords<'a> {
     }
 
     fn byte(&mut self, record: &mut CsvRecord) -> Result<Option<u8>, BadInput> {
-        self.text.byte().or_else(|trouble| {
-            let passes = matches!(trouble, TextError::Malformed);
-            let what = self.text.describe(trouble);
+        self.text.byte().or_else(|error| {
+            let passes = matches!(error, TextError::Malformed);
+            let what = self.text.describe(error);
             if !passes {
                 return Err(BadInput::rest(self.place.line, None, what));
             }

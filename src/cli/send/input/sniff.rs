@@ -1,4 +1,4 @@
-//! What bytes look like that are not what was asked for, and the way out.
+//! Format detection: what an unexpected input looks like, with the remedy.
 
 use super::InputFormat;
 

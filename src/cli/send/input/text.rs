@@ -44,7 +44,7 @@ pub(super) struct Text<'a> {
     ready: Vec<u8>,
     at: usize,
     /// Comes behind what is ready.
-    trouble: Option<TextError>,
+    error: Option<TextError>,
     ended: bool,
 }
 
@@ -80,7 +80,7 @@ impl<'a> Text<'a> {
             decoder: encoding.new_decoder_without_bom_handling(),
             ready: Vec::new(),
             at: 0,
-            trouble: None,
+            error: None,
             ended: false,
         };
         while text.peek(MARK.len()).starts_with(MARK) {
@@ -100,8 +100,8 @@ impl<'a> Text<'a> {
     /// What stands here is no text.
     pub(super) fn fill(&mut self) -> Result<&[u8], TextError> {
         while self.at == self.ready.len() {
-            if let Some(trouble) = self.trouble.take() {
-                return Err(trouble);
+            if let Some(error) = self.error.take() {
+                return Err(error);
             }
             if self.ended {
                 break;
@@ -129,17 +129,17 @@ impl<'a> Text<'a> {
         Ok(byte)
     }
 
-    /// What comes next: so many bytes or more, or fewer before the end or trouble.
+    /// What comes next: so many bytes or more, or fewer before the end or an error.
     pub(super) fn peek(&mut self, bytes: usize) -> &[u8] {
-        while self.ready.len() - self.at < bytes && self.trouble.is_none() && !self.ended {
+        while self.ready.len() - self.at < bytes && self.error.is_none() && !self.ended {
             self.decode();
         }
         &self.ready[self.at..]
     }
 
     /// What cannot be read, in words.
-    pub(super) fn describe(&self, trouble: TextError) -> String {
-        match trouble {
+    pub(super) fn describe(&self, error: TextError) -> String {
+        match error {
             TextError::Malformed if self.decoder.encoding() == UTF_8 => {
                 "not valid UTF-8; if it is written otherwise, such as in windows-1252, say so with \
                  --encoding"
@@ -160,7 +160,7 @@ impl<'a> Text<'a> {
             Ok(raw) => &raw[..raw.len().min(CHUNK_BYTES)],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
             Err(error) => {
-                self.trouble = Some(TextError::Io(error));
+                self.error = Some(TextError::Io(error));
                 return;
             }
         };
@@ -176,7 +176,7 @@ impl<'a> Text<'a> {
         self.ready.truncate(before + written);
         self.input.consume(read);
         match result {
-            DecoderResult::Malformed(..) => self.trouble = Some(TextError::Malformed),
+            DecoderResult::Malformed(..) => self.error = Some(TextError::Malformed),
             DecoderResult::InputEmpty => self.ended = last,
             DecoderResult::OutputFull => {}
         }

@@ -1,4 +1,4 @@
-//! What the value of an identifier may mean beside itself.
+//! Values that mean no value, and values that a spreadsheet may have shortened.
 
 use super::{InputOptions, findings::Findings};
 
@@ -16,7 +16,7 @@ pub(crate) const NULLS: &[&str] = &[
     "#N/A",
 ];
 
-/// Sorts out values that stand for none, and remembers those that look damaged.
+/// Finds values that mean no value, and counts those that look damaged.
 #[derive(Debug)]
 pub(super) struct Values {
     nulls: Vec<String>,
