@@ -15,9 +15,10 @@ use tracing::{info, warn};
 
 use crate::{
     config::Settings,
-    delivery::{self, Dispatcher, LiveDestinations},
+    delivery::{self, Dispatcher},
     launchdarkly,
     metrics::Metrics,
+    registry::Registry,
     server::{
         edge::health::{Reporter, Serving},
         service::Service,
@@ -29,7 +30,6 @@ use crate::{
 };
 
 mod grpc;
-mod revival;
 mod watchers;
 
 use watchers::Watchers;
@@ -143,7 +143,7 @@ impl App {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
         let calls = self.metrics.clone();
-        let (live, condemned) = LiveDestinations::new();
+        let (registry, refusals) = Registry::new(Arc::clone(&self.store), self.metrics.clone());
         // Records are counted where a stream enters their results: a scrape must add up.
         let dispatcher = Dispatcher::new(self.delivery, Arc::clone(&self.vendor) as _, None);
         let (drain, drained) = watch::channel(None);
@@ -154,23 +154,15 @@ impl App {
             drain,
         };
         let limits = self.limits;
-        let context = StreamContext::new(
-            Arc::clone(&self.store),
-            Arc::clone(&live),
-            dispatcher,
-            limits,
-            drained,
-            self.metrics.clone(),
-        );
-        let control = Control::new(Arc::clone(&self.store), self.vendor, live, self.metrics);
-        let service = Service::new(
-            control.clone(),
-            StreamAcceptor::new(context, work.sessions.clone()),
-        );
+        let context =
+            StreamContext::new(registry.clone(), dispatcher, limits, drained, self.metrics);
+        let vendor = self.vendor;
+        let control = Control::new(registry.clone(), Arc::clone(&vendor) as _);
+        let service = Service::new(control, StreamAcceptor::new(context, work.sessions.clone()));
 
         let (reporter, health) = Reporter::new(Serving::No);
         let mut watchers =
-            Watchers::start(&self.store, reporter, condemned, control, shutdown.clone()).await;
+            Watchers::start(registry, refusals, vendor, reporter, shutdown.clone()).await;
         let stop = CancellationToken::new();
         let budget = self.max_buffered_mib;
         let serving = grpc::serve(service, health, budget, incoming, stop.clone())?;

@@ -1,6 +1,6 @@
 //! Where the wall clock enters.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 #[cfg(any(test, feature = "testing"))]
 pub use stand_in::StandIn;
@@ -14,6 +14,21 @@ pub fn now() -> SystemTime {
         return now;
     }
     SystemTime::now()
+}
+
+/// [`now`] in whole microseconds, which is what stores keep: what a call answers is then what a later
+/// one reads back.
+#[must_use]
+pub fn now_in_micros() -> SystemTime {
+    whole_micros(now())
+}
+
+fn whole_micros(at: SystemTime) -> SystemTime {
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let surplus = Duration::from_nanos((since.subsec_nanos() % 1_000).into());
+    SystemTime::UNIX_EPOCH + (since - surplus)
 }
 
 /// Milliseconds since the Unix epoch; 0 before it.

@@ -33,7 +33,7 @@
 //! |---|---|
 //! | 5 commands | [`cli`] |
 //! | 4 assembly, and what faces callers | [`app`], [`config`], [`server`] |
-//! | 3 the core | [`delivery`] |
+//! | 3 the core: whose destinations, and their delivery | [`registry`], which uses [`delivery`] |
 //! | 2 external systems, and what counts; they do not know each other | [`launchdarkly`], [`store`], [`sandbox`], [`metrics`] |
 //! | 1 vocabulary, and the ports to the floors above it | [`domain`] |
 //! | 0 foundations | [`backoff`], [`clock`], [`pb`], [`secret`], [`shutdown`], [`telemetry`] |
@@ -93,6 +93,7 @@ pub mod domain;
 pub mod launchdarkly;
 pub mod metrics;
 pub mod pb;
+pub mod registry;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod secret;

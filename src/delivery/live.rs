@@ -108,15 +108,24 @@ impl LiveDestinations {
 
     /// Whether the vendor has refused the credentials of this revision.
     #[must_use]
-    pub fn are_credentials_refused(
-        &self,
-        RefusedCredentials { uid, revision }: RefusedCredentials,
-    ) -> bool {
+    pub fn are_credentials_refused(&self, uid: DestinationUid, revision: Revision) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&uid).is_some_and(|sender| {
             let known = sender.borrow();
             known.revision == revision && known.state == Some(LiveState::Rejected)
         })
+    }
+
+    /// Waits until a later revision than this is known.
+    pub async fn superseded(&self, uid: DestinationUid, revision: Revision) {
+        let seen = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&uid).map(watch::Sender::subscribe)
+        };
+        if let Some(mut seen) = seen {
+            // While it is watched here, the directory keeps its sender.
+            seen.wait_for(|known| known.revision > revision).await.ok();
+        }
     }
 
     /// Makes known that a destination is gone for ever.

@@ -14,6 +14,8 @@ mod sqlite;
 mod stored;
 #[cfg(test)]
 pub(crate) mod suite;
+#[cfg(test)]
+pub(crate) mod troubled;
 
 use std::{
     fmt,
@@ -245,6 +247,9 @@ pub enum Error {
          the destination"
     )]
     Unsupported(String),
+    /// A change did not run to its end; whether it took effect is not known.
+    #[error("a change of a destination broke off")]
+    BrokenOff,
     /// A destination is damaged. An operator can restore a backup, or delete it.
     #[error("a stored destination cannot be read: {0}")]
     Corrupt(String),

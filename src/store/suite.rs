@@ -105,7 +105,7 @@ fn named(id: &str, display_name: &str) -> Destination {
 }
 
 /// The next revision of a destination.
-pub(super) fn changed(destination: &Destination, display_name: &str) -> Destination {
+pub(crate) fn changed(destination: &Destination, display_name: &str) -> Destination {
     Destination {
         display_name: DisplayName::new(display_name).unwrap(),
         update_time: destination.update_time + Duration::from_secs(1),

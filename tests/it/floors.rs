@@ -27,9 +27,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sandbox", &["clock"]),
     ("delivery", &["backoff", "domain", "secret"]),
     (
+        "registry",
+        &["backoff", "clock", "delivery", "domain", "metrics", "store"],
+    ),
+    (
         "server",
         &[
-            "clock", "delivery", "docs", "domain", "metrics", "pb", "secret", "store",
+            "clock", "delivery", "docs", "domain", "metrics", "pb", "registry", "secret",
         ],
     ),
     (
@@ -39,14 +43,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "backoff",
-            "clock",
             "config",
             "delivery",
             "domain",
             "launchdarkly",
             "metrics",
             "pb",
+            "registry",
             "server",
             "shutdown",
             "store",

@@ -14,12 +14,7 @@ use super::{
     responses::{self, Responses},
     session,
 };
-use crate::{
-    delivery::{Dispatcher, LiveDestinations},
-    metrics::Metrics,
-    server::status::Failure,
-    store::Store,
-};
+use crate::{delivery::Dispatcher, metrics::Metrics, registry::Registry, server::status::Failure};
 
 /// The limits of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +38,8 @@ pub struct StreamLimits {
 /// What every session works with.
 #[derive(Debug)]
 pub struct StreamContext {
-    /// Where destinations are kept.
-    pub store: Arc<dyn Store>,
-    /// What is known about those in use.
-    pub live: Arc<LiveDestinations>,
+    /// Where destinations are opened.
+    pub registry: Registry,
     /// Where changes go.
     pub dispatcher: Dispatcher,
     /// What streams may ask for.
@@ -62,16 +55,14 @@ pub struct StreamContext {
 impl StreamContext {
     /// Puts the parts together.
     pub fn new(
-        store: Arc<dyn Store>,
-        live: Arc<LiveDestinations>,
+        registry: Registry,
         dispatcher: Dispatcher,
         limits: StreamLimits,
         drain: watch::Receiver<Option<Instant>>,
         metrics: Metrics,
     ) -> Self {
         Self {
-            store,
-            live,
+            registry,
             dispatcher,
             limits,
             drain,

@@ -146,7 +146,11 @@ impl StreamContext {
     /// Opens the lane that a checked `open` asks for, once every older stream of its id has ended.
     /// Not cancel safe: a lease that was acquired must be released.
     pub(super) async fn admit(&self, opening: &Opening) -> Result<AdmittedStream, Failure> {
-        let (destination, live) = self.look_up(&opening.destination).await?;
+        let name = &opening.destination;
+        let opened = self.registry.open(name).await;
+        let opened = opened.map_err(unary::store_failure)?;
+        let (destination, live) =
+            opened.ok_or_else(|| Failure::DestinationNotFound(name.clone()))?;
         let (lease, has_waited) = match opening.key() {
             Some(key) => {
                 let Acquired { lease, has_waited } = self.fencing.acquire(key).await?;
@@ -180,40 +184,21 @@ impl StreamContext {
         live: &LiveDestination,
         has_waited: bool,
     ) -> Result<(Mapping, LaneHandle), Failure> {
-        if has_waited && let Some(now) = self.stored(&opening.destination).await? {
+        let name = &opening.destination;
+        if has_waited {
+            usable(live, name)?;
+            let now = self.registry.get(name).await;
             // Its mapping may be another one by now. If the name belongs to another destination by
             // now, the live destination says that its own is deleted.
-            destination = now;
+            destination = now.map_err(unary::store_failure)?.unwrap_or(destination);
         }
-        usable(live, &opening.destination)?;
+        usable(live, name)?;
         let lane = self.dispatcher.open(live.clone(), &opening.segment);
         if !opening.validate_only {
             lane.rename(opening.segment.clone());
         }
         let mapping = opening.mapping.clone().unwrap_or(destination.mapping);
         Ok((mapping, lane))
-    }
-
-    async fn look_up(
-        &self,
-        name: &DestinationName,
-    ) -> Result<(Destination, LiveDestination), Failure> {
-        let missing = || Failure::DestinationNotFound(name.clone());
-        let uid = self.stored(name).await?.ok_or_else(missing)?.uid;
-        // Watched before it is read (again), so that no change in between is missed.
-        let live = self.live.watch(uid);
-        let destination = self
-            .stored(name)
-            .await?
-            .filter(|d| d.uid == uid)
-            .ok_or_else(missing)?;
-        let state = unary::live_state(&destination);
-        self.live.publish(uid, destination.revision, state);
-        Ok((destination, live))
-    }
-
-    async fn stored(&self, name: &DestinationName) -> Result<Option<Destination>, Failure> {
-        self.store.get(name).await.map_err(unary::store_failure)
     }
 }
 

@@ -4,20 +4,21 @@ use super::{
     Control,
     edit::{Edit, Part, Settings},
     idempotency::idempotency_key,
-    stamp, store_failure,
+    store_failure,
 };
 use crate::{
+    clock,
     domain::{
         Action, Destination, DestinationId, DestinationName, DestinationState, DestinationUid,
         OrganizationId, Revision,
     },
     pb,
+    registry::{self, IdempotencyKey},
     server::{
         check::{self, Violations},
         convert,
         status::Failure,
     },
-    store::{self, IdempotencyKey},
 };
 
 /// A request that passed its checks.
@@ -57,8 +58,7 @@ impl Control {
     async fn preview(&self, wanted: Wanted) -> Result<pb::Destination, Failure> {
         let id_is_chosen = wanted.id.is_some();
         let destination = wanted.into_destination();
-        let taken = self.store.get(&destination.name).await;
-        if taken.map_err(store_failure)?.is_some() {
+        if self.read(&destination.name).await?.is_some() {
             return Err(Failure::DestinationExists(destination.name));
         }
         let mut preview = convert::destination(&destination);
@@ -73,10 +73,10 @@ impl Control {
     async fn keep(&self, wanted: Wanted) -> Result<pb::Destination, Failure> {
         let key = wanted.key;
         let destination = wanted.into_destination();
-        match self.store.create(&destination, key.as_ref()).await {
+        match self.registry.create(&destination, key.as_ref()).await {
             Ok(()) => Ok(convert::destination(&destination)),
             // The same request may have won a race against this one.
-            Err(store::Error::Exists | store::Error::DuplicateRequest) => {
+            Err(registry::Error::Exists | registry::Error::DuplicateRequest) => {
                 let organization = &destination.name.organization;
                 let done = self.replay(organization, key.as_ref()).await?;
                 let done = done.ok_or(Failure::DestinationExists(destination.name))?;
@@ -89,7 +89,7 @@ impl Control {
 
 impl Wanted {
     fn into_destination(self) -> Destination {
-        let now = stamp();
+        let now = clock::now_in_micros();
         Destination {
             name: DestinationName {
                 organization: self.organization,

@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use super::{Control, store_failure};
 use crate::{
     domain::{Destination, OrganizationId},
+    registry::{Fingerprint, IdempotencyKey},
     server::status::Failure,
-    store::{Fingerprint, IdempotencyKey},
 };
 
 /// The key of a request. `body` is the same for the same request: it comes without its
@@ -46,7 +46,10 @@ impl Control {
         key: Option<&IdempotencyKey>,
     ) -> Result<Option<Destination>, Failure> {
         let Some(key) = key else { return Ok(None) };
-        let found = self.store.find_request(organization, key.request_id).await;
+        let found = self
+            .registry
+            .find_request(organization, key.request_id)
+            .await;
         let Some(done) = found.map_err(store_failure)? else {
             return Ok(None);
         };

@@ -8,12 +8,12 @@ use super::{Control, page, store_failure};
 use crate::{
     domain::{DestinationUid, Etag, OrganizationId},
     pb,
+    registry::{Cursor, Entry, ListQuery},
     server::{
         check::{self, Violations},
         convert,
         status::Failure,
     },
-    store::{Cursor, Entry, ListQuery},
 };
 
 /// Destinations of a page when the caller does not say (the contract's).
@@ -40,7 +40,7 @@ impl Control {
         request: pb::ListDestinationsRequest,
     ) -> Result<pb::ListDestinationsResponse, Failure> {
         let query = check::all(|noted| check_list(&request, noted))?;
-        let page = self.store.list(&query).await.map_err(store_failure)?;
+        let page = self.registry.list(&query).await.map_err(store_failure)?;
         let mut destinations: Vec<_> = page.entries.iter().map(entry).collect();
         let fit = how_many_fit(&destinations);
         let next = if fit < destinations.len() {

@@ -1,5 +1,5 @@
 mod creating;
-pub(crate) mod fakes;
+mod fakes;
 mod reading;
 mod updating;
 
@@ -7,9 +7,17 @@ use std::sync::Arc;
 
 use pb::{destination::Config, field_mapping::Transform, launch_darkly_config::Instance};
 
-use self::fakes::{Oracle, TroubledStore};
+use self::fakes::Oracle;
 use super::*;
-use crate::{delivery::LiveDestination, store::ListQuery};
+use crate::{
+    clock,
+    delivery::{LiveDestination, LiveState},
+    metrics::Metrics,
+    registry::{
+        ListQuery,
+        testing::{Store, TroubledStore},
+    },
+};
 
 const PARENT: &str = "organizations/acme";
 const VIP: &str = "organizations/acme/destinations/vip";
@@ -17,15 +25,15 @@ const REQUEST_ID: &str = "4b1f4a0e-7d52-4b0f-9a53-0c6a7f0e4f11";
 const TOKEN: &str = "api-canary-0001";
 
 /// The unary calls, and all they stand on.
-struct StreamContext {
+struct Bench {
     control: Control,
     store: Arc<TroubledStore>,
     oracle: Arc<Oracle>,
-    live: Arc<LiveDestinations>,
+    registry: Registry,
     metrics: Metrics,
 }
 
-impl StreamContext {
+impl Bench {
     async fn new() -> Self {
         Self::with_actions(&["send-identifiers", "send-other"]).await
     }
@@ -33,22 +41,24 @@ impl StreamContext {
     async fn with_actions(ids: &[&'static str]) -> Self {
         let store = Arc::new(TroubledStore::new().await);
         let oracle = Arc::new(Oracle::with_actions(ids));
-        let (live, _) = LiveDestinations::new();
         let metrics = Metrics::default();
+        let (registry, refusals) = Registry::new(store.clone(), metrics.clone());
+        // Ends with the test.
+        tokio::spawn(refusals.run(tokio::sync::mpsc::unbounded_channel().0));
         Self {
-            control: Control::new(store.clone(), oracle.clone(), live.clone(), metrics.clone()),
+            control: Control::new(registry.clone(), oracle.clone()),
             store,
             oracle,
-            live,
+            registry,
             metrics,
         }
     }
 
-    /// A house with the destination [`VIP`] in it.
+    /// A bench with the destination [`VIP`] in it.
     async fn with_vip() -> (Self, pb::Destination) {
-        let context = Self::new().await;
-        let vip = context.control.create_destination(create()).await.unwrap();
-        (context, vip)
+        let bench = Self::new().await;
+        let vip = bench.control.create_destination(create()).await.unwrap();
+        (bench, vip)
     }
 
     async fn get(&self) -> pb::Destination {
@@ -74,10 +84,7 @@ impl StreamContext {
 
     /// [`VIP`] as its streams see it.
     async fn watch(&self) -> LiveDestination {
-        let vip = self.stored().await;
-        let live = self.live.watch(vip.uid);
-        self.live.publish(vip.uid, vip.revision, live_state(&vip));
-        live
+        self.registry.open(&vip()).await.unwrap().unwrap().1
     }
 
     async fn update(

@@ -1,18 +1,16 @@
 //! UpdateDestination.
 
-use super::{
-    Control, edit::Edit, etag, idempotency::idempotency_key, live_state, mask, stamp,
-    store_failure, to_its_end,
-};
+use super::{Control, edit::Edit, etag, idempotency::idempotency_key, mask, store_failure};
 use crate::{
+    clock,
     domain::{Action, Destination, DestinationName, Etag},
     pb,
+    registry::{self, IdempotencyKey},
     server::{
         check::{self, Violations},
         convert,
         status::Failure,
     },
-    store::{self, IdempotencyKey},
 };
 
 /// How often an update without an etag is tried against others that come first. Our choice: each
@@ -44,14 +42,6 @@ impl Control {
     /// failure.
     pub async fn update_destination(
         &self,
-        request: pb::UpdateDestinationRequest,
-    ) -> Result<pb::Destination, Failure> {
-        let control = self.clone();
-        to_its_end(async move { control.update(request).await }).await
-    }
-
-    async fn update(
-        &self,
         mut request: pb::UpdateDestinationRequest,
     ) -> Result<pb::Destination, Failure> {
         let dry_run = std::mem::take(&mut request.validate_only);
@@ -67,7 +57,8 @@ impl Control {
         match self.find(wanted).await? {
             Found::Done(done) => Ok(convert::destination(&done)),
             Found::Current(current) => {
-                let mut preview = convert::destination(&wanted.edit.apply(&current, stamp()));
+                let mut preview =
+                    convert::destination(&wanted.edit.apply(&current, clock::now_in_micros()));
                 preview.etag.clear();
                 Ok(preview)
             }
@@ -89,15 +80,13 @@ impl Control {
             Found::Done(done) => return Ok(Some(done)),
             Found::Current(current) => current,
         };
-        let next = wanted.edit.apply(&current, stamp());
-        let key = wanted.key.as_ref();
-        match self.store.replace(&next, current.revision, key).await {
-            Ok(()) => {
-                let state = live_state(&next);
-                self.live.publish(next.uid, next.revision, state);
-                Ok(Some(next))
-            }
-            Err(store::Error::Conflict | store::Error::DuplicateRequest) => Ok(None),
+        let next = wanted.edit.apply(&current, clock::now_in_micros());
+        let replaced = self
+            .registry
+            .replace(next.clone(), current.revision, wanted.key);
+        match replaced.await {
+            Ok(()) => Ok(Some(next)),
+            Err(registry::Error::Conflict | registry::Error::DuplicateRequest) => Ok(None),
             Err(error) => Err(store_failure(error)),
         }
     }

@@ -2,7 +2,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_created_destination_reads_back_as_answered() {
-    let context = StreamContext::new().await;
+    let bench = Bench::new().await;
     let request = pb::CreateDestinationRequest {
         destination: Some(pb::Destination {
             // Not the caller's to choose: all ignored.
@@ -15,43 +15,40 @@ async fn a_created_destination_reads_back_as_answered() {
         }),
         ..create()
     };
-    let answered = context.control.create_destination(request).await.unwrap();
-    assert_eq!(answered, context.get().await);
+    let answered = bench.control.create_destination(request).await.unwrap();
+    assert_eq!(answered, bench.get().await);
     assert_eq!(answered.name, VIP);
     assert_eq!(answered.state(), pb::destination::State::Active);
-    assert_eq!(answered.uid, context.stored().await.uid.to_string());
-    assert_eq!(answered.etag, context.stored().await.etag().0);
+    assert_eq!(answered.uid, bench.stored().await.uid.to_string());
+    assert_eq!(answered.etag, bench.stored().await.etag().0);
     // Stores keep microseconds: what is finer would not be read back.
     assert_eq!(answered.create_time.unwrap().nanos % 1_000, 0);
     assert!(answered.create_time.unwrap().seconds > 0);
-    assert_eq!(
-        context.stored().await.connection.access_token.expose(),
-        TOKEN
-    );
+    assert_eq!(bench.stored().await.connection.access_token.expose(), TOKEN);
     assert!(!format!("{answered:?}").contains("canary"));
-    assert!(context.oracle.asked.lock().unwrap().is_empty());
+    assert!(bench.oracle.asked.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn an_id_is_drawn_when_none_is_chosen() {
-    let context = StreamContext::new().await;
+    let bench = Bench::new().await;
     let request = pb::CreateDestinationRequest {
         destination_id: String::new(),
         ..create()
     };
-    let first = context
+    let first = bench
         .control
         .create_destination(request.clone())
         .await
         .unwrap();
-    let second = context.control.create_destination(request).await.unwrap();
+    let second = bench.control.create_destination(request).await.unwrap();
     assert_ne!(first.name, second.name);
     assert!(first.name.parse::<DestinationName>().is_ok());
 }
 
 #[tokio::test]
 async fn all_that_is_wrong_is_told_at_once() {
-    let context = StreamContext::new().await;
+    let bench = Bench::new().await;
     let wrong = pb::CreateDestinationRequest {
         parent: "acme".into(),
         destination_id: "-".into(),
@@ -68,7 +65,7 @@ async fn all_that_is_wrong_is_told_at_once() {
         }),
         validate_only: false,
     };
-    let failure = context.control.create_destination(wrong).await.unwrap_err();
+    let failure = bench.control.create_destination(wrong).await.unwrap_err();
     assert_eq!(
         paths(failure),
         [
@@ -84,7 +81,7 @@ async fn all_that_is_wrong_is_told_at_once() {
         ]
     );
     let empty = pb::CreateDestinationRequest::default();
-    let failure = context.control.create_destination(empty).await.unwrap_err();
+    let failure = bench.control.create_destination(empty).await.unwrap_err();
     assert_eq!(paths(failure), ["parent", "destination"]);
     let unset = pb::CreateDestinationRequest {
         destination: Some(pb::Destination {
@@ -93,7 +90,7 @@ async fn all_that_is_wrong_is_told_at_once() {
         }),
         ..create()
     };
-    let failure = context.control.create_destination(unset).await.unwrap_err();
+    let failure = bench.control.create_destination(unset).await.unwrap_err();
     assert_eq!(
         paths(failure),
         [
@@ -101,26 +98,26 @@ async fn all_that_is_wrong_is_told_at_once() {
             "destination.launch_darkly.client_side_id"
         ]
     );
-    assert_eq!(context.count().await, 0);
+    assert_eq!(bench.count().await, 0);
 }
 
 #[tokio::test]
 async fn a_name_is_taken_once() {
-    let (context, first) = StreamContext::with_vip().await;
+    let (bench, first) = Bench::with_vip().await;
     for validate_only in [false, true] {
         let again = pb::CreateDestinationRequest {
             validate_only,
             ..create()
         };
-        let failure = context.control.create_destination(again).await.unwrap_err();
+        let failure = bench.control.create_destination(again).await.unwrap_err();
         assert_eq!(failure, Failure::DestinationExists(vip()));
     }
-    assert_eq!(context.get().await, first);
+    assert_eq!(bench.get().await, first);
 }
 
 #[tokio::test]
 async fn a_dry_run_stores_and_remembers_nothing() {
-    let context = StreamContext::new().await;
+    let bench = Bench::new().await;
     let real = pb::CreateDestinationRequest {
         request_id: REQUEST_ID.into(),
         ..create()
@@ -129,84 +126,80 @@ async fn a_dry_run_stores_and_remembers_nothing() {
         validate_only: true,
         ..real.clone()
     };
-    let preview = context
-        .control
-        .create_destination(dry.clone())
-        .await
-        .unwrap();
+    let preview = bench.control.create_destination(dry.clone()).await.unwrap();
     assert_eq!((preview.name.as_str(), preview.uid.as_str()), (VIP, ""));
     assert_eq!(preview.display_name, "VIP customers");
-    assert_eq!(context.count().await, 0);
+    assert_eq!(bench.count().await, 0);
     let unnamed = pb::CreateDestinationRequest {
         destination_id: String::new(),
         ..dry.clone()
     };
-    let preview = context.control.create_destination(unnamed).await.unwrap();
+    let preview = bench.control.create_destination(unnamed).await.unwrap();
     assert_eq!(preview.name, "");
 
-    let created = context.control.create_destination(real).await.unwrap();
+    let created = bench.control.create_destination(real).await.unwrap();
     // From now on the real request would answer what there is; so does its dry run.
-    assert_eq!(context.control.create_destination(dry).await, Ok(created));
+    assert_eq!(bench.control.create_destination(dry).await, Ok(created));
 }
 
 #[tokio::test]
 async fn a_repeated_create_answers_with_the_destination_as_it_is_now() {
-    let context = StreamContext::new().await;
+    let bench = Bench::new().await;
     let request = pb::CreateDestinationRequest {
         request_id: REQUEST_ID.into(),
         ..create()
     };
-    let repeat = || context.control.create_destination(request.clone());
+    let repeat = || bench.control.create_destination(request.clone());
     repeat().await.unwrap();
     let renamed = pb::Destination {
         display_name: "Renamed".into(),
         ..Default::default()
     };
-    let renamed = context.update(renamed, &[]).await.unwrap();
+    let renamed = bench.update(renamed, &[]).await.unwrap();
     assert_eq!(repeat().await, Ok(renamed.clone()));
     let spelt_otherwise = pb::CreateDestinationRequest {
         request_id: REQUEST_ID.to_uppercase().replace('-', ""),
         ..request.clone()
     };
-    let repeated = context.control.create_destination(spelt_otherwise).await;
+    let repeated = bench.control.create_destination(spelt_otherwise).await;
     assert_eq!(repeated, Ok(renamed));
 
     let mut other = request.clone();
     other.destination.as_mut().unwrap().display_name = "Other".into();
-    let failure = context.control.create_destination(other).await.unwrap_err();
+    let failure = bench.control.create_destination(other).await.unwrap_err();
     assert_eq!(failure, Failure::RequestIdReused);
     let elsewhere = pb::UpdateDestinationRequest {
         request_id: REQUEST_ID.into(),
         ..update(settings(), &[])
     };
-    let failure = context
+    let failure = bench
         .control
         .update_destination(elsewhere)
         .await
         .unwrap_err();
     assert_eq!(failure, Failure::RequestIdReused);
 
-    context.control.delete_destination(delete()).await.unwrap();
+    bench.control.delete_destination(delete()).await.unwrap();
     assert_eq!(repeat().await, Err(Failure::DestinationDeletedSince(vip())));
     // Another destination of the same name is not the one that this request made.
-    context.control.create_destination(create()).await.unwrap();
+    bench.control.create_destination(create()).await.unwrap();
     assert_eq!(repeat().await, Err(Failure::DestinationDeletedSince(vip())));
 }
 
 #[tokio::test]
 async fn the_same_create_sent_twice_at_once_makes_one_destination() {
     for destination_id in ["vip", ""] {
-        let context = StreamContext::new().await;
+        let bench = Bench::new().await;
         let request = pb::CreateDestinationRequest {
             request_id: REQUEST_ID.into(),
             destination_id: destination_id.into(),
             ..create()
         };
         let (one, other) = tokio::join!(
-            context.control.create_destination(request.clone()),
-            context.control.create_destination(request.clone()),
+            bench.control.create_destination(request.clone()),
+            bench.control.create_destination(request.clone()),
         );
         assert_eq!(one.unwrap(), other.unwrap());
-        assert_eq!(context.count().await, 1);
+        assert_eq!(bench.count().await, 1);
     }
 }

@@ -15,8 +15,8 @@ fn list(page_size: i32, page_token: &str, filter: &str) -> pb::ListDestinationsR
     }
 }
 
-async fn filled() -> StreamContext {
-    let context = StreamContext::new().await;
+async fn filled() -> Bench {
+    let bench = Bench::new().await;
     for (parent, name) in [
         (PARENT, "Alpha"),
         ("organizations/other", "Alpha 2"),
@@ -33,25 +33,25 @@ async fn filled() -> StreamContext {
             }),
             ..Default::default()
         };
-        context.control.create_destination(request).await.unwrap();
+        bench.control.create_destination(request).await.unwrap();
     }
-    context
+    bench
 }
 
 #[tokio::test]
 async fn pages_hold_every_match_once_and_the_newest_first() {
-    let context = filled().await;
+    let bench = filled().await;
     let mut token = String::new();
     let mut names = Vec::new();
     for _ in 0..2 {
         let request = list(2, &token, r#"display_name:"ALPHA""#);
-        let page = context.control.list_destinations(request).await.unwrap();
+        let page = bench.control.list_destinations(request).await.unwrap();
         names.extend(page.destinations.into_iter().map(|d| d.display_name));
         token = page.next_page_token;
     }
     assert_eq!(names, ["Final Alpha", "alphabet", "Alpha"]);
     assert_eq!(token, "");
-    let all = context
+    let all = bench
         .control
         .list_destinations(list(0, "", ""))
         .await
@@ -61,18 +61,18 @@ async fn pages_hold_every_match_once_and_the_newest_first() {
 
 #[tokio::test]
 async fn a_page_ends_before_it_is_too_large_for_clients() {
-    let context = StreamContext::new().await;
+    let bench = Bench::new().await;
     let sources: Vec<_> = (0..32).map(|n| format!("{n:0>256}")).collect();
     for _ in 0..600 {
         let mut large = create();
         large.destination_id.clear();
         let destination = large.destination.as_mut().unwrap();
         destination.field_mappings[0].sources.clone_from(&sources);
-        context.control.create_destination(large).await.unwrap();
+        bench.control.create_destination(large).await.unwrap();
     }
     let (mut token, mut seen) = (String::new(), BTreeSet::new());
     loop {
-        let page = context.control.list_destinations(list(1000, &token, ""));
+        let page = bench.control.list_destinations(list(1000, &token, ""));
         let page = page.await.unwrap();
         assert!(page.encoded_len() < 4 * 1024 * 1024);
         seen.extend(page.destinations.into_iter().map(|found| found.name));
@@ -86,8 +86,8 @@ async fn a_page_ends_before_it_is_too_large_for_clients() {
 
 #[tokio::test]
 async fn a_page_token_is_good_for_its_query_alone() {
-    let context = filled().await;
-    let first = context
+    let bench = filled().await;
+    let first = bench
         .control
         .list_destinations(list(1, "", ""))
         .await
@@ -103,15 +103,11 @@ async fn a_page_token_is_good_for_its_query_alone() {
         list(1, &format!("{token}A"), ""),
         list(1, "1", ""),
     ] {
-        let failure = context
-            .control
-            .list_destinations(request)
-            .await
-            .unwrap_err();
+        let failure = bench.control.list_destinations(request).await.unwrap_err();
         assert_eq!(paths(failure), ["page_token"]);
     }
     // The size may change from page to page.
-    let rest = context
+    let rest = bench
         .control
         .list_destinations(list(9, &token, ""))
         .await
@@ -121,10 +117,10 @@ async fn a_page_token_is_good_for_its_query_alone() {
 
 #[tokio::test]
 async fn a_destination_of_a_newer_version_is_listed_with_what_is_known_of_it() {
-    let context = filled().await;
-    let list = || context.control.list_destinations(list(2, "", ""));
+    let bench = filled().await;
+    let list = || bench.control.list_destinations(list(2, "", ""));
     let readable = list().await.unwrap();
-    context.store.is_newer.store(true, Ordering::Relaxed);
+    bench.store.is_newer.store(true, Ordering::Relaxed);
     let page = list().await.unwrap();
     assert_eq!(page.next_page_token, readable.next_page_token);
     for (known, readable) in page.destinations.into_iter().zip(readable.destinations) {
@@ -141,25 +137,23 @@ async fn a_destination_of_a_newer_version_is_listed_with_what_is_known_of_it() {
 
 #[tokio::test]
 async fn a_malformed_list_is_told_all_at_once() {
-    let context = StreamContext::new().await;
+    let bench = Bench::new().await;
     let wrong = pb::ListDestinationsRequest {
         parent: String::new(),
         ..list(-1, "", "vip")
     };
-    let failure = context.control.list_destinations(wrong).await.unwrap_err();
+    let failure = bench.control.list_destinations(wrong).await.unwrap_err();
     assert_eq!(paths(failure), ["page_size", "parent", "filter"]);
 }
 
 #[tokio::test]
 async fn actions_come_in_pages_too() {
-    let context = StreamContext::with_actions(&["a", "b", "c"]).await;
+    let bench = Bench::with_actions(&["a", "b", "c"]).await;
     let describe = |page_size, page_token: &str| {
-        context
-            .control
-            .describe_actions(&pb::DescribeActionsRequest {
-                page_size,
-                page_token: page_token.into(),
-            })
+        bench.control.describe_actions(&pb::DescribeActionsRequest {
+            page_size,
+            page_token: page_token.into(),
+        })
     };
     let ids = |page: &pb::DescribeActionsResponse| -> Vec<_> {
         page.actions
@@ -181,27 +175,27 @@ async fn actions_come_in_pages_too() {
 
 #[tokio::test]
 async fn a_deletion_is_guarded_announced_and_may_find_nothing() {
-    let (context, vip_then) = StreamContext::with_vip().await;
-    let live = context.watch().await;
+    let (bench, vip_then) = Bench::with_vip().await;
+    let live = bench.watch().await;
     let with_etag = |etag: &str| pb::DeleteDestinationRequest {
         etag: etag.into(),
         ..delete()
     };
-    let failure = context
+    let failure = bench
         .control
         .delete_destination(with_etag("old"))
         .await
         .unwrap_err();
     assert_eq!(failure, Failure::EtagMismatch(vip()));
     assert_ne!(live.current().1, LiveState::Deleted);
-    context
+    bench
         .control
         .delete_destination(with_etag(&vip_then.etag))
         .await
         .unwrap();
     assert_eq!(live.current().1, LiveState::Deleted);
 
-    let failure = context
+    let failure = bench
         .control
         .delete_destination(delete())
         .await
@@ -211,36 +205,36 @@ async fn a_deletion_is_guarded_announced_and_may_find_nothing() {
         allow_missing: true,
         ..with_etag("old")
     };
-    assert_eq!(context.control.delete_destination(maybe).await, Ok(()));
+    assert_eq!(bench.control.delete_destination(maybe).await, Ok(()));
 }
 
 #[tokio::test]
 async fn nothing_is_counted_for_a_destination_that_is_deleted() {
-    let (context, _) = StreamContext::with_vip().await;
-    drop(context.metrics.tally(VIP));
-    assert!(context.metrics.text().contains(VIP));
+    let (bench, _) = Bench::with_vip().await;
+    drop(bench.metrics.tally(VIP));
+    assert!(bench.metrics.text().contains(VIP));
     let request = pb::DeleteDestinationRequest {
         name: VIP.into(),
         ..Default::default()
     };
-    context.control.delete_destination(request).await.unwrap();
-    assert!(!context.metrics.text().contains(VIP));
+    bench.control.delete_destination(request).await.unwrap();
+    assert!(!bench.metrics.text().contains(VIP));
 }
 
 #[tokio::test]
 async fn streams_hear_of_a_deletion_even_if_its_caller_went_away() {
-    let (context, _) = StreamContext::with_vip().await;
-    let mut live = context.watch().await;
+    let (bench, _) = Bench::with_vip().await;
+    let mut live = bench.watch().await;
     assert_ne!(live.current().1, LiveState::Deleted);
-    context.store.answers.forget_permits(usize::MAX);
-    let control = context.control.clone();
+    bench.store.answers.forget_permits(usize::MAX);
+    let control = bench.control.clone();
     let caller = tokio::spawn(async move { control.delete_destination(delete()).await });
-    while context.count().await > 0 {
+    while bench.count().await > 0 {
         tokio::task::yield_now().await;
     }
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
-    context.store.answers.add_permits(1);
+    bench.store.answers.add_permits(1);
     // Bounded, since there may be nobody left to tell.
     let told = async {
         while live.current().1 != LiveState::Deleted {
@@ -254,15 +248,15 @@ async fn streams_hear_of_a_deletion_even_if_its_caller_went_away() {
 #[tokio::test]
 async fn credentials_are_checked_stored_or_not() {
     use pb::validate_credentials_request::Target;
-    let (context, _) = StreamContext::with_vip().await;
+    let (bench, _) = Bench::with_vip().await;
     let check = |target| {
         let request = pb::ValidateCredentialsRequest { target };
-        context.control.validate_credentials(request)
+        bench.control.validate_credentials(request)
     };
     assert!(check(Some(Target::Name(VIP.into()))).await.unwrap().valid);
     let unsaved = config("api-canary-2", "77aa", Instance::Federal);
     check(Some(Target::LaunchDarkly(unsaved))).await.unwrap();
-    let tokens: Vec<_> = context
+    let tokens: Vec<_> = bench
         .oracle
         .asked
         .lock()
@@ -277,7 +271,7 @@ async fn credentials_are_checked_stored_or_not() {
         .await
         .unwrap_err();
     assert!(matches!(failure, Failure::DestinationNotFound(_)));
-    *context.oracle.answer.lock().unwrap() = Err(CredentialsUnavailable {
+    *bench.oracle.answer.lock().unwrap() = Err(CredentialsUnavailable {
         error: TransientError::RateLimited,
         retry_after: Some(Duration::from_secs(7)),
     });
@@ -292,17 +286,17 @@ async fn credentials_are_checked_stored_or_not() {
 
 #[tokio::test]
 async fn a_store_that_is_down_is_no_answer_about_destinations() {
-    let (context, _) = StreamContext::with_vip().await;
-    context.store.is_down.store(true, Ordering::Relaxed);
+    let (bench, _) = Bench::with_vip().await;
+    bench.store.is_down.store(true, Ordering::Relaxed);
     let request = pb::GetDestinationRequest { name: VIP.into() };
-    let get = context.control.get_destination(request).await;
+    let get = bench.control.get_destination(request).await;
     assert_eq!(get, Err(Failure::StoreUnavailable));
-    let created = context.control.create_destination(create()).await;
+    let created = bench.control.create_destination(create()).await;
     assert_eq!(created, Err(Failure::StoreUnavailable));
-    let updated = context.update(settings(), &[]).await;
+    let updated = bench.update(settings(), &[]).await;
     assert_eq!(updated, Err(Failure::StoreUnavailable));
-    let deleted = context.control.delete_destination(delete()).await;
+    let deleted = bench.control.delete_destination(delete()).await;
     assert_eq!(deleted, Err(Failure::StoreUnavailable));
-    let listed = context.control.list_destinations(list(0, "", "")).await;
+    let listed = bench.control.list_destinations(list(0, "", "")).await;
     assert_eq!(listed, Err(Failure::StoreUnavailable));
 }

@@ -63,23 +63,23 @@ fn timeless(mut destination: pb::Destination) -> pb::Destination {
     destination
 }
 
-async fn reject(context: &StreamContext) {
-    let vip = context.stored().await;
+async fn reject(bench: &Bench) {
+    let vip = bench.stored().await;
     let state = DestinationState::CredentialsRejected;
-    let rejected = context
+    let rejected = bench
         .store
-        .set_state(vip.uid, vip.revision, state, stamp());
+        .set_state(vip.uid, vip.revision, state, clock::now_in_micros());
     assert!(rejected.await.unwrap());
 }
 
 #[tokio::test]
 async fn each_mask_path_replaces_its_part_and_nothing_else() {
     for (path, _) in mask::PATHS {
-        let (context, _) = StreamContext::with_vip().await;
-        reject(&context).await;
-        let before = context.get().await;
-        let answered = context.update(others(), &[path]).await.unwrap();
-        assert_eq!(answered, context.get().await, "{path}");
+        let (bench, _) = Bench::with_vip().await;
+        reject(&bench).await;
+        let before = bench.get().await;
+        let answered = bench.update(others(), &[path]).await.unwrap();
+        assert_eq!(answered, bench.get().await, "{path}");
         assert_ne!(answered.etag, before.etag, "{path}");
         assert_eq!(
             timeless(answered),
@@ -91,22 +91,19 @@ async fn each_mask_path_replaces_its_part_and_nothing_else() {
 
 #[tokio::test]
 async fn without_a_mask_what_is_populated_is_replaced_and_the_token_stays() {
-    let (context, read) = StreamContext::with_vip().await;
-    reject(&context).await;
+    let (bench, read) = Bench::with_vip().await;
+    reject(&bench).await;
     // What a form sends back after reading: all but the token.
     let mut form = pb::Destination {
         display_name: "Renamed".into(),
         etag: String::new(),
         ..read
     };
-    let answered = context.update(form.clone(), &[]).await.unwrap();
+    let answered = bench.update(form.clone(), &[]).await.unwrap();
     assert_eq!(answered.display_name, "Renamed");
+    assert_eq!(bench.stored().await.connection.access_token.expose(), TOKEN);
     assert_eq!(
-        context.stored().await.connection.access_token.expose(),
-        TOKEN
-    );
-    assert_eq!(
-        context.stored().await.state,
+        bench.stored().await.state,
         DestinationState::CredentialsRejected
     );
 
@@ -116,23 +113,20 @@ async fn without_a_mask_what_is_populated_is_replaced_and_the_token_stays() {
         "",
         Instance::Unspecified,
     )));
-    context.update(form, &[]).await.unwrap();
-    assert_eq!(context.stored().await.state, DestinationState::Active);
+    bench.update(form, &[]).await.unwrap();
+    assert_eq!(bench.stored().await.state, DestinationState::Active);
     assert_eq!(
-        context.stored().await.connection.client_side_id.as_str(),
+        bench.stored().await.connection.client_side_id.as_str(),
         "5f0c"
     );
 
-    let nothing = context
-        .update(pb::Destination::default(), &[])
-        .await
-        .unwrap();
+    let nothing = bench.update(pb::Destination::default(), &[]).await.unwrap();
     assert_eq!(nothing.display_name, "Renamed");
 }
 
 #[tokio::test]
 async fn a_mask_cannot_empty_what_is_required() {
-    let (context, before) = StreamContext::with_vip().await;
+    let (bench, before) = Bench::with_vip().await;
     let token = "destination.launch_darkly.access_token";
     let id = "destination.launch_darkly.client_side_id";
     for (path, named) in [
@@ -143,71 +137,64 @@ async fn a_mask_cannot_empty_what_is_required() {
         ("action", vec!["destination.action"]),
         ("field_mappings", vec!["destination.field_mappings"]),
     ] {
-        let failure = context
+        let failure = bench
             .update(pb::Destination::default(), &[path])
             .await
             .unwrap_err();
         assert_eq!(paths(failure), named, "{path}");
     }
     // The instance has a default, so naming it without a value resets it.
-    let reset = context
+    let reset = bench
         .update(pb::Destination::default(), &["launch_darkly.instance"])
         .await;
     assert_eq!(timeless(reset.unwrap()), timeless(before));
     let nowhere = pb::UpdateDestinationRequest::default();
-    let failure = context
-        .control
-        .update_destination(nowhere)
-        .await
-        .unwrap_err();
+    let failure = bench.control.update_destination(nowhere).await.unwrap_err();
     assert_eq!(paths(failure), ["destination"]);
 }
 
 #[tokio::test]
 async fn an_etag_guards_against_lost_updates() {
-    let (context, read) = StreamContext::with_vip().await;
+    let (bench, read) = Bench::with_vip().await;
     let stale = pb::Destination {
         etag: read.etag,
         ..others()
     };
-    let read = context.update(stale.clone(), &["action"]).await.unwrap();
-    let failure = context.update(stale, &["display_name"]).await.unwrap_err();
+    let read = bench.update(stale.clone(), &["action"]).await.unwrap();
+    let failure = bench.update(stale, &["display_name"]).await.unwrap_err();
     assert_eq!(failure, Failure::EtagMismatch(vip()));
-    assert_eq!(context.get().await, read);
+    assert_eq!(bench.get().await, read);
 
     // Even if the other update comes between reading and writing.
-    context.store.races.store(1, Ordering::Relaxed);
+    bench.store.races.store(1, Ordering::Relaxed);
     let guarded = pb::Destination {
         etag: read.etag,
         ..others()
     };
-    let failure = context
-        .update(guarded, &["display_name"])
-        .await
-        .unwrap_err();
+    let failure = bench.update(guarded, &["display_name"]).await.unwrap_err();
     assert_eq!(failure, Failure::EtagMismatch(vip()));
 }
 
 #[tokio::test]
 async fn without_an_etag_a_lost_race_is_run_again_a_few_times() {
-    let (context, _) = StreamContext::with_vip().await;
-    context.store.races.store(2, Ordering::Relaxed);
-    let renamed = context.update(others(), &["display_name"]).await.unwrap();
+    let (bench, _) = Bench::with_vip().await;
+    bench.store.races.store(2, Ordering::Relaxed);
+    let renamed = bench.update(others(), &["display_name"]).await.unwrap();
     assert_eq!(renamed.display_name, "Renamed");
     // What the others wrote meanwhile is kept.
     assert_eq!(
-        context.stored().await.state,
+        bench.stored().await.state,
         DestinationState::CredentialsRejected
     );
 
-    context.store.races.store(u32::MAX, Ordering::Relaxed);
-    let failure = context.update(others(), &["action"]).await.unwrap_err();
+    bench.store.races.store(u32::MAX, Ordering::Relaxed);
+    let failure = bench.update(others(), &["action"]).await.unwrap_err();
     assert_eq!(failure, Failure::Contended(vip()));
 }
 
 #[tokio::test]
 async fn a_repeated_update_takes_effect_once() {
-    let (context, read) = StreamContext::with_vip().await;
+    let (bench, read) = Bench::with_vip().await;
     let stale = pb::Destination {
         etag: read.etag,
         ..others()
@@ -216,72 +203,72 @@ async fn a_repeated_update_takes_effect_once() {
         request_id: REQUEST_ID.into(),
         ..update(stale, &["display_name"])
     };
-    let repeat = || context.control.update_destination(request.clone());
+    let repeat = || bench.control.update_destination(request.clone());
     // Two at once, and one later: although the etag is stale by then.
     let (one, other) = tokio::join!(repeat(), repeat());
     assert_eq!(one.as_ref().unwrap(), other.as_ref().unwrap());
     assert_eq!(repeat().await, one);
-    assert_eq!(context.stored().await.revision, Revision(2));
+    assert_eq!(bench.stored().await.revision, Revision(2));
 }
 
 #[tokio::test]
 async fn what_a_form_would_refuse_today_stays_as_it_is_stored() {
-    let (context, _) = StreamContext::with_vip().await;
-    let mut old = context.stored().await;
+    let (bench, _) = Bench::with_vip().await;
+    let mut old = bench.stored().await;
     old.connection.client_side_id = ClientSideId::new("my-project".into());
     old.revision = Revision(2);
-    let replaced = context.store.replace(&old, Revision::FIRST, None);
+    let replaced = bench.store.replace(&old, Revision::FIRST, None);
     replaced.await.unwrap();
 
-    let read = context.update(others(), &["display_name"]).await.unwrap();
-    assert_eq!(context.stored().await.connection, old.connection);
+    let read = bench.update(others(), &["display_name"]).await.unwrap();
+    assert_eq!(bench.stored().await.connection, old.connection);
     // Sent back as it was read, it is refused: it never worked.
-    let failure = context.update(read, &[]).await.unwrap_err();
+    let failure = bench.update(read, &[]).await.unwrap_err();
     assert_eq!(paths(failure), ["destination.launch_darkly.client_side_id"]);
 }
 
 #[tokio::test]
 async fn streams_hear_of_an_update() {
-    let (context, _) = StreamContext::with_vip().await;
-    reject(&context).await;
-    let live = context.watch().await;
+    let (bench, _) = Bench::with_vip().await;
+    reject(&bench).await;
+    let live = bench.watch().await;
     assert_eq!(live.current(), (Revision(2), LiveState::Rejected));
-    context
+    bench
         .update(others(), &["launch_darkly.access_token"])
         .await
         .unwrap();
-    let rotated = Arc::new(context.stored().await.connection);
+    let rotated = Arc::new(bench.stored().await.connection);
     assert_eq!(rotated.access_token.expose(), "api-canary-9999");
     assert_eq!(live.current(), (Revision(3), LiveState::Active(rotated)));
 }
 
 #[tokio::test]
 async fn a_dry_run_of_an_update_changes_nothing() {
-    let (context, before) = StreamContext::with_vip().await;
-    let live = context.watch().await;
+    let (bench, before) = Bench::with_vip().await;
+    let live = bench.watch().await;
     let dry = pb::UpdateDestinationRequest {
         validate_only: true,
         ..update(others(), &["*"])
     };
-    let preview = context.control.update_destination(dry).await.unwrap();
+    let preview = bench.control.update_destination(dry).await.unwrap();
     assert_eq!(timeless(preview), timeless(expected("*", &before)));
-    assert_eq!(context.get().await, before);
+    assert_eq!(bench.get().await, before);
     assert_eq!(live.current().0, Revision::FIRST);
 }
 
 #[tokio::test]
 async fn what_is_missing_cannot_be_updated() {
-    let context = StreamContext::new().await;
-    let failure = context.update(others(), &["action"]).await.unwrap_err();
+    let bench = Bench::new().await;
+    let failure = bench.update(others(), &["action"]).await.unwrap_err();
     assert_eq!(failure, Failure::DestinationNotFound(vip()));
 }
 
 #[tokio::test]
 async fn a_refusal_that_streams_were_told_of_is_there_at_once_and_its_etag_stays() {
-    let (context, vip) = StreamContext::with_vip().await;
-    let live = context.watch().await;
-    assert!(live.refuse_credentials(context.stored().await.revision));
-    let seen = context.get().await;
+    let (bench, vip) = Bench::with_vip().await;
+    let live = bench.watch().await;
+    assert!(live.refuse_credentials(bench.stored().await.revision));
+    let seen = bench.get().await;
     assert_eq!(seen.state(), pb::destination::State::CredentialsRejected);
     assert_ne!(seen.etag, vip.etag);
     let mended = pb::Destination {
@@ -292,8 +279,6 @@ async fn a_refusal_that_streams_were_told_of_is_there_at_once_and_its_etag_stays
         ))),
         ..seen
     };
-    let updated = context
-        .update(mended, &["launch_darkly.access_token"])
-        .await;
+    let updated = bench.update(mended, &["launch_darkly.access_token"]).await;
     assert_eq!(updated.unwrap().state(), pb::destination::State::Active);
 }

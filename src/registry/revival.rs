@@ -9,20 +9,18 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
+use super::Registry;
 use crate::{
     backoff::Backoff,
     delivery::RefusedCredentials,
-    domain::{DestinationUid, Revision},
-    server::unary::{Again, Control},
-    store::Store,
+    domain::{CredentialChecker, DestinationState, DestinationUid, Revision},
 };
 
 /// Between two questions about one destination: one to two minutes at first, half an hour to an
@@ -41,31 +39,35 @@ const AT_ONCE: usize = 4;
 /// How many are read from the store at once.
 const PAGE: u16 = 500;
 
-/// Asks about one destination.
-#[async_trait]
-pub(super) trait Ask: Clone + Send + Sync + 'static {
-    async fn ask_again(&self, uid: DestinationUid) -> Again;
+/// What came of asking again about a destination whose credentials were refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// It is active, from this revision on.
+    Active(Revision),
+    /// A check fails.
+    StillRefused,
+    /// It is gone, or was changed meanwhile.
+    Moot,
+    /// LaunchDarkly, or the store, could not be asked.
+    Unknown {
+        /// How long LaunchDarkly asked to wait.
+        retry_after: Option<Duration>,
+    },
 }
 
-#[async_trait]
-impl Ask for Control {
-    async fn ask_again(&self, uid: DestinationUid) -> Again {
-        Self::ask_again(self, uid).await
-    }
-}
-
-/// Asks until it is dropped.
-pub(super) async fn run(
-    control: impl Ask,
-    store: Arc<dyn Store>,
+/// Asks until it is dropped, or until the sender of `refused` is.
+pub async fn run(
+    registry: Registry,
+    checker: Arc<dyn CredentialChecker>,
     mut refused: mpsc::UnboundedReceiver<RefusedCredentials>,
 ) {
     let mut revival = Revival {
-        control,
+        registry,
+        checker,
         cases: HashMap::new(),
         questions: JoinSet::new(),
     };
-    revival.load(&*store).await;
+    revival.load().await;
     while let Some(event) = revival.next_event(&mut refused).await {
         let now = Instant::now();
         match event {
@@ -76,8 +78,9 @@ pub(super) async fn run(
     }
 }
 
-struct Revival<A> {
-    control: A,
+struct Revival {
+    registry: Registry,
+    checker: Arc<dyn CredentialChecker>,
     cases: HashMap<DestinationUid, Case>,
     /// Awaited here; they end with this.
     questions: JoinSet<(DestinationUid, Again)>,
@@ -110,12 +113,12 @@ enum Event {
     Due(DestinationUid),
 }
 
-impl<A: Ask> Revival<A> {
+impl Revival {
     /// Finds those that were refused before the start.
-    async fn load(&mut self, store: &dyn Store) {
+    async fn load(&mut self) {
         let (mut after, mut attempt) = (None, 0);
         loop {
-            match store.list_rejected(after, PAGE).await {
+            match self.registry.store.list_rejected(after, PAGE).await {
                 Ok(page) => {
                     page.iter()
                         .for_each(|uid| self.wait(*uid, 0, Duration::ZERO));
@@ -188,9 +191,9 @@ impl<A: Ask> Revival<A> {
     fn ask(&mut self, uid: DestinationUid) {
         if let Some(case) = self.cases.get_mut(&uid) {
             case.stage = Stage::Asked;
-            let control = self.control.clone();
-            self.questions
-                .spawn(async move { (uid, control.ask_again(uid).await) });
+            let (registry, checker) = (self.registry.clone(), Arc::clone(&self.checker));
+            let question = async move { (uid, ask(&registry, &*checker, uid).await) };
+            self.questions.spawn(question);
         }
     }
 
@@ -224,6 +227,34 @@ impl<A: Ask> Revival<A> {
             Stage::Watched { since, .. } => now.duration_since(since) < ASK_AGAIN.longest,
             Stage::Waits { .. } | Stage::Asked => true,
         });
+    }
+}
+
+/// Asks again about a destination whose credentials were refused, and makes it active if no check of
+/// them fails.
+async fn ask(registry: &Registry, checker: &dyn CredentialChecker, uid: DestinationUid) -> Again {
+    let unknown = |error: super::Error| {
+        error!(destination.uid = %uid, %error, "the store failed");
+        Again::Unknown { retry_after: None }
+    };
+    let found = match registry.store.find(uid).await {
+        Ok(Some(found)) if found.state == DestinationState::CredentialsRejected => found,
+        Ok(_) => return Again::Moot,
+        Err(error) => return unknown(error),
+    };
+    match checker.check_credentials(&found.connection).await {
+        Ok(report) if report.is_valid() => match registry.reactivate(found).await {
+            Ok(Some(revision)) => Again::Active(revision),
+            Ok(None) => Again::Moot,
+            Err(error) => unknown(error),
+        },
+        Ok(_) => Again::StillRefused,
+        Err(error) => {
+            warn!(destination = %found.name, %error, "a refused destination is asked about later");
+            Again::Unknown {
+                retry_after: error.retry_after,
+            }
+        }
     }
 }
 
