@@ -33,6 +33,38 @@ pub struct Destination {
     pub revision: Revision,
 }
 
+/// What a caller chooses of a destination.
+#[derive(Debug, Clone)]
+pub struct DestinationSettings {
+    /// What people call it.
+    pub display_name: DisplayName,
+    /// Id of the action it performs.
+    pub action: String,
+    /// Where and as whom it calls the vendor.
+    pub connection: Connection,
+    /// How records become the action's fields.
+    pub mapping: Mapping,
+}
+
+impl DestinationSettings {
+    /// A new destination of this name.
+    #[must_use]
+    pub fn into_destination(self, name: DestinationName, now: SystemTime) -> Destination {
+        Destination {
+            name,
+            uid: DestinationUid::generate(),
+            display_name: self.display_name,
+            action: self.action,
+            connection: self.connection,
+            mapping: self.mapping,
+            state: DestinationState::Active,
+            create_time: now,
+            update_time: now,
+            revision: Revision::FIRST,
+        }
+    }
+}
+
 impl Destination {
     /// The freshness tag of this revision.
     #[must_use]

@@ -3,6 +3,7 @@
 //! ([`Observer`]). No IO happens here.
 
 mod action;
+mod caller;
 mod change;
 mod credentials;
 mod destination;
@@ -16,13 +17,15 @@ mod verdict;
 mod visibility;
 
 pub use action::{Action, ActionField, Choice, FieldType};
+pub use caller::{AccessError, Authorized, Caller, Permission};
 pub use change::{ContextKey, KeyError, MAX_CONTEXT_KEY_CHARS, Operation};
 pub use credentials::{
     Check, CheckKind, CheckOutcome, CredentialChecker, CredentialFacts, CredentialReport,
     CredentialsUnavailable, Finding,
 };
 pub use destination::{
-    ClientSideId, Connection, Destination, DestinationState, DisplayName, Etag, Instance, Revision,
+    ClientSideId, Connection, Destination, DestinationSettings, DestinationState, DisplayName,
+    Etag, Instance, Revision,
 };
 pub use mapping::{CONTEXT_KEY_FIELD, FieldMapping, Mapping, MappingError, RecordError, shown};
 pub use name::{DestinationId, DestinationName, DestinationUid, NameError, OrganizationId};

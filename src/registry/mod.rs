@@ -1,5 +1,5 @@
 //! The one owner of destinations: what is stored of them, and what streams and lanes know of those
-//! in use.
+//! in use. Callers come here with [authorized](Authorized) names alone.
 //!
 //! Every change is first stored and then published to the streams and lanes that watch the
 //! destination; this happens here and nowhere else.
@@ -33,8 +33,8 @@ use crate::{
     clock,
     delivery::{LiveDestination, LiveDestinations, LiveState},
     domain::{
-        Destination, DestinationName, DestinationState, DestinationUid, Etag, OrganizationId,
-        Revision,
+        Authorized, Destination, DestinationName, DestinationSettings, DestinationState,
+        DestinationUid, Etag, OrganizationId, Revision,
     },
     metrics::Metrics,
     store::{Page, Store},
@@ -86,7 +86,10 @@ impl Registry {
     ///
     /// # Errors
     /// The store's failure, also if it cannot store the refusal.
-    pub async fn get(&self, name: &DestinationName) -> Result<Option<Destination>, Error> {
+    pub async fn get(
+        &self,
+        name: &Authorized<DestinationName>,
+    ) -> Result<Option<Destination>, Error> {
         let found = self.store.get(name).await?;
         let Some(Destination {
             uid,
@@ -115,7 +118,7 @@ impl Registry {
     /// The store's failure.
     pub async fn open(
         &self,
-        name: &DestinationName,
+        name: &Authorized<DestinationName>,
     ) -> Result<Option<(Destination, LiveDestination)>, Error> {
         loop {
             let published = self.published.load(Ordering::SeqCst);
@@ -136,8 +139,12 @@ impl Registry {
     ///
     /// # Errors
     /// The store's failure.
-    pub async fn list(&self, query: &ListQuery) -> Result<Page, Error> {
-        self.store.list(query).await
+    pub async fn list(
+        &self,
+        organization: &Authorized<OrganizationId>,
+        query: &ListQuery,
+    ) -> Result<Page, Error> {
+        self.store.list(organization, query).await
     }
 
     /// Finds what a request of this organization did, if that was in the last 24 hours.
@@ -146,7 +153,7 @@ impl Registry {
     /// The store's failure.
     pub async fn find_request(
         &self,
-        organization: &OrganizationId,
+        organization: &Authorized<OrganizationId>,
         request_id: Uuid,
     ) -> Result<Option<CompletedRequest>, Error> {
         self.store.find_request(organization, request_id).await
@@ -158,10 +165,14 @@ impl Registry {
     /// [`Error::Exists`], [`Error::DuplicateRequest`], or the store's failure.
     pub async fn create(
         &self,
-        destination: &Destination,
+        name: &Authorized<DestinationName>,
+        settings: DestinationSettings,
         key: Option<&IdempotencyKey>,
-    ) -> Result<(), Error> {
-        self.store.create(destination, key).await
+    ) -> Result<Destination, Error> {
+        let name = DestinationName::clone(name);
+        let destination = settings.into_destination(name, clock::now_in_micros());
+        self.store.create(&destination, key).await?;
+        Ok(destination)
     }
 
     /// Stores the next revision of a destination that is still at revision `expected`, and
@@ -171,11 +182,16 @@ impl Registry {
     /// [`Error::Conflict`], [`Error::DuplicateRequest`], or the store's failure.
     pub async fn replace(
         &self,
+        name: &Authorized<DestinationName>,
         next: Destination,
         expected: Revision,
         key: Option<IdempotencyKey>,
     ) -> Result<(), Error> {
         let this = self.clone();
+        let next = Destination {
+            name: DestinationName::clone(name),
+            ..next
+        };
         to_its_end(async move {
             this.store.replace(&next, expected, key.as_ref()).await?;
             this.publish(|live| live.publish(next.uid, next.revision, live_state(&next)));
@@ -189,8 +205,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Conflict`], or the store's failure.
-    pub async fn delete(&self, name: DestinationName, etag: Option<Etag>) -> Result<bool, Error> {
-        let this = self.clone();
+    pub async fn delete(
+        &self,
+        name: &Authorized<DestinationName>,
+        etag: Option<Etag>,
+    ) -> Result<bool, Error> {
+        let (this, name) = (self.clone(), DestinationName::clone(name));
         to_its_end(async move {
             let Some(uid) = this.store.delete(&name, etag.as_ref()).await? else {
                 return Ok(false);
@@ -207,10 +227,18 @@ impl Registry {
     ///
     /// # Errors
     /// The store's failure.
-    pub async fn reactivate(&self, found: Destination) -> Result<Option<Revision>, Error> {
-        if found.state != DestinationState::CredentialsRejected {
+    pub async fn reactivate(
+        &self,
+        name: &Authorized<DestinationName>,
+        found: Destination,
+    ) -> Result<Option<Revision>, Error> {
+        if found.name != **name || found.state != DestinationState::CredentialsRejected {
             return Ok(None);
         }
+        self.reactivate_refused(found).await
+    }
+
+    async fn reactivate_refused(&self, found: Destination) -> Result<Option<Revision>, Error> {
         let this = self.clone();
         to_its_end(async move {
             let state = LiveState::Active(Arc::new(found.connection));

@@ -243,7 +243,7 @@ async fn ask(registry: &Registry, checker: &dyn CredentialChecker, uid: Destinat
         Err(error) => return unknown(error),
     };
     match checker.check_credentials(&found.connection).await {
-        Ok(report) if report.is_valid() => match registry.reactivate(found).await {
+        Ok(report) if report.is_valid() => match registry.reactivate_refused(found).await {
             Ok(Some(revision)) => Again::Active(revision),
             Ok(None) => Again::Moot,
             Err(error) => unknown(error),

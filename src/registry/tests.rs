@@ -5,17 +5,24 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     delivery::RefusedCredentials,
+    domain::{Caller, Permission},
     store::{MemoryStore, suite, troubled::TroubledStore},
 };
 
 const REJECTED: DestinationState = DestinationState::CredentialsRejected;
 
+fn authorized(destination: &Destination) -> Authorized<DestinationName> {
+    let name = destination.name.to_string();
+    let local = Caller::local();
+    local.destination(&name, Permission::Manage).unwrap()
+}
+
 /// A destination whose credentials were refused, which is not stored yet.
 async fn refused(store: Arc<dyn Store>) -> (Registry, RefusalRecorder, Destination) {
-    let (registry, recorder) = Registry::new(store, Metrics::default());
+    let (registry, recorder) = Registry::new(Arc::clone(&store), Metrics::default());
     let vip = suite::destination("vip");
-    registry.create(&vip, None).await.unwrap();
-    let (_, live) = registry.open(&vip.name).await.unwrap().unwrap();
+    store.create(&vip, None).await.unwrap();
+    let (_, live) = registry.open(&authorized(&vip)).await.unwrap().unwrap();
     assert!(live.refuse_credentials(vip.revision));
     (registry, recorder, vip)
 }
@@ -37,7 +44,7 @@ async fn a_refusal_is_stored_once_the_store_is_back() {
         revision: vip.revision,
     };
     assert_eq!(refused.recv().await, Some(expected), "nothing asks again");
-    let found = registry.get(&vip.name).await.unwrap().unwrap();
+    let found = registry.get(&authorized(&vip)).await.unwrap().unwrap();
     assert_eq!(
         (found.state, found.revision),
         (REJECTED, vip.revision.next())
@@ -51,7 +58,7 @@ async fn a_refusal_is_stored_once_the_store_is_back() {
 async fn a_read_waits_until_a_refusal_is_stored() {
     let (registry, recorder, vip) = refused(Arc::new(MemoryStore::default())).await;
     let read = tokio::spawn({
-        let (registry, name) = (registry.clone(), vip.name.clone());
+        let (registry, name) = (registry.clone(), authorized(&vip));
         async move { registry.get(&name).await }
     });
     tokio::time::sleep(RECORDING / 2).await;
@@ -69,7 +76,7 @@ async fn a_read_waits_until_a_refusal_is_stored() {
 #[tokio::test(start_paused = true)]
 async fn a_read_fails_while_a_refusal_cannot_be_stored() {
     let (registry, _recorder, vip) = refused(Arc::new(MemoryStore::default())).await;
-    let read = registry.get(&vip.name).await;
+    let read = registry.get(&authorized(&vip)).await;
     assert!(matches!(read, Err(Error::Unavailable(_))), "{read:?}");
 }
 
@@ -78,17 +85,18 @@ async fn a_change_between_the_read_and_the_subscription_is_not_missed() {
     let store = Arc::new(TroubledStore::new().await);
     let (registry, _recorder) = Registry::new(store.clone(), Metrics::default());
     let vip = suite::destination("vip");
-    registry.create(&vip, None).await.unwrap();
+    store.create(&vip, None).await.unwrap();
     store.reads.forget_permits(1);
     let opened = tokio::spawn({
-        let (registry, name) = (registry.clone(), vip.name.clone());
+        let (registry, name) = (registry.clone(), authorized(&vip));
         async move { registry.open(&name).await }
     });
     while store.held_reads.load(Atomic::Relaxed) == 0 {
         tokio::task::yield_now().await;
     }
     let next = suite::changed(&vip, "renamed");
-    let replaced = registry.replace(next.clone(), vip.revision, None);
+    let name = authorized(&vip);
+    let replaced = registry.replace(&name, next.clone(), vip.revision, None);
     replaced.await.unwrap();
     store.reads.add_permits(1);
     let (found, live) = opened.await.unwrap().unwrap().unwrap();

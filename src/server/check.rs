@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::status::{Failure, Violation};
 use crate::{
     domain::{
-        Action, ClientSideId, Connection, DisplayName, FieldMapping, Instance, Mapping,
-        MappingError, Transform,
+        AccessError, Action, Authorized, ClientSideId, Connection, DisplayName, FieldMapping,
+        Instance, Mapping, MappingError, Transform,
     },
     pb::{
         self, field_mapping::Transform as PbTransform, launch_darkly_config::Instance as PbInstance,
@@ -28,11 +28,14 @@ const MAX_SOURCE_NAME: usize = 256;
 
 /// What is wrong with a request, collected so that it is told all at once.
 #[derive(Debug, Default)]
-pub(crate) struct Violations(Vec<Violation>);
+pub(crate) struct Violations {
+    noted: Vec<Violation>,
+    is_denied: bool,
+}
 
 impl Violations {
     pub(crate) fn note(&mut self, field: impl Into<String>, description: impl fmt::Display) {
-        self.0.push(Violation::new(field, description));
+        self.noted.push(Violation::new(field, description));
     }
 
     /// What was parsed, or a note of why it could not be.
@@ -44,11 +47,28 @@ impl Violations {
         parsed.map_err(|error| self.note(field, error)).ok()
     }
 
-    /// The checked request, if nothing was noted.
+    /// An authorized name, or a note of why it is none.
+    pub(crate) fn authorized<N>(
+        &mut self,
+        field: &str,
+        name: Result<Authorized<N>, AccessError>,
+    ) -> Option<Authorized<N>> {
+        match name {
+            Err(AccessError::Denied) => {
+                self.is_denied = true;
+                None
+            }
+            name => self.keep(field, name),
+        }
+    }
+
+    /// The checked request, if nothing was noted. What is wrong with a request is not told to a
+    /// caller who may not make it.
     pub(crate) fn finish<T>(self, checked: Option<T>) -> Result<T, Failure> {
         match checked {
-            Some(checked) if self.0.is_empty() => Ok(checked),
-            _ => Err(Failure::InvalidFields(self.0)),
+            _ if self.is_denied => Err(Failure::PermissionDenied),
+            Some(checked) if self.noted.is_empty() => Ok(checked),
+            _ => Err(Failure::InvalidFields(self.noted)),
         }
     }
 }

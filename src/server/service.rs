@@ -7,7 +7,10 @@ use super::{
     stream::{acceptor::StreamAcceptor, inbound::Inbound, responses::Responses},
     unary::Control,
 };
-use crate::pb::{self, destination_connector_server::DestinationConnector};
+use crate::{
+    domain::Caller,
+    pb::{self, destination_connector_server::DestinationConnector},
+};
 
 /// All methods of the contract.
 #[derive(Debug)]
@@ -24,6 +27,11 @@ impl Service {
     }
 }
 
+/// Who calls. Nothing tells callers apart yet; what identifies them comes in with a request.
+fn caller() -> Caller {
+    Caller::local()
+}
+
 fn answer<T>(answer: Result<T, Failure>) -> Result<Response<T>, Status> {
     answer.map(Response::new).map_err(Failure::into_status)
 }
@@ -36,7 +44,7 @@ impl DestinationConnector for Service {
         &self,
         request: Request<pb::DescribeActionsRequest>,
     ) -> Result<Response<pb::DescribeActionsResponse>, Status> {
-        answer(self.control.describe_actions(request.get_ref()))
+        answer(self.control.describe_actions(&caller(), request.get_ref()))
     }
 
     async fn validate_credentials(
@@ -45,7 +53,7 @@ impl DestinationConnector for Service {
     ) -> Result<Response<pb::ValidateCredentialsResponse>, Status> {
         answer(
             self.control
-                .validate_credentials(request.into_inner())
+                .validate_credentials(&caller(), request.into_inner())
                 .await,
         )
     }
@@ -54,41 +62,61 @@ impl DestinationConnector for Service {
         &self,
         request: Request<pb::CreateDestinationRequest>,
     ) -> Result<Response<pb::Destination>, Status> {
-        answer(self.control.create_destination(request.into_inner()).await)
+        answer(
+            self.control
+                .create_destination(&caller(), request.into_inner())
+                .await,
+        )
     }
 
     async fn get_destination(
         &self,
         request: Request<pb::GetDestinationRequest>,
     ) -> Result<Response<pb::Destination>, Status> {
-        answer(self.control.get_destination(request.into_inner()).await)
+        answer(
+            self.control
+                .get_destination(&caller(), request.into_inner())
+                .await,
+        )
     }
 
     async fn list_destinations(
         &self,
         request: Request<pb::ListDestinationsRequest>,
     ) -> Result<Response<pb::ListDestinationsResponse>, Status> {
-        answer(self.control.list_destinations(request.into_inner()).await)
+        answer(
+            self.control
+                .list_destinations(&caller(), request.into_inner())
+                .await,
+        )
     }
 
     async fn update_destination(
         &self,
         request: Request<pb::UpdateDestinationRequest>,
     ) -> Result<Response<pb::Destination>, Status> {
-        answer(self.control.update_destination(request.into_inner()).await)
+        answer(
+            self.control
+                .update_destination(&caller(), request.into_inner())
+                .await,
+        )
     }
 
     async fn delete_destination(
         &self,
         request: Request<pb::DeleteDestinationRequest>,
     ) -> Result<Response<()>, Status> {
-        answer(self.control.delete_destination(request.into_inner()).await)
+        answer(
+            self.control
+                .delete_destination(&caller(), request.into_inner())
+                .await,
+        )
     }
 
     async fn send_identifiers(
         &self,
         request: Request<Streaming<pb::SendIdentifiersRequest>>,
     ) -> Result<Response<Self::SendIdentifiersStream>, Status> {
-        answer(Inbound::new(request).and_then(|inbound| self.streams.accept(inbound)))
+        answer(Inbound::new(request).and_then(|inbound| self.streams.accept(caller(), inbound)))
     }
 }

@@ -133,6 +133,9 @@ pub enum Failure {
     /// The vendor could not be asked.
     #[error("{0}; try again later")]
     DestinationUnavailable(#[from] CredentialsUnavailable),
+    /// Caller not allowed.
+    #[error("the caller may not do this")]
+    PermissionDenied,
     /// Our limit.
     #[error("{limit} streams are open, which is the limit; close one or try again later")]
     TooManyStreams {

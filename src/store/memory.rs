@@ -113,12 +113,12 @@ impl Store for MemoryStore {
         Ok(self.tables()?.destinations.get(name).cloned())
     }
 
-    async fn list(&self, query: &ListQuery) -> Result<Page, Error> {
+    async fn list(&self, organization: &OrganizationId, query: &ListQuery) -> Result<Page, Error> {
         let text = query.display_name.as_deref().map(fold);
         let after = query.after.map(list_key);
         let is_wanted = |each: &&Destination| {
             let display_name = each.display_name.as_str();
-            each.name.organization == query.organization
+            each.name.organization == *organization
                 && text
                     .as_ref()
                     .is_none_or(|text| fold(display_name).contains(text))

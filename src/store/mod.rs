@@ -59,7 +59,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Lists an organization's destinations, newest first. One that cannot be read does not hide the
     /// others.
-    async fn list(&self, query: &ListQuery) -> Result<Page, Error>;
+    async fn list(&self, organization: &OrganizationId, query: &ListQuery) -> Result<Page, Error>;
 
     /// Replaces a destination that is still at revision `expected`, and keeps the key of the request
     /// with it.
@@ -151,8 +151,6 @@ pub struct CompletedRequest {
 /// What to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListQuery {
-    /// Whose destinations.
-    pub organization: OrganizationId,
     /// Only those whose display name holds this text, in any case.
     pub display_name: Option<String>,
     /// Only those after this one, in list order.

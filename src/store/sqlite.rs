@@ -84,10 +84,11 @@ impl Store for SqliteStore {
         row.map(|row| row.destination(&self.keys)).transpose()
     }
 
-    async fn list(&self, query: &ListQuery) -> Result<Page, Error> {
+    async fn list(&self, organization: &OrganizationId, query: &ListQuery) -> Result<Page, Error> {
         let limit = query.limit.max(1);
         // One more than asked for tells whether there is a next page.
-        let rows = destinations::list(&self.readers, query, i64::from(limit) + 1).await?;
+        let rows =
+            destinations::list(&self.readers, organization, query, i64::from(limit) + 1).await?;
         let entries = rows.iter().map(|row| row.entry(&self.keys));
         Ok(Page::first(entries.collect::<Result<_, _>>()?, limit))
     }

@@ -121,9 +121,13 @@ pub(super) fn idempotency_key() -> IdempotencyKey {
     }
 }
 
+/// The organization of every [`destination`].
+pub(super) fn acme() -> OrganizationId {
+    OrganizationId::parse_parent("organizations/Acme.1").unwrap()
+}
+
 pub(super) fn everything() -> ListQuery {
     ListQuery {
-        organization: OrganizationId::parse_parent("organizations/Acme.1").unwrap(),
         display_name: None,
         after: None,
         limit: 1000,
@@ -142,7 +146,7 @@ async fn completed(
 
 /// A page of destinations that can all be read, and where the next one starts.
 async fn listed(store: &dyn Store, query: &ListQuery) -> (Vec<Destination>, Option<Cursor>) {
-    let page = store.list(query).await.unwrap();
+    let page = store.list(&acme(), query).await.unwrap();
     let destinations = page.entries.into_iter().collect::<Result<_, _>>();
     (destinations.unwrap(), page.next)
 }

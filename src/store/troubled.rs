@@ -81,8 +81,8 @@ impl Store for TroubledStore {
         found
     }
 
-    async fn list(&self, query: &ListQuery) -> Result<Page, Error> {
-        let mut page = self.open()?.list(query).await?;
+    async fn list(&self, organization: &OrganizationId, query: &ListQuery) -> Result<Page, Error> {
+        let mut page = self.open()?.list(organization, query).await?;
         if self.is_newer.load(Ordering::Relaxed) {
             let entries = page.entries.into_iter();
             page.entries = entries.map(|entry| entry.and_then(unsupported)).collect();

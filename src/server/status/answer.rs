@@ -107,6 +107,7 @@ impl Failure {
                 let retry = After(unavailable.retry_after.unwrap_or(pause));
                 Answer::new(Reason::DestinationUnavailable, retry, Nothing)
             }
+            Self::PermissionDenied => Answer::new(Reason::PermissionDenied, Never, Nothing),
             Self::TooManyStreams { limit } => {
                 Answer::new(Reason::TooManyStreams, STREAMS_PAUSE, Quota("streams"))
                     .with("limit", limit)

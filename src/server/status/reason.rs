@@ -60,6 +60,8 @@ reasons! {
     SegmentRejected = "SEGMENT_REJECTED" [FailedPrecondition],
     /// LaunchDarkly could not be asked.
     DestinationUnavailable = "DESTINATION_UNAVAILABLE" [Unavailable],
+    /// The caller may not do this.
+    PermissionDenied = "PERMISSION_DENIED" [PermissionDenied],
     /// As many streams are open as may be.
     TooManyStreams = "TOO_MANY_STREAMS" [ResourceExhausted],
     /// This server is going away; another one will serve.

@@ -104,6 +104,11 @@ fn table() -> Vec<(Failure, Code, &'static str)> {
             "DESTINATION_UNAVAILABLE",
         ),
         (
+            PermissionDenied,
+            Code::PermissionDenied,
+            "PERMISSION_DENIED",
+        ),
+        (
             TooManyStreams { limit: 9 },
             Code::ResourceExhausted,
             "TOO_MANY_STREAMS",

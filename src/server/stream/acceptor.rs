@@ -14,7 +14,10 @@ use super::{
     responses::{self, Responses},
     session,
 };
-use crate::{delivery::Dispatcher, metrics::Metrics, registry::Registry, server::status::Failure};
+use crate::{
+    delivery::Dispatcher, domain::Caller, metrics::Metrics, registry::Registry,
+    server::status::Failure,
+};
 
 /// The limits of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +101,11 @@ impl StreamAcceptor {
     ///
     /// # Errors
     /// As many streams are open as may be.
-    pub(in crate::server) fn accept(&self, inbound: Inbound) -> Result<Responses, Failure> {
+    pub(in crate::server) fn accept(
+        &self,
+        caller: Caller,
+        inbound: Inbound,
+    ) -> Result<Responses, Failure> {
         let limit = self.context.limits.max_streams;
         let permit = Arc::clone(&self.permits)
             .try_acquire_owned()
@@ -107,7 +114,7 @@ impl StreamAcceptor {
         let context = Arc::clone(&self.context);
         let counted = context.metrics.stream();
         self.sessions.spawn(async move {
-            session::run(context, inbound, sender).await;
+            session::run(context, caller, inbound, sender).await;
             drop((permit, counted));
         });
         Ok(responses)

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     delivery::{LaneHandle, LiveDestination, LiveState},
-    domain::{Destination, DestinationName, Mapping, SegmentId, SegmentRef},
+    domain::{
+        Authorized, Caller, Destination, DestinationName, Mapping, Permission, SegmentId,
+        SegmentRef,
+    },
     pb,
     server::{check, status::Failure, unary},
 };
@@ -22,7 +25,7 @@ const MAX_STREAM_ID: usize = 256;
 /// A checked `open`.
 #[derive(Debug)]
 pub(super) struct Opening {
-    pub(super) destination: DestinationName,
+    pub(super) destination: Authorized<DestinationName>,
     pub(super) segment: SegmentRef,
     /// Replaces the destination's mapping on this stream.
     pub(super) mapping: Option<Mapping>,
@@ -46,13 +49,14 @@ impl Opening {
     /// # Errors
     /// Everything that is wrong with it.
     pub(super) fn check(
+        caller: &Caller,
         first: pb::SendIdentifiersRequest,
         default_timeout: Duration,
     ) -> Result<Self, Failure> {
         use pb::send_identifiers_request::Message;
         match first.message {
             Some(Message::Open(open)) => {
-                check::all(|violations| opening(open, default_timeout, violations))
+                check::all(|violations| opening(caller, open, default_timeout, violations))
             }
             Some(Message::Batch(_)) => Err(Failure::StreamProtocol(
                 "the first message must be `open`, not `batch`".into(),
@@ -74,11 +78,13 @@ impl Opening {
 }
 
 fn opening(
+    caller: &Caller,
     open: pb::OpenStream,
     default_timeout: Duration,
     violations: &mut check::Violations,
 ) -> Option<Opening> {
-    let destination = violations.keep("open.destination", open.destination.parse());
+    let destination = caller.destination(&open.destination, Permission::Deliver);
+    let destination = violations.authorized("open.destination", destination);
     let (segment, mapping) = match open.activation {
         Some(activation) => activated(activation, violations),
         None => {
@@ -150,7 +156,7 @@ impl StreamContext {
         let opened = self.registry.open(name).await;
         let opened = opened.map_err(unary::store_failure)?;
         let (destination, live) =
-            opened.ok_or_else(|| Failure::DestinationNotFound(name.clone()))?;
+            opened.ok_or_else(|| Failure::DestinationNotFound(DestinationName::clone(name)))?;
         let (lease, has_waited) = match opening.key() {
             Some(key) => {
                 let Acquired { lease, has_waited } = self.fencing.acquire(key).await?;
@@ -235,7 +241,11 @@ mod tests {
 
     fn check(open: pb::OpenStream) -> Result<Opening, Failure> {
         let message = Some(pb::send_identifiers_request::Message::Open(open));
-        Opening::check(pb::SendIdentifiersRequest { message }, DEFAULT)
+        Opening::check(
+            &Caller::local(),
+            pb::SendIdentifiersRequest { message },
+            DEFAULT,
+        )
     }
 
     fn fields(open: pb::OpenStream) -> Vec<String> {
@@ -296,9 +306,18 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_who_may_not_deliver_opens_nothing() {
+        let viewer = Caller::with(|_, permission| permission != Permission::Deliver);
+        let message = Some(pb::send_identifiers_request::Message::Open(open()));
+        let first = pb::SendIdentifiersRequest { message };
+        let refused = Opening::check(&viewer, first, DEFAULT);
+        assert_eq!(refused.unwrap_err(), Failure::PermissionDenied);
+    }
+
+    #[test]
     fn a_first_message_that_is_not_open_breaks_the_protocol() {
         let empty = pb::SendIdentifiersRequest { message: None };
-        let refused = Opening::check(empty, DEFAULT);
+        let refused = Opening::check(&Caller::local(), empty, DEFAULT);
         assert!(matches!(refused, Err(Failure::StreamProtocol(_))));
     }
 }

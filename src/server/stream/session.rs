@@ -24,6 +24,7 @@ use super::{
     responses::{ResponseSender, SessionEnd},
 };
 use crate::{
+    domain::Caller,
     pb,
     server::status::{Expiry, Failure},
 };
@@ -34,6 +35,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Serves one stream from `open` to its status.
 pub(super) async fn run(
     context: Arc<StreamContext>,
+    caller: Caller,
     mut inbound: Inbound,
     responses: ResponseSender,
 ) {
@@ -47,8 +49,9 @@ pub(super) async fn run(
         }
     };
     let default_timeout = context.limits.default_delivery_timeout;
-    let opening =
-        first.and_then(|first| Opening::check(first, default_timeout).map_err(SessionEnd::Failed));
+    let opening = first.and_then(|first| {
+        Opening::check(&caller, first, default_timeout).map_err(SessionEnd::Failed)
+    });
     let opening = match opening {
         Ok(opening) => opening,
         Err(end) => return responses.end(end),

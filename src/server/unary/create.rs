@@ -2,15 +2,15 @@
 
 use super::{
     Control,
-    edit::{Edit, Part, Settings},
+    edit::{Edit, Part},
     idempotency::idempotency_key,
     store_failure,
 };
 use crate::{
     clock,
     domain::{
-        Action, Destination, DestinationId, DestinationName, DestinationState, DestinationUid,
-        OrganizationId, Revision,
+        Action, Authorized, Caller, DestinationId, DestinationName, DestinationSettings,
+        OrganizationId, Permission,
     },
     pb,
     registry::{self, IdempotencyKey},
@@ -24,10 +24,10 @@ use crate::{
 /// A request that passed its checks.
 #[derive(Debug)]
 struct Wanted {
-    organization: OrganizationId,
+    organization: Authorized<OrganizationId>,
     /// Chosen by the caller; generated when there is none.
     id: Option<DestinationId>,
-    settings: Settings,
+    settings: DestinationSettings,
     key: Option<IdempotencyKey>,
 }
 
@@ -39,11 +39,13 @@ impl Control {
     /// Malformed fields, a taken name, a reused request id, or the store's failure.
     pub async fn create_destination(
         &self,
+        caller: &Caller,
         mut request: pb::CreateDestinationRequest,
     ) -> Result<pb::Destination, Failure> {
         // Not part of the fingerprint: a dry run answers what the real one would.
         let dry_run = std::mem::take(&mut request.validate_only);
-        let wanted = check::all(|noted| check_create(request, self.vendor.actions(), noted))?;
+        let wanted =
+            check::all(|noted| check_create(caller, request, self.vendor.actions(), noted))?;
         let done = self
             .replay(&wanted.organization, wanted.key.as_ref())
             .await?;
@@ -57,10 +59,12 @@ impl Control {
     /// What would be created; the parts that only creation decides are empty.
     async fn preview(&self, wanted: Wanted) -> Result<pb::Destination, Failure> {
         let id_is_chosen = wanted.id.is_some();
-        let destination = wanted.into_destination();
-        if self.read(&destination.name).await?.is_some() {
-            return Err(Failure::DestinationExists(destination.name));
+        let name = wanted.name();
+        if self.read(&name).await?.is_some() {
+            return Err(Failure::DestinationExists(name.into_inner()));
         }
+        let settings = wanted.settings;
+        let destination = settings.into_destination(name.into_inner(), clock::now_in_micros());
         let mut preview = convert::destination(&destination);
         if !id_is_chosen {
             preview.name.clear();
@@ -71,15 +75,14 @@ impl Control {
     }
 
     async fn keep(&self, wanted: Wanted) -> Result<pb::Destination, Failure> {
-        let key = wanted.key;
-        let destination = wanted.into_destination();
-        match self.registry.create(&destination, key.as_ref()).await {
-            Ok(()) => Ok(convert::destination(&destination)),
+        let name = wanted.name();
+        let key = wanted.key.as_ref();
+        match self.registry.create(&name, wanted.settings, key).await {
+            Ok(created) => Ok(convert::destination(&created)),
             // The same request may have won a race against this one.
             Err(registry::Error::Exists | registry::Error::DuplicateRequest) => {
-                let organization = &destination.name.organization;
-                let done = self.replay(organization, key.as_ref()).await?;
-                let done = done.ok_or(Failure::DestinationExists(destination.name))?;
+                let done = self.replay(&wanted.organization, key).await?;
+                let done = done.ok_or_else(|| Failure::DestinationExists(name.into_inner()))?;
                 Ok(convert::destination(&done))
             }
             Err(error) => Err(store_failure(error)),
@@ -88,34 +91,23 @@ impl Control {
 }
 
 impl Wanted {
-    fn into_destination(self) -> Destination {
-        let now = clock::now_in_micros();
-        Destination {
-            name: DestinationName {
-                organization: self.organization,
-                destination: self.id.unwrap_or_else(DestinationId::generate),
-            },
-            uid: DestinationUid::generate(),
-            display_name: self.settings.display_name,
-            action: self.settings.action,
-            connection: self.settings.connection,
-            mapping: self.settings.mapping,
-            state: DestinationState::Active,
-            create_time: now,
-            update_time: now,
-            revision: Revision::FIRST,
-        }
+    fn name(&self) -> Authorized<DestinationName> {
+        let id = self.id.clone();
+        self.organization
+            .destination(id.unwrap_or_else(DestinationId::generate))
     }
 }
 
 fn check_create(
+    caller: &Caller,
     mut request: pb::CreateDestinationRequest,
     actions: &[Action],
     noted: &mut Violations,
 ) -> Option<Wanted> {
     let request_id = check::request_id(&std::mem::take(&mut request.request_id), noted);
     let key = idempotency_key("CreateDestination", request_id, &request);
-    let organization = noted.keep("parent", OrganizationId::parse_parent(&request.parent));
+    let organization = caller.organization(&request.parent, Permission::Manage);
+    let organization = noted.authorized("parent", organization);
     let id = match request.destination_id.as_str() {
         "" => None,
         id => noted.keep("destination_id", id.parse()),

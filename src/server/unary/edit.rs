@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use crate::{
     domain::{
-        Action, ClientSideId, Connection, Destination, DestinationState, DisplayName, Instance,
-        Mapping,
+        Action, ClientSideId, Connection, Destination, DestinationSettings, DestinationState,
+        DisplayName, Instance, Mapping,
     },
     pb::{self, destination::Config},
     secret::AccessToken,
@@ -46,15 +46,6 @@ pub(super) struct Edit {
     client_side_id: Option<ClientSideId>,
     instance: Option<Instance>,
     mapping: Option<Mapping>,
-}
-
-/// Everything that a caller chooses of a destination.
-#[derive(Debug)]
-pub(super) struct Settings {
-    pub(super) display_name: DisplayName,
-    pub(super) action: String,
-    pub(super) connection: Connection,
-    pub(super) mapping: Mapping,
 }
 
 impl Edit {
@@ -107,8 +98,8 @@ impl Edit {
     }
 
     /// The settings of a new destination, if every part is there.
-    pub(super) fn whole(self) -> Option<Settings> {
-        Some(Settings {
+    pub(super) fn whole(self) -> Option<DestinationSettings> {
+        Some(DestinationSettings {
             display_name: self.display_name?,
             action: self.action?,
             connection: Connection {

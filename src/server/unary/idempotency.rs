@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{Control, store_failure};
 use crate::{
-    domain::{Destination, OrganizationId},
+    domain::{Authorized, Destination, OrganizationId},
     registry::{Fingerprint, IdempotencyKey},
     server::status::Failure,
 };
@@ -42,7 +42,7 @@ impl Control {
     /// first time.
     pub(super) async fn replay(
         &self,
-        organization: &OrganizationId,
+        organization: &Authorized<OrganizationId>,
         key: Option<&IdempotencyKey>,
     ) -> Result<Option<Destination>, Failure> {
         let Some(key) = key else { return Ok(None) };
@@ -56,10 +56,11 @@ impl Control {
         if done.fingerprint != key.fingerprint {
             return Err(Failure::RequestIdReused);
         }
-        let found = self.read(&done.name).await?;
+        let name = organization.destination(done.name.destination);
+        let found = self.read(&name).await?;
         match found.filter(|found| found.uid == done.uid) {
             Some(found) => Ok(Some(found)),
-            None => Err(Failure::DestinationDeletedSince(done.name)),
+            None => Err(Failure::DestinationDeletedSince(name.into_inner())),
         }
     }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Control, page, store_failure};
 use crate::{
-    domain::{DestinationUid, Etag, OrganizationId},
+    domain::{Authorized, Caller, DestinationUid, Etag, OrganizationId, Permission},
     pb,
     registry::{Cursor, Entry, ListQuery},
     server::{
@@ -37,10 +37,15 @@ impl Control {
     /// Malformed fields, or the store's failure.
     pub async fn list_destinations(
         &self,
+        caller: &Caller,
         request: pb::ListDestinationsRequest,
     ) -> Result<pb::ListDestinationsResponse, Failure> {
-        let query = check::all(|noted| check_list(&request, noted))?;
-        let page = self.registry.list(&query).await.map_err(store_failure)?;
+        let (organization, query) = check::all(|noted| check_list(caller, &request, noted))?;
+        let page = self
+            .registry
+            .list(&organization, &query)
+            .await
+            .map_err(store_failure)?;
         let mut destinations: Vec<_> = page.entries.iter().map(entry).collect();
         let fit = how_many_fit(&destinations);
         let next = if fit < destinations.len() {
@@ -49,7 +54,7 @@ impl Control {
         } else {
             page.next
         };
-        let seal = |next| page::seal(&bound_to(&query), &position(next));
+        let seal = |next| page::seal(&bound_to(&organization, &query), &position(next));
         Ok(pb::ListDestinationsResponse {
             destinations,
             next_page_token: next.map(seal).unwrap_or_default(),
@@ -62,6 +67,7 @@ impl Control {
     /// A bad page size or token.
     pub fn describe_actions(
         &self,
+        _caller: &Caller,
         request: &pb::DescribeActionsRequest,
     ) -> Result<pb::DescribeActionsResponse, Failure> {
         let actions = self.vendor.actions();
@@ -105,21 +111,26 @@ fn how_many_fit(destinations: &[pb::Destination]) -> usize {
     destinations.iter().take_while(fits).count().max(1)
 }
 
-fn check_list(request: &pb::ListDestinationsRequest, noted: &mut Violations) -> Option<ListQuery> {
+fn check_list(
+    caller: &Caller,
+    request: &pb::ListDestinationsRequest,
+    noted: &mut Violations,
+) -> Option<(Authorized<OrganizationId>, ListQuery)> {
     let size = page_size(request.page_size, noted);
-    let organization = noted.keep("parent", OrganizationId::parse_parent(&request.parent));
+    let organization = caller.organization(&request.parent, Permission::View);
+    let organization = noted.authorized("parent", organization);
     let filter = noted.keep(
         "filter",
         display_name_filter(&request.filter).ok_or(FILTER_RULE),
     );
+    let organization = organization?;
     let query = ListQuery {
-        organization: organization?,
         display_name: filter?,
         after: None,
         limit: limit(size?),
     };
-    let after = after(&query, &request.page_token, noted);
-    Some(ListQuery { after, ..query })
+    let after = after(&organization, &query, &request.page_token, noted);
+    Some((organization, ListQuery { after, ..query }))
 }
 
 fn limit(size: usize) -> u16 {
@@ -129,22 +140,27 @@ fn limit(size: usize) -> u16 {
     }
 }
 
-fn after(query: &ListQuery, token: &str, noted: &mut Violations) -> Option<Cursor> {
+fn after(
+    organization: &OrganizationId,
+    query: &ListQuery,
+    token: &str,
+    noted: &mut Violations,
+) -> Option<Cursor> {
     if token.is_empty() {
         return None;
     }
-    let position = page::open(&bound_to(query), token);
+    let position = page::open(&bound_to(organization, query), token);
     noted
         .keep("page_token", position.ok_or(TOKEN_RULE))
         .map(cursor)
 }
 
 /// What a token of a list is bound to. Not to the page size: that may change from page to page.
-fn bound_to(query: &ListQuery) -> [&str; 3] {
+fn bound_to<'a>(organization: &'a OrganizationId, query: &'a ListQuery) -> [&'a str; 3] {
     let filter = query.display_name.as_deref();
     [
         "destinations",
-        query.organization.as_str(),
+        organization.as_str(),
         filter.unwrap_or_default(),
     ]
 }

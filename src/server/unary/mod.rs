@@ -1,7 +1,8 @@
 //! The unary calls: describing actions, checking credentials, and keeping destinations.
 //!
 //! Each method takes and returns wire messages; [`service`](super::service) wraps them for tonic.
-//! A request is checked as a whole before anything is looked up.
+//! A request is checked as a whole before anything is looked up. The [`Caller`] turns the names in it
+//! into authorized ones, which alone open the registry.
 
 mod create;
 mod edit;
@@ -14,7 +15,10 @@ mod update;
 use std::sync::Arc;
 
 use crate::{
-    domain::{CredentialChecker, CredentialReport, Destination, DestinationName, Etag},
+    domain::{
+        Authorized, Caller, CredentialChecker, CredentialReport, Destination, DestinationName,
+        Etag, Permission,
+    },
     pb,
     registry::{self, Registry},
     server::{check, convert, status::Failure},
@@ -40,9 +44,10 @@ impl Control {
     /// A bad name, or none of that name.
     pub async fn get_destination(
         &self,
+        caller: &Caller,
         request: pb::GetDestinationRequest,
     ) -> Result<pb::Destination, Failure> {
-        let name = check::all(|noted| noted.keep("name", request.name.parse()))?;
+        let name = name(caller, &request.name, Permission::View)?;
         let found = self.look_up(&name).await?;
         Ok(convert::destination(&found))
     }
@@ -53,15 +58,16 @@ impl Control {
     /// A bad name, another etag, or none of that name unless that is allowed.
     pub async fn delete_destination(
         &self,
+        caller: &Caller,
         request: pb::DeleteDestinationRequest,
     ) -> Result<(), Failure> {
-        let name: DestinationName = check::all(|noted| noted.keep("name", request.name.parse()))?;
-        let deleted = self.registry.delete(name.clone(), etag(request.etag)).await;
+        let name = name(caller, &request.name, Permission::Manage)?;
+        let deleted = self.registry.delete(&name, etag(request.etag)).await;
         match deleted {
             Ok(true) => Ok(()),
             Ok(false) if request.allow_missing => Ok(()),
-            Ok(false) => Err(Failure::DestinationNotFound(name)),
-            Err(registry::Error::Conflict) => Err(Failure::EtagMismatch(name)),
+            Ok(false) => Err(Failure::DestinationNotFound(name.into_inner())),
+            Err(registry::Error::Conflict) => Err(Failure::EtagMismatch(name.into_inner())),
             Err(error) => Err(store_failure(error)),
         }
     }
@@ -73,12 +79,13 @@ impl Control {
     /// Nothing to check, no such destination, LaunchDarkly cannot be asked, or the store fails.
     pub async fn validate_credentials(
         &self,
+        caller: &Caller,
         request: pb::ValidateCredentialsRequest,
     ) -> Result<pb::ValidateCredentialsResponse, Failure> {
         use pb::validate_credentials_request::Target;
         let report = match request.target {
             Some(Target::Name(name)) => {
-                let name = check::all(|noted| noted.keep("name", name.parse()))?;
+                let name = self::name(caller, &name, Permission::Manage)?;
                 self.validate_stored(&name).await?
             }
             Some(Target::LaunchDarkly(config)) => {
@@ -91,24 +98,39 @@ impl Control {
         Ok(convert::report(report))
     }
 
-    async fn validate_stored(&self, name: &DestinationName) -> Result<CredentialReport, Failure> {
+    async fn validate_stored(
+        &self,
+        name: &Authorized<DestinationName>,
+    ) -> Result<CredentialReport, Failure> {
         let found = self.look_up(name).await?;
         let report = self.vendor.check_credentials(&found.connection).await?;
         if report.is_valid() {
-            let reactivated = self.registry.reactivate(found).await;
+            let reactivated = self.registry.reactivate(name, found).await;
             reactivated.map_err(store_failure)?;
         }
         Ok(report)
     }
 
-    async fn look_up(&self, name: &DestinationName) -> Result<Destination, Failure> {
+    async fn look_up(&self, name: &Authorized<DestinationName>) -> Result<Destination, Failure> {
         let found = self.read(name).await?;
-        found.ok_or_else(|| Failure::DestinationNotFound(name.clone()))
+        found.ok_or_else(|| Failure::DestinationNotFound(DestinationName::clone(name)))
     }
 
-    async fn read(&self, name: &DestinationName) -> Result<Option<Destination>, Failure> {
+    async fn read(
+        &self,
+        name: &Authorized<DestinationName>,
+    ) -> Result<Option<Destination>, Failure> {
         self.registry.get(name).await.map_err(store_failure)
     }
+}
+
+/// The name of a request that has no other field to check.
+fn name(
+    caller: &Caller,
+    name: &str,
+    permission: Permission,
+) -> Result<Authorized<DestinationName>, Failure> {
+    check::all(|noted| noted.authorized("name", caller.destination(name, permission)))
 }
 
 /// The caller's etag; none when empty.

@@ -22,6 +22,7 @@ use crate::{
 const PARENT: &str = "organizations/acme";
 const VIP: &str = "organizations/acme/destinations/vip";
 const REQUEST_ID: &str = "4b1f4a0e-7d52-4b0f-9a53-0c6a7f0e4f11";
+const LOCAL: &Caller = &Caller::local();
 const TOKEN: &str = "api-canary-0001";
 
 /// The unary calls, and all they stand on.
@@ -57,24 +58,32 @@ impl Bench {
     /// A bench with the destination [`VIP`] in it.
     async fn with_vip() -> (Self, pb::Destination) {
         let bench = Self::new().await;
-        let vip = bench.control.create_destination(create()).await.unwrap();
+        let vip = bench
+            .control
+            .create_destination(LOCAL, create())
+            .await
+            .unwrap();
         (bench, vip)
     }
 
     async fn get(&self) -> pb::Destination {
         let request = pb::GetDestinationRequest { name: VIP.into() };
-        self.control.get_destination(request).await.unwrap()
+        self.control.get_destination(LOCAL, request).await.unwrap()
     }
 
     /// How many destinations there are.
     async fn count(&self) -> usize {
         let query = ListQuery {
-            organization: vip().organization,
             display_name: None,
             after: None,
             limit: 10,
         };
-        self.store.list(&query).await.unwrap().entries.len()
+        self.store
+            .list(&vip().organization, &query)
+            .await
+            .unwrap()
+            .entries
+            .len()
     }
 
     /// [`VIP`] as it is stored.
@@ -84,7 +93,12 @@ impl Bench {
 
     /// [`VIP`] as its streams see it.
     async fn watch(&self) -> LiveDestination {
-        self.registry.open(&vip()).await.unwrap().unwrap().1
+        self.registry
+            .open(&authorized_vip())
+            .await
+            .unwrap()
+            .unwrap()
+            .1
     }
 
     async fn update(
@@ -93,7 +107,7 @@ impl Bench {
         paths: &[&str],
     ) -> Result<pb::Destination, Failure> {
         let request = update(destination, paths);
-        self.control.update_destination(request).await
+        self.control.update_destination(LOCAL, request).await
     }
 }
 
@@ -151,6 +165,10 @@ fn delete() -> pb::DeleteDestinationRequest {
         name: VIP.into(),
         ..Default::default()
     }
+}
+
+fn authorized_vip() -> Authorized<DestinationName> {
+    LOCAL.destination(VIP, Permission::Manage).unwrap()
 }
 
 fn vip() -> DestinationName {

@@ -3,7 +3,7 @@
 use super::{Control, edit::Edit, etag, idempotency::idempotency_key, mask, store_failure};
 use crate::{
     clock,
-    domain::{Action, Destination, DestinationName, Etag},
+    domain::{Action, Authorized, Caller, Destination, DestinationName, Etag, Permission},
     pb,
     registry::{self, IdempotencyKey},
     server::{
@@ -20,7 +20,7 @@ const TRIES: u32 = 5;
 /// A request that passed its checks.
 #[derive(Debug)]
 struct Wanted {
-    name: DestinationName,
+    name: Authorized<DestinationName>,
     edit: Edit,
     etag: Option<Etag>,
     key: Option<IdempotencyKey>,
@@ -42,10 +42,12 @@ impl Control {
     /// failure.
     pub async fn update_destination(
         &self,
+        caller: &Caller,
         mut request: pb::UpdateDestinationRequest,
     ) -> Result<pb::Destination, Failure> {
         let dry_run = std::mem::take(&mut request.validate_only);
-        let wanted = check::all(|noted| check_update(request, self.vendor.actions(), noted))?;
+        let wanted =
+            check::all(|noted| check_update(caller, request, self.vendor.actions(), noted))?;
         if dry_run {
             self.preview_update(&wanted).await
         } else {
@@ -71,7 +73,7 @@ impl Control {
                 return Ok(convert::destination(&updated));
             }
         }
-        Err(Failure::Contended(wanted.name.clone()))
+        Err(Failure::Contended(DestinationName::clone(&wanted.name)))
     }
 
     /// The updated destination; none if someone else was faster.
@@ -81,9 +83,9 @@ impl Control {
             Found::Current(current) => current,
         };
         let next = wanted.edit.apply(&current, clock::now_in_micros());
-        let replaced = self
-            .registry
-            .replace(next.clone(), current.revision, wanted.key);
+        let replaced =
+            self.registry
+                .replace(&wanted.name, next.clone(), current.revision, wanted.key);
         match replaced.await {
             Ok(()) => Ok(Some(next)),
             Err(registry::Error::Conflict | registry::Error::DuplicateRequest) => Ok(None),
@@ -99,18 +101,22 @@ impl Control {
         // recalled here or found to have come first when this one writes. The other way round its
         // own new etag would be held against it.
         let current = self.read(name).await?;
-        if let Some(done) = self.replay(&name.organization, key.as_ref()).await? {
+        if let Some(done) = self.replay(&name.organization(), key.as_ref()).await? {
             return Ok(Found::Done(done));
         }
-        let current = current.ok_or_else(|| Failure::DestinationNotFound(name.clone()))?;
+        let current =
+            current.ok_or_else(|| Failure::DestinationNotFound(DestinationName::clone(name)))?;
         match etag {
-            Some(seen) if *seen != current.etag() => Err(Failure::EtagMismatch(name.clone())),
+            Some(seen) if *seen != current.etag() => {
+                Err(Failure::EtagMismatch(DestinationName::clone(name)))
+            }
             _ => Ok(Found::Current(current)),
         }
     }
 }
 
 fn check_update(
+    caller: &Caller,
     mut request: pb::UpdateDestinationRequest,
     actions: &[Action],
     noted: &mut Violations,
@@ -121,7 +127,8 @@ fn check_update(
         noted.note("destination", "is required");
         return None;
     };
-    let name = noted.keep("destination.name", destination.name.parse());
+    let name = caller.destination(&destination.name, Permission::Manage);
+    let name = noted.authorized("destination.name", name);
     let etag = etag(std::mem::take(&mut destination.etag));
     let parts = mask::parts(request.update_mask.as_ref(), &destination, noted);
     let edit = Edit::check(destination, &parts, actions, noted);

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::fault::unavailable;
 use crate::{
-    domain::{DestinationName, DestinationState, DestinationUid, Revision},
+    domain::{DestinationName, DestinationState, DestinationUid, OrganizationId, Revision},
     store::{
         Error, ListQuery,
         row::{CREDENTIALS_REJECTED, Row, fold, micros, state_word},
@@ -29,6 +29,7 @@ pub(super) async fn find(
 /// At most `limit` rows of the query's list.
 pub(super) async fn list(
     readers: &SqlitePool,
+    organization: &OrganizationId,
     query: &ListQuery,
     limit: i64,
 ) -> Result<Vec<Row>, Error> {
@@ -41,7 +42,7 @@ pub(super) async fn list(
          ORDER BY create_micros DESC, uid DESC
          LIMIT ?5",
     )
-    .bind(query.organization.as_str())
+    .bind(organization.as_str())
     .bind(query.display_name.as_deref().map(fold))
     .bind(after.map(|after| after.created_micros))
     .bind(after.map(|after| after.uid.0.as_bytes().as_slice()))

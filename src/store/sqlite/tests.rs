@@ -20,7 +20,9 @@ use crate::{
     store::{
         Error, IdempotencyKey, KeyRing, Store,
         keys::KeyId,
-        suite::{CANARY, Storage, changed, destination, everything, idempotency_key, store_suite},
+        suite::{
+            CANARY, Storage, acme, changed, destination, everything, idempotency_key, store_suite,
+        },
     },
 };
 
@@ -225,7 +227,7 @@ async fn assert_unreadable(
 
     let other = destination("other");
     store.create(&other, None).await.unwrap();
-    let page = store.list(&everything()).await.unwrap();
+    let page = store.list(&acme(), &everything()).await.unwrap();
     let [found_other, unreadable] = &page.entries[..] else {
         panic!("{change}: {page:?}");
     };

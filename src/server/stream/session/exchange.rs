@@ -79,7 +79,7 @@ impl Session {
         let accounting = StreamAccounting::new(limits, (!opening.validate_only).then(counted));
         let records = SessionRecords::new(lane, mapping, accounting, &opening);
         Self {
-            destination: opening.destination,
+            destination: opening.destination.into_inner(),
             segment: opening.segment.id,
             live,
             health,

@@ -15,7 +15,11 @@ async fn a_created_destination_reads_back_as_answered() {
         }),
         ..create()
     };
-    let answered = bench.control.create_destination(request).await.unwrap();
+    let answered = bench
+        .control
+        .create_destination(LOCAL, request)
+        .await
+        .unwrap();
     assert_eq!(answered, bench.get().await);
     assert_eq!(answered.name, VIP);
     assert_eq!(answered.state(), pb::destination::State::Active);
@@ -38,10 +42,14 @@ async fn an_id_is_drawn_when_none_is_chosen() {
     };
     let first = bench
         .control
-        .create_destination(request.clone())
+        .create_destination(LOCAL, request.clone())
         .await
         .unwrap();
-    let second = bench.control.create_destination(request).await.unwrap();
+    let second = bench
+        .control
+        .create_destination(LOCAL, request)
+        .await
+        .unwrap();
     assert_ne!(first.name, second.name);
     assert!(first.name.parse::<DestinationName>().is_ok());
 }
@@ -65,7 +73,11 @@ async fn all_that_is_wrong_is_told_at_once() {
         }),
         validate_only: false,
     };
-    let failure = bench.control.create_destination(wrong).await.unwrap_err();
+    let failure = bench
+        .control
+        .create_destination(LOCAL, wrong)
+        .await
+        .unwrap_err();
     assert_eq!(
         paths(failure),
         [
@@ -81,7 +93,11 @@ async fn all_that_is_wrong_is_told_at_once() {
         ]
     );
     let empty = pb::CreateDestinationRequest::default();
-    let failure = bench.control.create_destination(empty).await.unwrap_err();
+    let failure = bench
+        .control
+        .create_destination(LOCAL, empty)
+        .await
+        .unwrap_err();
     assert_eq!(paths(failure), ["parent", "destination"]);
     let unset = pb::CreateDestinationRequest {
         destination: Some(pb::Destination {
@@ -90,7 +106,11 @@ async fn all_that_is_wrong_is_told_at_once() {
         }),
         ..create()
     };
-    let failure = bench.control.create_destination(unset).await.unwrap_err();
+    let failure = bench
+        .control
+        .create_destination(LOCAL, unset)
+        .await
+        .unwrap_err();
     assert_eq!(
         paths(failure),
         [
@@ -109,7 +129,11 @@ async fn a_name_is_taken_once() {
             validate_only,
             ..create()
         };
-        let failure = bench.control.create_destination(again).await.unwrap_err();
+        let failure = bench
+            .control
+            .create_destination(LOCAL, again)
+            .await
+            .unwrap_err();
         assert_eq!(failure, Failure::DestinationExists(vip()));
     }
     assert_eq!(bench.get().await, first);
@@ -126,7 +150,11 @@ async fn a_dry_run_stores_and_remembers_nothing() {
         validate_only: true,
         ..real.clone()
     };
-    let preview = bench.control.create_destination(dry.clone()).await.unwrap();
+    let preview = bench
+        .control
+        .create_destination(LOCAL, dry.clone())
+        .await
+        .unwrap();
     assert_eq!((preview.name.as_str(), preview.uid.as_str()), (VIP, ""));
     assert_eq!(preview.display_name, "VIP customers");
     assert_eq!(bench.count().await, 0);
@@ -134,12 +162,19 @@ async fn a_dry_run_stores_and_remembers_nothing() {
         destination_id: String::new(),
         ..dry.clone()
     };
-    let preview = bench.control.create_destination(unnamed).await.unwrap();
+    let preview = bench
+        .control
+        .create_destination(LOCAL, unnamed)
+        .await
+        .unwrap();
     assert_eq!(preview.name, "");
 
-    let created = bench.control.create_destination(real).await.unwrap();
+    let created = bench.control.create_destination(LOCAL, real).await.unwrap();
     // From now on the real request would answer what there is; so does its dry run.
-    assert_eq!(bench.control.create_destination(dry).await, Ok(created));
+    assert_eq!(
+        bench.control.create_destination(LOCAL, dry).await,
+        Ok(created)
+    );
 }
 
 #[tokio::test]
@@ -149,7 +184,7 @@ async fn a_repeated_create_answers_with_the_destination_as_it_is_now() {
         request_id: REQUEST_ID.into(),
         ..create()
     };
-    let repeat = || bench.control.create_destination(request.clone());
+    let repeat = || bench.control.create_destination(LOCAL, request.clone());
     repeat().await.unwrap();
     let renamed = pb::Destination {
         display_name: "Renamed".into(),
@@ -161,12 +196,19 @@ async fn a_repeated_create_answers_with_the_destination_as_it_is_now() {
         request_id: REQUEST_ID.to_uppercase().replace('-', ""),
         ..request.clone()
     };
-    let repeated = bench.control.create_destination(spelt_otherwise).await;
+    let repeated = bench
+        .control
+        .create_destination(LOCAL, spelt_otherwise)
+        .await;
     assert_eq!(repeated, Ok(renamed));
 
     let mut other = request.clone();
     other.destination.as_mut().unwrap().display_name = "Other".into();
-    let failure = bench.control.create_destination(other).await.unwrap_err();
+    let failure = bench
+        .control
+        .create_destination(LOCAL, other)
+        .await
+        .unwrap_err();
     assert_eq!(failure, Failure::RequestIdReused);
     let elsewhere = pb::UpdateDestinationRequest {
         request_id: REQUEST_ID.into(),
@@ -174,15 +216,23 @@ async fn a_repeated_create_answers_with_the_destination_as_it_is_now() {
     };
     let failure = bench
         .control
-        .update_destination(elsewhere)
+        .update_destination(LOCAL, elsewhere)
         .await
         .unwrap_err();
     assert_eq!(failure, Failure::RequestIdReused);
 
-    bench.control.delete_destination(delete()).await.unwrap();
+    bench
+        .control
+        .delete_destination(LOCAL, delete())
+        .await
+        .unwrap();
     assert_eq!(repeat().await, Err(Failure::DestinationDeletedSince(vip())));
     // Another destination of the same name is not the one that this request made.
-    bench.control.create_destination(create()).await.unwrap();
+    bench
+        .control
+        .create_destination(LOCAL, create())
+        .await
+        .unwrap();
     assert_eq!(repeat().await, Err(Failure::DestinationDeletedSince(vip())));
 }
 
@@ -196,8 +246,8 @@ async fn the_same_create_sent_twice_at_once_makes_one_destination() {
             ..create()
         };
         let (one, other) = tokio::join!(
-            bench.control.create_destination(request.clone()),
-            bench.control.create_destination(request.clone()),
+            bench.control.create_destination(LOCAL, request.clone()),
+            bench.control.create_destination(LOCAL, request.clone()),
         );
         assert_eq!(one.unwrap(), other.unwrap());
         assert_eq!(bench.count().await, 1);

@@ -33,7 +33,11 @@ async fn filled() -> Bench {
             }),
             ..Default::default()
         };
-        bench.control.create_destination(request).await.unwrap();
+        bench
+            .control
+            .create_destination(LOCAL, request)
+            .await
+            .unwrap();
     }
     bench
 }
@@ -45,7 +49,11 @@ async fn pages_hold_every_match_once_and_the_newest_first() {
     let mut names = Vec::new();
     for _ in 0..2 {
         let request = list(2, &token, r#"display_name:"ALPHA""#);
-        let page = bench.control.list_destinations(request).await.unwrap();
+        let page = bench
+            .control
+            .list_destinations(LOCAL, request)
+            .await
+            .unwrap();
         names.extend(page.destinations.into_iter().map(|d| d.display_name));
         token = page.next_page_token;
     }
@@ -53,7 +61,7 @@ async fn pages_hold_every_match_once_and_the_newest_first() {
     assert_eq!(token, "");
     let all = bench
         .control
-        .list_destinations(list(0, "", ""))
+        .list_destinations(LOCAL, list(0, "", ""))
         .await
         .unwrap();
     assert_eq!(all.destinations.len(), 4);
@@ -68,11 +76,17 @@ async fn a_page_ends_before_it_is_too_large_for_clients() {
         large.destination_id.clear();
         let destination = large.destination.as_mut().unwrap();
         destination.field_mappings[0].sources.clone_from(&sources);
-        bench.control.create_destination(large).await.unwrap();
+        bench
+            .control
+            .create_destination(LOCAL, large)
+            .await
+            .unwrap();
     }
     let (mut token, mut seen) = (String::new(), BTreeSet::new());
     loop {
-        let page = bench.control.list_destinations(list(1000, &token, ""));
+        let page = bench
+            .control
+            .list_destinations(LOCAL, list(1000, &token, ""));
         let page = page.await.unwrap();
         assert!(page.encoded_len() < 4 * 1024 * 1024);
         seen.extend(page.destinations.into_iter().map(|found| found.name));
@@ -89,7 +103,7 @@ async fn a_page_token_is_good_for_its_query_alone() {
     let bench = filled().await;
     let first = bench
         .control
-        .list_destinations(list(1, "", ""))
+        .list_destinations(LOCAL, list(1, "", ""))
         .await
         .unwrap();
     let token = first.next_page_token;
@@ -103,22 +117,58 @@ async fn a_page_token_is_good_for_its_query_alone() {
         list(1, &format!("{token}A"), ""),
         list(1, "1", ""),
     ] {
-        let failure = bench.control.list_destinations(request).await.unwrap_err();
+        let failure = bench
+            .control
+            .list_destinations(LOCAL, request)
+            .await
+            .unwrap_err();
         assert_eq!(paths(failure), ["page_token"]);
     }
     // The size may change from page to page.
     let rest = bench
         .control
-        .list_destinations(list(9, &token, ""))
+        .list_destinations(LOCAL, list(9, &token, ""))
         .await
         .unwrap();
     assert_eq!(rest.destinations.len(), 3);
 }
 
+/// What an answer would tell, nobody may learn who may not have it: neither whether a destination
+/// exists, nor what is wrong with a request.
+#[tokio::test]
+async fn a_caller_without_permission_is_told_nothing_else() {
+    let (bench, there) = Bench::with_vip().await;
+    let nobody = Caller::with(|_, _| false);
+    let viewer = Caller::with(|_, permission| permission == Permission::View);
+    let control = &bench.control;
+    let denied = Failure::PermissionDenied;
+
+    let get = || pb::GetDestinationRequest { name: VIP.into() };
+    let got = control.get_destination(&nobody, get()).await;
+    assert_eq!(got, Err(denied.clone()));
+    let listed = control.list_destinations(&nobody, list(-1, "", "")).await;
+    assert_eq!(listed, Err(denied.clone()));
+    for caller in [&nobody, &viewer] {
+        let created = control.create_destination(caller, create()).await;
+        assert_eq!(created, Err(denied.clone()));
+        let malformed = update(pb::Destination::default(), &["uid"]);
+        let updated = control.update_destination(caller, malformed).await;
+        assert_eq!(updated, Err(denied.clone()));
+        let deleted = control.delete_destination(caller, delete()).await;
+        assert_eq!(deleted, Err(denied.clone()));
+        let target = pb::validate_credentials_request::Target::Name(VIP.into());
+        let target = Some(target);
+        let request = pb::ValidateCredentialsRequest { target };
+        let validated = control.validate_credentials(caller, request).await;
+        assert_eq!(validated, Err(denied.clone()));
+    }
+    assert_eq!(control.get_destination(&viewer, get()).await, Ok(there));
+}
+
 #[tokio::test]
 async fn a_destination_of_a_newer_version_is_listed_with_what_is_known_of_it() {
     let bench = filled().await;
-    let list = || bench.control.list_destinations(list(2, "", ""));
+    let list = || bench.control.list_destinations(LOCAL, list(2, "", ""));
     let readable = list().await.unwrap();
     bench.store.is_newer.store(true, Ordering::Relaxed);
     let page = list().await.unwrap();
@@ -142,7 +192,11 @@ async fn a_malformed_list_is_told_all_at_once() {
         parent: String::new(),
         ..list(-1, "", "vip")
     };
-    let failure = bench.control.list_destinations(wrong).await.unwrap_err();
+    let failure = bench
+        .control
+        .list_destinations(LOCAL, wrong)
+        .await
+        .unwrap_err();
     assert_eq!(paths(failure), ["page_size", "parent", "filter"]);
 }
 
@@ -150,10 +204,13 @@ async fn a_malformed_list_is_told_all_at_once() {
 async fn actions_come_in_pages_too() {
     let bench = Bench::with_actions(&["a", "b", "c"]).await;
     let describe = |page_size, page_token: &str| {
-        bench.control.describe_actions(&pb::DescribeActionsRequest {
-            page_size,
-            page_token: page_token.into(),
-        })
+        bench.control.describe_actions(
+            LOCAL,
+            &pb::DescribeActionsRequest {
+                page_size,
+                page_token: page_token.into(),
+            },
+        )
     };
     let ids = |page: &pb::DescribeActionsResponse| -> Vec<_> {
         page.actions
@@ -183,21 +240,21 @@ async fn a_deletion_is_guarded_announced_and_may_find_nothing() {
     };
     let failure = bench
         .control
-        .delete_destination(with_etag("old"))
+        .delete_destination(LOCAL, with_etag("old"))
         .await
         .unwrap_err();
     assert_eq!(failure, Failure::EtagMismatch(vip()));
     assert_ne!(live.current().1, LiveState::Deleted);
     bench
         .control
-        .delete_destination(with_etag(&vip_then.etag))
+        .delete_destination(LOCAL, with_etag(&vip_then.etag))
         .await
         .unwrap();
     assert_eq!(live.current().1, LiveState::Deleted);
 
     let failure = bench
         .control
-        .delete_destination(delete())
+        .delete_destination(LOCAL, delete())
         .await
         .unwrap_err();
     assert_eq!(failure, Failure::DestinationNotFound(vip()));
@@ -205,7 +262,7 @@ async fn a_deletion_is_guarded_announced_and_may_find_nothing() {
         allow_missing: true,
         ..with_etag("old")
     };
-    assert_eq!(bench.control.delete_destination(maybe).await, Ok(()));
+    assert_eq!(bench.control.delete_destination(LOCAL, maybe).await, Ok(()));
 }
 
 #[tokio::test]
@@ -217,7 +274,11 @@ async fn nothing_is_counted_for_a_destination_that_is_deleted() {
         name: VIP.into(),
         ..Default::default()
     };
-    bench.control.delete_destination(request).await.unwrap();
+    bench
+        .control
+        .delete_destination(LOCAL, request)
+        .await
+        .unwrap();
     assert!(!bench.metrics.text().contains(VIP));
 }
 
@@ -228,7 +289,7 @@ async fn streams_hear_of_a_deletion_even_if_its_caller_went_away() {
     assert_ne!(live.current().1, LiveState::Deleted);
     bench.store.answers.forget_permits(usize::MAX);
     let control = bench.control.clone();
-    let caller = tokio::spawn(async move { control.delete_destination(delete()).await });
+    let caller = tokio::spawn(async move { control.delete_destination(LOCAL, delete()).await });
     while bench.count().await > 0 {
         tokio::task::yield_now().await;
     }
@@ -251,7 +312,7 @@ async fn credentials_are_checked_stored_or_not() {
     let (bench, _) = Bench::with_vip().await;
     let check = |target| {
         let request = pb::ValidateCredentialsRequest { target };
-        bench.control.validate_credentials(request)
+        bench.control.validate_credentials(LOCAL, request)
     };
     assert!(check(Some(Target::Name(VIP.into()))).await.unwrap().valid);
     let unsaved = config("api-canary-2", "77aa", Instance::Federal);
@@ -289,14 +350,17 @@ async fn a_store_that_is_down_is_no_answer_about_destinations() {
     let (bench, _) = Bench::with_vip().await;
     bench.store.is_down.store(true, Ordering::Relaxed);
     let request = pb::GetDestinationRequest { name: VIP.into() };
-    let get = bench.control.get_destination(request).await;
+    let get = bench.control.get_destination(LOCAL, request).await;
     assert_eq!(get, Err(Failure::StoreUnavailable));
-    let created = bench.control.create_destination(create()).await;
+    let created = bench.control.create_destination(LOCAL, create()).await;
     assert_eq!(created, Err(Failure::StoreUnavailable));
     let updated = bench.update(settings(), &[]).await;
     assert_eq!(updated, Err(Failure::StoreUnavailable));
-    let deleted = bench.control.delete_destination(delete()).await;
+    let deleted = bench.control.delete_destination(LOCAL, delete()).await;
     assert_eq!(deleted, Err(Failure::StoreUnavailable));
-    let listed = bench.control.list_destinations(list(0, "", "")).await;
+    let listed = bench
+        .control
+        .list_destinations(LOCAL, list(0, "", ""))
+        .await;
     assert_eq!(listed, Err(Failure::StoreUnavailable));
 }
