@@ -119,28 +119,8 @@ pub(crate) fn action(
     kept.map(|action| action.id.to_owned())
 }
 
-/// The access token of a destination.
-pub(crate) fn access_token(
-    token: String,
-    known: &[Action],
-    violations: &mut Violations,
-) -> Option<AccessToken> {
-    as_in_form(&token, "launch_darkly.access_token", known, violations)
-        .map(|()| AccessToken::new(token))
-}
-
-/// The client-side ID of a destination.
-pub(crate) fn client_side_id(
-    id: String,
-    known: &[Action],
-    violations: &mut Violations,
-) -> Option<ClientSideId> {
-    as_in_form(&id, "launch_darkly.client_side_id", known, violations)
-        .map(|()| ClientSideId::new(id))
-}
-
 /// Checks a destination's value against what forms are told of its field.
-fn as_in_form(
+pub(crate) fn in_form(
     value: &str,
     field: &str,
     known: &[Action],

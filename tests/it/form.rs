@@ -11,6 +11,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config as Runs, TestRunner},
 };
+use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -105,6 +106,51 @@ fn form_takes(field: &pb::ActionField, value: &str) -> bool {
     let pattern = regex::Regex::new(&format!("^(?:{})$", field.pattern)).unwrap();
     let longest = usize::try_from(field.max_length).unwrap();
     pattern.is_match(value) && value.chars().count() <= longest
+}
+
+/// A message's field by its path, as JSON would have it.
+fn value_at(destination: &pb::Destination, path: &str) -> Option<Value> {
+    let pool = DescriptorPool::decode(pb::DESCRIPTOR_SET).unwrap();
+    let kind = pool.get_message_by_name("cdp.destinations.v1.Destination");
+    let mut message = DynamicMessage::new(kind.unwrap());
+    message.transcode_from(destination).unwrap();
+    let mut value = Value::Message(message);
+    for name in path.split('.') {
+        let field = value.as_message().unwrap().clone();
+        let found = field.get_field_by_name(name)?;
+        value = found.into_owned();
+    }
+    Some(value)
+}
+
+/// The schema of an action, its masks and what is sent back agree: a field that is added to one is
+/// added to all.
+#[tokio::test]
+async fn every_field_of_a_form_can_be_updated_and_is_sent_back_unless_it_is_secret() {
+    let service = TestService::start().await;
+    let mut client = service.client.clone();
+    let name = format!("{ORGANIZATION}/destinations/vip");
+    let create = pb::CreateDestinationRequest {
+        parent: ORGANIZATION.into(),
+        destination_id: "vip".into(),
+        destination: Some(destination(WRITER_TOKEN)),
+        ..Default::default()
+    };
+    let created = client.create_destination(create).await.unwrap();
+    let created = created.into_inner();
+    let request = pb::DescribeActionsRequest::default();
+    let described = client.describe_actions(request).await.unwrap();
+    let actions = described.into_inner().actions;
+    for field in actions.into_iter().flat_map(|a| a.destination_fields) {
+        let path = &field.path;
+        let refused = updated(&mut client, &name, path, "x").await;
+        let is_mask = refused.is_none_or(|words| !words.contains("cannot be updated"));
+        assert!(is_mask, "{path}");
+        let value = value_at(&created, path).unwrap_or_else(|| panic!("{path} is no field"));
+        let is_secret = field.r#type() == pb::action_field::Type::Secret;
+        let nothing = matches!(&value, Value::String(text) if text.is_empty());
+        assert_eq!(nothing, is_secret, "{path}: {value}");
+    }
 }
 
 /// What people paste around a value.

@@ -1,11 +1,6 @@
 //! CreateDestination.
 
-use super::{
-    Control,
-    edit::{Edit, Part},
-    idempotency::idempotency_key,
-    store_failure,
-};
+use super::{Control, edit::Edit, fields::Field, idempotency::idempotency_key, store_failure};
 use crate::{
     clock,
     domain::{
@@ -118,7 +113,7 @@ fn check_create(
     };
     // Output-only fields, and the name, are the server's to choose: what the caller put there is
     // ignored, so that a destination that was read can be sent back with its token.
-    let settings = Edit::check(destination, Part::ALL, actions, noted).whole();
+    let settings = Edit::check(destination, Field::ALL, actions, noted).whole();
     Some(Wanted {
         organization: organization?,
         id,

@@ -1,7 +1,8 @@
-//! The parts of a destination that callers choose, each checked and replaced on its own.
+//! The fields of a destination that callers choose, each checked and replaced on its own.
 
 use std::time::SystemTime;
 
+use super::fields::Field;
 use crate::{
     domain::{
         Action, ClientSideId, Connection, Destination, DestinationSettings, DestinationState,
@@ -11,31 +12,6 @@ use crate::{
     secret::AccessToken,
     server::check::{self, Violations},
 };
-
-/// A part that can be replaced by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    DisplayName,
-    Action,
-    AccessToken,
-    ClientSideId,
-    Instance,
-    FieldMappings,
-}
-
-impl Part {
-    pub(super) const ALL: &[Self] = &[
-        Self::DisplayName,
-        Self::Action,
-        Self::AccessToken,
-        Self::ClientSideId,
-        Self::Instance,
-        Self::FieldMappings,
-    ];
-
-    /// What `launch_darkly` as a whole consists of.
-    pub(super) const CONNECTION: &[Self] = &[Self::AccessToken, Self::ClientSideId, Self::Instance];
-}
 
 /// Checked new values; what is not there stays as it is.
 #[derive(Debug, Default)]
@@ -49,55 +25,41 @@ pub(super) struct Edit {
 }
 
 impl Edit {
-    /// Takes the parts asked for from `destination`. Where one is malformed, that is noted and the
-    /// part is left out.
+    /// Takes the fields asked for from `destination`. Where one is malformed, that is noted and the
+    /// field is left out.
     pub(super) fn check(
         destination: pb::Destination,
-        parts: &[Part],
+        fields: &[Field],
         actions: &[Action],
         noted: &mut Violations,
     ) -> Self {
-        let mut edit = Self::default();
         let config = match destination.config {
             Some(Config::LaunchDarkly(config)) => config,
-            // Its parts are then found missing one by one, each at its path.
+            // Its fields are then found missing one by one, each at its path.
             None => pb::LaunchDarklyConfig::default(),
         };
-        if parts.contains(&Part::DisplayName) {
-            let path = "destination.display_name";
-            edit.display_name = check::display_name(&destination.display_name, path, noted);
-        }
-        if parts.contains(&Part::Action) {
-            edit.action = check::action(&destination.action, actions, "destination.action", noted);
-        }
-        edit.check_connection(config, parts, actions, noted);
-        if parts.contains(&Part::FieldMappings) {
-            let path = "destination.field_mappings";
-            edit.mapping = check::mapping(destination.field_mappings, path, noted);
-        }
-        edit
-    }
-
-    fn check_connection(
-        &mut self,
-        config: pb::LaunchDarklyConfig,
-        parts: &[Part],
-        actions: &[Action],
-        noted: &mut Violations,
-    ) {
-        if parts.contains(&Part::AccessToken) {
-            self.access_token = check::access_token(config.access_token, actions, noted);
-        }
-        if parts.contains(&Part::ClientSideId) {
-            self.client_side_id = check::client_side_id(config.client_side_id, actions, noted);
-        }
-        if parts.contains(&Part::Instance) {
-            let path = "destination.launch_darkly.instance";
-            self.instance = check::instance(config.instance, path, noted);
+        let path = |field: Field| fields.contains(&field).then(|| field.request_path());
+        let form = |field: Field, value: &str, noted: &mut Violations| {
+            let is_asked_for = fields.contains(&field);
+            is_asked_for.then(|| check::in_form(value, field.path(), actions, noted))?
+        };
+        Self {
+            display_name: path(Field::DisplayName)
+                .and_then(|path| check::display_name(&destination.display_name, &path, noted)),
+            action: path(Field::Action)
+                .and_then(|path| check::action(&destination.action, actions, &path, noted)),
+            access_token: form(Field::AccessToken, &config.access_token, noted)
+                .map(|()| AccessToken::new(config.access_token)),
+            client_side_id: form(Field::ClientSideId, &config.client_side_id, noted)
+                .map(|()| ClientSideId::new(config.client_side_id)),
+            instance: path(Field::Instance)
+                .and_then(|path| check::instance(config.instance, &path, noted)),
+            mapping: path(Field::Mapping)
+                .and_then(|path| check::mapping(destination.field_mappings, &path, noted)),
         }
     }
 
-    /// The settings of a new destination, if every part is there.
+    /// The settings of a new destination, if every field is there.
     pub(super) fn whole(self) -> Option<DestinationSettings> {
         Some(DestinationSettings {
             display_name: self.display_name?,

@@ -1,67 +1,41 @@
-//! Update masks: which parts of a destination an update replaces.
+//! Update masks: which fields of a destination an update replaces.
 
 use prost_types::FieldMask;
 
-use super::edit::Part;
-use crate::{
-    pb::{self, destination::Config},
-    server::check::Violations,
-};
+use super::fields::{self, Field};
+use crate::{pb, server::check::Violations};
 
-/// What a mask may name.
-pub(super) const PATHS: &[(&str, &[Part])] = &[
-    ("*", Part::ALL),
-    ("display_name", &[Part::DisplayName]),
-    ("action", &[Part::Action]),
-    ("launch_darkly", Part::CONNECTION),
-    ("launch_darkly.access_token", &[Part::AccessToken]),
-    ("launch_darkly.client_side_id", &[Part::ClientSideId]),
-    ("launch_darkly.instance", &[Part::Instance]),
-    ("field_mappings", &[Part::FieldMappings]),
-];
-
-/// The parts that an update replaces: those that the mask names, or every populated one if it
+/// The fields that an update replaces: those that the mask names, or every populated one if it
 /// names none.
-pub(super) fn parts(
+pub(super) fn fields(
     mask: Option<&FieldMask>,
     destination: &pb::Destination,
     noted: &mut Violations,
-) -> Vec<Part> {
+) -> Vec<Field> {
     match mask {
         Some(mask) if !mask.paths.is_empty() => named(&mask.paths, noted),
-        _ => populated(destination),
+        _ => {
+            let all = Field::ALL.iter().copied();
+            all.filter(|f| f.is_populated(destination)).collect()
+        }
     }
 }
 
-fn named(paths: &[String], noted: &mut Violations) -> Vec<Part> {
-    let mut parts = Vec::new();
+fn named(paths: &[String], noted: &mut Violations) -> Vec<Field> {
+    let mut all = Vec::new();
     for (index, path) in paths.iter().enumerate() {
-        match PATHS.iter().find(|(known, _)| known == path) {
-            Some((_, named)) => parts.extend_from_slice(named),
-            None => noted.note(format!("update_mask.paths[{index}]"), rule()),
+        let named = fields::named(path);
+        if named.is_empty() {
+            noted.note(format!("update_mask.paths[{index}]"), rule());
         }
+        all.extend(named);
     }
-    parts
+    all
 }
 
 fn rule() -> String {
-    let known: Vec<_> = PATHS.iter().map(|(path, _)| *path).collect();
+    let known: Vec<_> = fields::mask_paths().collect();
     format!("cannot be updated; must be one of: {}", known.join(", "))
-}
-
-/// A token is never sent back to callers, so its absence means that it stays.
-fn populated(destination: &pb::Destination) -> Vec<Part> {
-    let mut parts = Vec::new();
-    let mut add = |part, is_populated: bool| parts.extend(is_populated.then_some(part));
-    add(Part::DisplayName, !destination.display_name.is_empty());
-    add(Part::Action, !destination.action.is_empty());
-    add(Part::FieldMappings, !destination.field_mappings.is_empty());
-    if let Some(Config::LaunchDarkly(config)) = &destination.config {
-        add(Part::AccessToken, !config.access_token.is_empty());
-        add(Part::ClientSideId, !config.client_side_id.is_empty());
-        add(Part::Instance, config.instance != 0);
-    }
-    parts
 }
 
 #[cfg(test)]
@@ -90,7 +64,7 @@ mod tests {
         messages.find(|message| message.name() == name).unwrap()
     }
 
-    fn fields(name: &str, prefix: &str) -> Vec<String> {
+    fn contract_fields(name: &str, prefix: &str) -> Vec<String> {
         let fields = message(name).field;
         fields
             .iter()
@@ -100,9 +74,9 @@ mod tests {
 
     #[test]
     fn every_field_of_a_destination_is_either_updatable_or_fixed() {
-        let mut contract: BTreeSet<_> = fields("Destination", "").into_iter().collect();
-        contract.extend(fields("LaunchDarklyConfig", "launch_darkly."));
-        let updatable = PATHS.iter().map(|(path, _)| *path).filter(|p| *p != "*");
+        let mut contract: BTreeSet<_> = contract_fields("Destination", "").into_iter().collect();
+        contract.extend(contract_fields("LaunchDarklyConfig", "launch_darkly."));
+        let updatable = fields::mask_paths().filter(|p| *p != "*");
         let known: Vec<_> = updatable.chain(FIXED).map(str::to_owned).collect();
         assert_eq!(known.len(), contract.len());
         assert_eq!(known.into_iter().collect::<BTreeSet<_>>(), contract);
@@ -118,7 +92,7 @@ mod tests {
                 paths: vec!["action".into(), path.into()],
             };
             let mut noted = Violations::default();
-            parts(Some(&mask), &pb::Destination::default(), &mut noted);
+            super::fields(Some(&mask), &pb::Destination::default(), &mut noted);
             let failure = noted.finish(Some(())).unwrap_err().to_string();
             assert!(
                 failure.starts_with("update_mask.paths[1]: "),

@@ -6,6 +6,7 @@
 
 mod create;
 mod edit;
+mod fields;
 mod idempotency;
 mod list;
 mod mask;

@@ -130,8 +130,8 @@ fn check_update(
     let name = caller.destination(&destination.name, Permission::Manage);
     let name = noted.authorized("destination.name", name);
     let etag = etag(std::mem::take(&mut destination.etag));
-    let parts = mask::parts(request.update_mask.as_ref(), &destination, noted);
-    let edit = Edit::check(destination, &parts, actions, noted);
+    let fields = mask::fields(request.update_mask.as_ref(), &destination, noted);
+    let edit = Edit::check(destination, &fields, actions, noted);
     Some(Wanted {
         name: name?,
         edit,
