@@ -54,6 +54,8 @@
 //! | change | what a record asks for, mapped: a context key, in or out of a segment |
 //! | destination | a stored connection to one LaunchDarkly environment |
 //! | live destination | what is known right now about a destination that is in use |
+//! | registry | the one owner of destinations: stores every change, then publishes it |
+//! | caller | who makes a call; turns the names in it into authorized ones, which open the registry |
 //! | activation | a journey's use of a destination: its segment, perhaps its own mapping |
 //! | segment | the LaunchDarkly segment that records go to, known by its stable ID |
 //! | context key | the value LaunchDarkly knows a member by |
@@ -93,7 +95,7 @@ pub mod domain;
 pub mod launchdarkly;
 pub mod metrics;
 pub mod pb;
-pub mod registry;
+mod registry;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod secret;

@@ -16,7 +16,7 @@
 //! feed of the database would call `Registry::publish`.
 
 mod refusals;
-pub mod revival;
+pub(crate) mod revival;
 
 use std::{
     sync::{
@@ -40,8 +40,8 @@ use crate::{
     store::{Page, Store},
 };
 
-pub use self::refusals::RefusalRecorder;
-pub use crate::store::{
+pub(crate) use self::refusals::RefusalRecorder;
+pub(crate) use crate::store::{
     CompletedRequest, Cursor, Entry, Error, Fingerprint, IdempotencyKey, ListQuery,
 };
 

@@ -56,7 +56,7 @@ enum Again {
 }
 
 /// Asks until it is dropped, or until the sender of `refused` is.
-pub async fn run(
+pub(crate) async fn run(
     registry: Registry,
     checker: Arc<dyn CredentialChecker>,
     mut refused: mpsc::UnboundedReceiver<RefusedCredentials>,

@@ -10,7 +10,7 @@
 mod check;
 mod convert;
 pub mod edge;
-pub mod service;
+pub(crate) mod service;
 pub mod status;
 pub mod stream;
-pub mod unary;
+pub(crate) mod unary;

@@ -14,7 +14,7 @@ use crate::{
 
 /// All methods of the contract.
 #[derive(Debug)]
-pub struct Service {
+pub(crate) struct Service {
     control: Control,
     streams: StreamAcceptor,
 }
@@ -22,7 +22,7 @@ pub struct Service {
 impl Service {
     /// Puts the unary calls and the streams under one name.
     #[must_use]
-    pub fn new(control: Control, streams: StreamAcceptor) -> Self {
+    pub(crate) fn new(control: Control, streams: StreamAcceptor) -> Self {
         Self { control, streams }
     }
 }

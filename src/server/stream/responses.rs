@@ -54,7 +54,7 @@ pub(super) struct ResponseSender {
 
 /// The connection's side.
 #[derive(Debug)]
-pub struct Responses {
+pub(crate) struct Responses {
     messages: mpsc::Receiver<pb::SendIdentifiersResponse>,
     /// `None` once it was taken.
     status: Option<oneshot::Receiver<Result<(), Status>>>,

@@ -32,7 +32,7 @@ impl Control {
     ///
     /// # Errors
     /// Malformed fields, a taken name, a reused request id, or the store's failure.
-    pub async fn create_destination(
+    pub(crate) async fn create_destination(
         &self,
         caller: &Caller,
         mut request: pb::CreateDestinationRequest,

@@ -35,7 +35,7 @@ impl Control {
     ///
     /// # Errors
     /// Malformed fields, or the store's failure.
-    pub async fn list_destinations(
+    pub(crate) async fn list_destinations(
         &self,
         caller: &Caller,
         request: pb::ListDestinationsRequest,
@@ -65,7 +65,7 @@ impl Control {
     ///
     /// # Errors
     /// A bad page size or token.
-    pub fn describe_actions(
+    pub(crate) fn describe_actions(
         &self,
         _caller: &Caller,
         request: &pb::DescribeActionsRequest,

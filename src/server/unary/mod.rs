@@ -27,7 +27,7 @@ use crate::{
 
 /// Answers the unary calls; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Control {
+pub(crate) struct Control {
     registry: Registry,
     vendor: Arc<dyn CredentialChecker>,
 }
@@ -35,7 +35,7 @@ pub struct Control {
 impl Control {
     /// Answers from a registry and a vendor.
     #[must_use]
-    pub fn new(registry: Registry, vendor: Arc<dyn CredentialChecker>) -> Self {
+    pub(crate) fn new(registry: Registry, vendor: Arc<dyn CredentialChecker>) -> Self {
         Self { registry, vendor }
     }
 
@@ -43,7 +43,7 @@ impl Control {
     ///
     /// # Errors
     /// A bad name, or none of that name.
-    pub async fn get_destination(
+    pub(crate) async fn get_destination(
         &self,
         caller: &Caller,
         request: pb::GetDestinationRequest,
@@ -57,7 +57,7 @@ impl Control {
     ///
     /// # Errors
     /// A bad name, another etag, or none of that name unless that is allowed.
-    pub async fn delete_destination(
+    pub(crate) async fn delete_destination(
         &self,
         caller: &Caller,
         request: pb::DeleteDestinationRequest,
@@ -78,7 +78,7 @@ impl Control {
     ///
     /// # Errors
     /// Nothing to check, no such destination, LaunchDarkly cannot be asked, or the store fails.
-    pub async fn validate_credentials(
+    pub(crate) async fn validate_credentials(
         &self,
         caller: &Caller,
         request: pb::ValidateCredentialsRequest,

@@ -40,7 +40,7 @@ impl Control {
     /// # Errors
     /// Malformed fields, no such destination, another etag, a reused request id, or the store's
     /// failure.
-    pub async fn update_destination(
+    pub(crate) async fn update_destination(
         &self,
         caller: &Caller,
         mut request: pb::UpdateDestinationRequest,
