@@ -19,12 +19,13 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, prometheus_text, text},
@@ -85,13 +86,13 @@ impl Metrics {
     /// The calls that have ended so far.
     #[must_use]
     pub fn calls(&self) -> Calls {
-        *lock(&self.0.calls)
+        *self.0.calls.lock()
     }
 
     /// Counts the records of one stream into a destination, by its resource name.
     #[must_use]
     pub fn tally(&self, destination: &str) -> Tally {
-        let mut all = lock(&self.0.records);
+        let mut all = self.0.records.lock();
         let records = all.entry(destination.to_owned()).or_default();
         Tally {
             records: Arc::clone(records),
@@ -102,7 +103,7 @@ impl Metrics {
 
     /// Forgets a destination that is gone for ever. Streams it still has are no longer shown.
     pub fn forget(&self, destination: &str) {
-        lock(&self.0.records).remove(destination);
+        self.0.records.lock().remove(destination);
     }
 
     /// All metrics in the `OpenMetrics` text format, 1.0.0.
@@ -126,16 +127,16 @@ impl Metrics {
     }
 
     fn snapshot(&self) -> Vec<(String, Records)> {
-        let all = lock(&self.0.records);
+        let all = self.0.records.lock();
         all.iter()
-            .map(|(name, records)| (name.clone(), lock(records).clone()))
+            .map(|(name, records)| (name.clone(), records.lock().clone()))
             .collect()
     }
 }
 
 impl Observer for Metrics {
     fn called(&self, call: EndedCall<'_>, _: Duration) {
-        let mut calls = lock(&self.0.calls);
+        let mut calls = self.0.calls.lock();
         let count = match call {
             EndedCall::Query { .. } => &mut calls.queries,
             EndedCall::Segment { outcome, .. } => match outcome {
@@ -183,7 +184,7 @@ impl Tally {
 
     /// Shows what was counted, now that `in_flight` of the stream's records wait for a result.
     pub fn publish(&mut self, in_flight: usize) {
-        let mut records = lock(&self.records);
+        let mut records = self.records.lock();
         records.add(std::mem::take(&mut self.fresh));
         records.in_flight -= self.in_flight;
         self.in_flight = count(in_flight);
@@ -319,11 +320,6 @@ impl EncodeLabelSet for Labels<'_> {
 
 fn count(records: usize) -> u64 {
     u64::try_from(records).expect("a stream's window is counted in 32 bits")
-}
-
-/// What these locks guard is whole between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

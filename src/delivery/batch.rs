@@ -184,29 +184,34 @@ impl Batch {
     }
 
     /// When the batch is due at the latest: at once if one kind of operation fills a call.
-    pub(super) fn due(&self, rule: BatchPolicy, now: Instant) -> Option<Instant> {
+    pub(super) fn due(&self, policy: BatchPolicy, now: Instant) -> Option<Instant> {
         [Operation::Add, Operation::Remove]
             .into_iter()
-            .filter_map(|operation| self.queue_due(operation, rule, now))
+            .filter_map(|operation| self.queue_due(operation, policy, now))
             .min()
     }
 
-    fn queue_due(&self, operation: Operation, rule: BatchPolicy, now: Instant) -> Option<Instant> {
+    fn queue_due(
+        &self,
+        operation: Operation,
+        policy: BatchPolicy,
+        now: Instant,
+    ) -> Option<Instant> {
         let queue = self.queue(operation);
         let (ordinal, key) = queue.first_key_value()?;
-        let at_once = queue.len() >= rule.limits.max_members || *ordinal < self.flushed;
+        let at_once = queue.len() >= policy.limits.max_members || *ordinal < self.flushed;
         Some(if at_once {
             now
         } else {
-            self.queued(key).since + rule.linger
+            self.queued(key).since + policy.linger
         })
     }
 
     /// Seals one call from whichever kind has waited longest among those that are due.
-    pub(super) fn seal(&mut self, rule: BatchPolicy, now: Instant) -> Option<SealedBatch> {
+    pub(super) fn seal(&mut self, policy: BatchPolicy, now: Instant) -> Option<SealedBatch> {
         loop {
-            let operation = self.next_operation(rule, now)?;
-            let entries = self.take(operation, rule.limits.max_members);
+            let operation = self.next_operation(policy, now)?;
+            let entries = self.take(operation, policy.limits.max_members);
             if !entries.is_empty() {
                 self.in_flight
                     .extend(entries.iter().map(|entry| entry.key.clone()));
@@ -217,10 +222,10 @@ impl Batch {
 
     /// Whether the call that [`seal`](Self::seal) would make now holds anything that has been
     /// in a call in vain.
-    pub(super) fn repeats(&self, rule: BatchPolicy, now: Instant) -> bool {
-        self.next_operation(rule, now).is_some_and(|operation| {
+    pub(super) fn is_retry(&self, policy: BatchPolicy, now: Instant) -> bool {
+        self.next_operation(policy, now).is_some_and(|operation| {
             let leaving = self.queue(operation).values();
-            let leaving = leaving.take(rule.limits.max_members);
+            let leaving = leaving.take(policy.limits.max_members);
             leaving
                 .map(|key| self.queued(key))
                 .any(PendingKey::has_failed)
@@ -228,9 +233,9 @@ impl Batch {
     }
 
     /// The operation of the next call: that of the change that has waited longest among those due.
-    fn next_operation(&self, rule: BatchPolicy, now: Instant) -> Option<Operation> {
+    fn next_operation(&self, policy: BatchPolicy, now: Instant) -> Option<Operation> {
         let oldest = |operation| {
-            let due = self.queue_due(operation, rule, now)? <= now;
+            let due = self.queue_due(operation, policy, now)? <= now;
             let (ordinal, _) = self.queue(operation).first_key_value()?;
             due.then_some((*ordinal, operation))
         };
@@ -238,7 +243,7 @@ impl Batch {
             .into_iter()
             .filter_map(oldest)
             .min();
-        match rule.limits.operations {
+        match policy.limits.operations {
             OperationsPerCall::One => oldest.map(|(_, operation)| operation),
         }
     }

@@ -22,7 +22,7 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct BatchDelivery {
     pub(super) client: Arc<dyn SegmentClient>,
-    pub(super) live: LiveDestination,
+    pub(super) destination: LiveDestination,
     /// The target's, by `revision`.
     pub(super) connection: Arc<Connection>,
     pub(super) revision: Revision,
@@ -114,7 +114,7 @@ impl BatchDelivery {
             };
             // Isolating takes many calls: none of them with a token that was rotated, or into a
             // destination that was deleted, since the one before.
-            if !self.live.is_in_force(self.revision) {
+            if !self.destination.is_in_force(self.revision) {
                 return DeliveryEnd::Outdated;
             }
             // Streams may have gone, and time-outs passed, since the last probe.
@@ -161,7 +161,7 @@ impl BatchDelivery {
                 () = tokio::time::sleep(LOOK_AROUND) => work.refresh(Instant::now()),
             }
             // It may be another account's line by now.
-            if !self.live.is_in_force(self.revision) {
+            if !self.destination.is_in_force(self.revision) {
                 return Err(DeliveryEnd::Outdated);
             }
             if work.entries.iter().all(Option::is_none) {
@@ -201,7 +201,7 @@ impl BatchDelivery {
         let mut standing = pin!(self.client.confirm(&self.connection, refusal));
         loop {
             work.refresh(Instant::now());
-            if !self.live.is_in_force(self.revision) {
+            if !self.destination.is_in_force(self.revision) {
                 return Err(Some(DeliveryEnd::Outdated));
             }
             if work.entries.iter().all(Option::is_none) {

@@ -1,10 +1,6 @@
-//! The directory of lanes: which lane delivers to which segment.
+//! The dispatcher opens lanes; a handle is a stream's side of one.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -12,16 +8,13 @@ use tracing::Instrument;
 
 use super::{
     ack::Ack,
-    lane::{DeliveryHealth, Lane, LaneCommand, LaneSettings},
+    directory::{LaneCommand, LaneDirectory, LaneEntry, LaneKey},
+    health::DeliveryHealth,
+    lane::{Lane, LaneSettings},
     live::LiveDestination,
     observed::LaneObserver,
 };
-use crate::domain::{
-    ContextKey, DestinationUid, Observer, Operation, SegmentClient, SegmentId, SegmentRef,
-};
-
-/// What a lane delivers to. Uids are unique across organizations, so lanes never mix them.
-pub(super) type LaneKey = (DestinationUid, SegmentId);
+use crate::domain::{ContextKey, Observer, Operation, SegmentClient, SegmentRef};
 
 /// Opens lanes.
 #[derive(Debug, Clone)]
@@ -52,13 +45,13 @@ impl Dispatcher {
 
     /// Joins the lane of this destination and segment, and starts it if there is none.
     ///
-    /// The target must have been published.
-    pub fn open(&self, live: LiveDestination, segment: &SegmentRef) -> LaneHandle {
-        let key = (live.uid, segment.id.clone());
+    /// The destination must have been published.
+    pub fn open(&self, destination: LiveDestination, segment: &SegmentRef) -> LaneHandle {
+        let key = (destination.uid, segment.id.clone());
         let mut lanes = self.directory.lock();
         let entry = lanes
             .entry(key.clone())
-            .or_insert_with(|| self.start(&key, live, segment));
+            .or_insert_with(|| self.start(&key, destination, segment));
         entry.handles += 1;
         LaneHandle {
             commands: entry.commands.clone(),
@@ -74,14 +67,19 @@ impl Dispatcher {
         self.tasks.wait().await;
     }
 
-    fn start(&self, key: &LaneKey, live: LiveDestination, segment: &SegmentRef) -> LaneEntry {
+    fn start(
+        &self,
+        key: &LaneKey,
+        destination: LiveDestination,
+        segment: &SegmentRef,
+    ) -> LaneEntry {
         let (commands, inbox) = mpsc::unbounded_channel();
         let health = watch::Sender::new(DeliveryHealth::Delivering);
         let lane = Lane::new(
             key.clone(),
             self.settings,
             Arc::clone(&self.client),
-            live,
+            destination,
             segment.clone(),
             Arc::clone(&self.directory),
             inbox,
@@ -110,7 +108,7 @@ pub struct LaneHandle {
 }
 
 impl LaneHandle {
-    /// Hands over a change. Its ack tells what becomes of it, also if the lane is no more.
+    /// Hands over a change. Its ack tells what becomes of it, even if the lane is gone.
     pub fn submit(&self, key: ContextKey, operation: Operation, ack: Ack) {
         self.send(LaneCommand::Submit {
             key,
@@ -134,7 +132,7 @@ impl LaneHandle {
         self.send(LaneCommand::Sweep);
     }
 
-    /// How delivery goes; changes are worth telling.
+    /// The lane's health; a receiver sees each change of state.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<DeliveryHealth> {
         self.health.clone()
@@ -162,46 +160,5 @@ impl fmt::Debug for LaneHandle {
         f.debug_struct("LaneHandle")
             .field("key", &self.key)
             .finish_non_exhaustive()
-    }
-}
-
-/// All lanes of the process.
-#[derive(Debug, Default)]
-pub(super) struct LaneDirectory {
-    lanes: Mutex<HashMap<LaneKey, LaneEntry>>,
-}
-
-#[derive(Debug)]
-struct LaneEntry {
-    commands: mpsc::UnboundedSender<LaneCommand>,
-    health: watch::Sender<DeliveryHealth>,
-    handles: usize,
-}
-
-impl LaneDirectory {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<LaneKey, LaneEntry>> {
-        // Every critical section leaves the map whole.
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes an idle lane out, unless a handle has appeared; then the lane must go on.
-    pub(super) fn retire(&self, key: &LaneKey) -> bool {
-        let mut lanes = self.lock();
-        let unused = lanes.get(key).is_none_or(|entry| entry.handles == 0);
-        if unused {
-            lanes.remove(key);
-        }
-        unused
-    }
-
-    /// Takes out the lane that reports to `health`, and no other that has its key by now.
-    pub(super) fn forget(&self, key: &LaneKey, health: &watch::Sender<DeliveryHealth>) {
-        let mut lanes = self.lock();
-        if lanes
-            .get(key)
-            .is_some_and(|entry| entry.health.same_channel(health))
-        {
-            lanes.remove(key);
-        }
     }
 }

@@ -3,11 +3,9 @@
 //! Streams and lanes watch their destination here, so that a rotated token is used by the next
 //! call, and a deleted or refused destination ends its streams at once.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -71,7 +69,7 @@ impl LiveDestinations {
     /// Watches a destination. Watch first, then look it up and [`publish`](Self::publish): in
     /// this order no change in between can be missed.
     pub fn watch(self: &Arc<Self>, uid: DestinationUid) -> LiveDestination {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         // A refusal is kept until the destination changes: it may not be written down yet.
         known.retain(|_, sender| {
             sender.receiver_count() > 0 || sender.borrow().state == Some(LiveState::Rejected)
@@ -109,7 +107,7 @@ impl LiveDestinations {
     /// Whether the vendor has refused the credentials of this revision.
     #[must_use]
     pub fn are_credentials_refused(&self, uid: DestinationUid, revision: Revision) -> bool {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock();
         known.get(&uid).is_some_and(|sender| {
             let known = sender.borrow();
             known.revision == revision && known.state == Some(LiveState::Rejected)
@@ -119,7 +117,7 @@ impl LiveDestinations {
     /// Waits until a later revision than this is known.
     pub async fn superseded(&self, uid: DestinationUid, revision: Revision) {
         let seen = {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = self.known.lock();
             known.get(&uid).map(watch::Sender::subscribe)
         };
         if let Some(mut seen) = seen {
@@ -135,13 +133,11 @@ impl LiveDestinations {
 
     fn permissions(&self) -> MutexGuard<'_, HashMap<DestinationUid, Permissions>> {
         // Every critical section leaves the map whole.
-        self.permissions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.permissions.lock()
     }
 
     fn update(&self, uid: DestinationUid, change: impl FnOnce(&mut KnownState) -> bool) -> bool {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock();
         known
             .get(&uid)
             .is_some_and(|sender| sender.send_if_modified(change))

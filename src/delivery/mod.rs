@@ -31,15 +31,19 @@ mod batch;
 mod batch_delivery;
 mod bisect;
 mod concurrency;
+mod directory;
+mod health;
 mod lane;
 mod lanes;
 mod live;
 mod observed;
 mod permissions;
+mod retry;
 mod streak;
 
 pub use ack::{Ack, AckIssuer, SettledRecord};
-pub use lane::{DeliveryHealth, LaneSettings};
+pub use health::DeliveryHealth;
+pub use lane::LaneSettings;
 pub use lanes::{Dispatcher, LaneHandle};
 pub use live::{LiveDestination, LiveDestinations, LiveState, RefusedCredentials};
 

@@ -5,13 +5,14 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::SystemTime,
 };
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use super::{
@@ -54,8 +55,7 @@ impl MemoryStore {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Unavailable("it is closed".into()));
         }
-        // Every critical section checks first and writes last: the tables are whole.
-        Ok(self.tables.lock().unwrap_or_else(PoisonError::into_inner))
+        Ok(self.tables.lock())
     }
 }
 

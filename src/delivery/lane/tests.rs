@@ -15,8 +15,8 @@ use crate::{
         Verdict,
     },
     domain::{
-        CallOutcome, ClientSideId, Connection, CredentialStanding, DestinationUid, Instance,
-        Observer, Revision, SegmentCall, SegmentId, SettledChange,
+        CallOutcome, ClientSideId, ContextKey, CredentialStanding, DestinationUid, Instance,
+        Observer, Operation, Revision, SegmentCall, SegmentId, SettledChange,
     },
     secret::AccessToken,
 };

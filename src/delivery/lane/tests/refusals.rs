@@ -1,6 +1,7 @@
 //! Whom a refusal condemns, and what has to confirm it.
 
 use super::*;
+use crate::delivery::health::CONFLICT_NOTICE_DELAY;
 
 const UNAUTHORIZED: CallOutcome = CallOutcome::Refused(Refusal::Unauthorized);
 const FORBIDDEN: CallOutcome = CallOutcome::Refused(Refusal::Forbidden);
