@@ -34,12 +34,11 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// What all streams of a connection may send ahead: 256 of them may be held back before the
 /// others on their connection wait with them.
 const CONNECTION_WINDOW_BYTES: u32 = 256 * STREAM_WINDOW_BYTES;
-/// How often a silent connection is asked whether it is still there, and how long it may take
-/// to answer. Ours: a vanished client frees its streams within the minute.
+/// How often a silent connection is pinged, and how long it may take to answer. Ours: a vanished client frees its streams within the minute.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Serves the connections that come in until `stop`; then each ends once its streams have.
+/// Serves incoming connections until `stop`; then each ends once its streams have ended.
 pub(super) fn serve<I, C>(
     service: Service,
     health: HealthServer<Health>,

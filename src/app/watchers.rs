@@ -59,7 +59,7 @@ impl Watchers {
     pub(super) async fn say_not_serving(&mut self) {
         // Ended first, so that it cannot say otherwise afterwards.
         (&mut self.health).await.ok();
-        self.reporter.say(Serving::No);
+        self.reporter.set(Serving::No);
     }
 }
 
@@ -103,5 +103,5 @@ async fn check_store(reporter: &Reporter, registry: &Registry) {
             Serving::No
         }
     };
-    reporter.say(serving);
+    reporter.set(serving);
 }

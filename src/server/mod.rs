@@ -1,8 +1,9 @@
 //! The gRPC server.
 //!
-//! | room | holds |
+//! | module | holds |
 //! |---|---|
 //! | [`edge`] | transport hardening: first bytes, request bodies, memory; health, reflection, metrics |
+//! | [`service`] | the contract's methods, each handed to its module |
 //! | [`unary`] | the calls that manage destinations and check credentials |
 //! | [`stream`] | `SendIdentifiers` |
 //! | [`status`] | every error, as a `google.rpc.Status` |

@@ -70,10 +70,10 @@ impl fmt::Display for Expiry {
 /// What happened, for a call, a stream, or one record. `Display` is the message that callers see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// Fields are malformed; all of them.
+    /// Malformed fields, all of them.
     #[error("{}", summary(.0))]
     InvalidFields(Vec<Violation>),
-    /// A stream rule was broken; says which.
+    /// A stream rule was broken: which one.
     #[error("{0}")]
     StreamProtocol(String),
     /// A batch does not begin where it must.
@@ -87,7 +87,7 @@ pub enum Failure {
     /// No such destination, or a hidden one: the answer is the same.
     #[error("there is no destination {0}")]
     DestinationNotFound(DestinationName),
-    /// The destination that a repeated request once made or changed is gone.
+    /// The destination that a repeated request made or changed was deleted.
     #[error("this request was carried out before, and its destination {0} was deleted since")]
     DestinationDeletedSince(DestinationName),
     /// The name is taken.
@@ -102,47 +102,47 @@ pub enum Failure {
     /// The caller's etag is stale.
     #[error("the destination {0} has changed; read it again and send its new etag")]
     EtagMismatch(DestinationName),
-    /// Other updates were always faster.
+    /// Other updates won each race.
     #[error("the destination {0} is being changed by others at the same time; try again")]
     Contended(DestinationName),
     /// Fenced by a newer stream.
     #[error("a newer stream with the stream_id {0} took over")]
     StreamSuperseded(String),
-    /// Old, silent or slow.
+    /// A time limit of the stream passed.
     #[error("{0}")]
     StreamExpired(Expiry),
-    /// Token refused.
+    /// LaunchDarkly refuses the access token, or its right to write.
     #[error(
         "LaunchDarkly refuses the credentials of {0}: its access token is not accepted, or may \
          not write in the environment of its client-side ID; ValidateCredentials says what to mend"
     )]
     CredentialsRejected(DestinationName),
-    /// Segment refused.
+    /// LaunchDarkly refuses the segment.
     #[error(
         "LaunchDarkly refuses to change the segment {0}, whatever its members; check that its \
          plan has synced segments, and the segment's state in LaunchDarkly"
     )]
     SegmentRejected(SegmentId),
-    /// Segment refused for want of a right to it.
+    /// LaunchDarkly refuses the segment for want of permission.
     #[error(
         "LaunchDarkly answers 403 to changes of the segment {0}, for want of permission: an \
          approval may guard it, the role of the access token may exclude it, or the client-side \
          ID may be that of another environment; check these, other segments may go on"
     )]
     SegmentForbidden(SegmentId),
-    /// The vendor could not be asked.
+    /// LaunchDarkly could not be asked about credentials.
     #[error("{0}; try again later")]
     DestinationUnavailable(#[from] CredentialsUnavailable),
     /// Caller not allowed.
     #[error("the caller may not do this")]
     PermissionDenied,
-    /// Our limit.
+    /// The server's limit of streams.
     #[error("{limit} streams are open, which is the limit; close one or try again later")]
     TooManyStreams {
         /// The limit.
         limit: usize,
     },
-    /// This server goes away.
+    /// This server stops.
     #[error("the server is going away; open a new stream, another server will take it")]
     Draining {
         /// When another try makes sense.
@@ -151,7 +151,7 @@ pub enum Failure {
     /// The store does not answer.
     #[error("destinations cannot be read or written at the moment; try again later")]
     StoreUnavailable,
-    /// Our fault.
+    /// A fault of this service.
     #[error("an internal error; the server's log says more")]
     Internal,
     /// One record could not be mapped.

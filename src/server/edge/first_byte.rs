@@ -1,8 +1,7 @@
-//! Connections that must speak up: who connects and says nothing holds a file descriptor, and a
-//! process has few.
+//! The first-byte time-out of connections: a silent one holds a file descriptor, and a process has
+//! few.
 //!
-//! hyper asks established HTTP/2 connections whether they are still there, but waits for ever for
-//! the first bytes of one.
+//! hyper pings established HTTP/2 connections, but waits for ever for the first bytes of one.
 
 use std::{
     io,
@@ -20,25 +19,26 @@ use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 use tracing::warn;
 
-/// How long a connection may take to say its first words. Ours: clients say them at once.
+/// How long a connection may take to send its first bytes. Ours: clients send them at once.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many bytes these are: an HTTP/2 client's preface. The shortest request for metrics has as
-/// many.
+/// How many bytes these are: an HTTP/2 client's preface. The shortest request for metrics is as
+/// long.
 const FIRST_BYTES: usize = 24;
-/// How long accepting rests after it failed; mostly because no file descriptor is left. Without a
-/// rest it would fail again at once, and do nothing else.
+/// How long accepting pauses after a failure, most often because no file descriptor is left.
+/// Without a pause it would fail again at once, in a busy loop.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A connection that ends by itself if it stays silent.
+/// A connection that fails if its first bytes do not come in time.
 #[derive(Debug)]
 pub(crate) struct FirstByteTimeout<C> {
     inner: C,
-    silence: Option<FirstBytes>,
+    /// `None` once they have come.
+    awaited: Option<FirstBytes>,
 }
 
 #[derive(Debug)]
 struct FirstBytes {
-    ends: Pin<Box<Sleep>>,
+    timeout: Pin<Box<Sleep>>,
     missing: usize,
 }
 
@@ -46,22 +46,22 @@ impl<C> FirstByteTimeout<C> {
     pub(super) fn new(inner: C) -> Self {
         Self {
             inner,
-            silence: Some(FirstBytes {
-                ends: Box::pin(tokio::time::sleep(FIRST_BYTE_TIMEOUT)),
+            awaited: Some(FirstBytes {
+                timeout: Box::pin(tokio::time::sleep(FIRST_BYTE_TIMEOUT)),
                 missing: FIRST_BYTES,
             }),
         }
     }
 }
 
-/// What comes in, as connections that must speak up. A failure to accept is logged, and followed
-/// by a rest.
+/// Incoming connections, each with the time-out. A failure to accept is logged, and followed by a
+/// pause.
 pub(crate) fn connections<C>(
     incoming: impl Stream<Item = io::Result<C>>,
 ) -> impl Stream<Item = io::Result<FirstByteTimeout<C>>> {
     incoming.filter_map(async |accepted| match accepted {
         Ok(connection) => Some(Ok(FirstByteTimeout::new(connection))),
-        // The client's own change of mind.
+        // The client has closed it already.
         Err(error) if is_of_one_connection(&error) => None,
         Err(error) => {
             warn!(%error, "connections cannot be accepted");
@@ -89,18 +89,18 @@ impl<C: AsyncRead + Unpin> AsyncRead for FirstByteTimeout<C> {
         let before = buf.filled().len();
         match (
             Pin::new(&mut this.inner).poll_read(cx, buf),
-            &mut this.silence,
+            &mut this.awaited,
         ) {
             (read, None) => read,
-            (Poll::Ready(read), Some(silence)) => {
-                silence.missing = silence.missing.saturating_sub(buf.filled().len() - before);
-                if silence.missing == 0 {
-                    this.silence = None;
+            (Poll::Ready(read), Some(awaited)) => {
+                awaited.missing = awaited.missing.saturating_sub(buf.filled().len() - before);
+                if awaited.missing == 0 {
+                    this.awaited = None;
                 }
                 Poll::Ready(read)
             }
-            (Poll::Pending, Some(silence)) => {
-                ready!(silence.ends.as_mut().poll(cx));
+            (Poll::Pending, Some(awaited)) => {
+                ready!(awaited.timeout.as_mut().poll(cx));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }
@@ -155,14 +155,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_says_too_little_is_hung_up_on() {
-        for words in [0, FIRST_BYTES - 1] {
+    async fn a_connection_without_its_first_bytes_times_out() {
+        for bytes in [0, FIRST_BYTES - 1] {
             let start = Instant::now();
             let (mut client, server) = duplex(1024);
             let mut server = FirstByteTimeout::new(server);
-            client.write_all(&vec![0; words]).await.unwrap();
-            let mut heard = Vec::new();
-            let read = server.read_to_end(&mut heard);
+            client.write_all(&vec![0; bytes]).await.unwrap();
+            let mut received = Vec::new();
+            let read = server.read_to_end(&mut received);
             let read = tokio::time::timeout(2 * FIRST_BYTE_TIMEOUT, read).await;
             assert_eq!(read.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
             assert_eq!(start.elapsed(), FIRST_BYTE_TIMEOUT);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_spoken_may_be_silent() {
+    async fn a_connection_may_be_silent_after_its_first_bytes() {
         let (mut client, server) = duplex(1024);
         let mut server = FirstByteTimeout::new(server);
         let talk = async {
@@ -179,13 +179,13 @@ mod tests {
             client.write_all(&[0]).await.unwrap();
             drop(client);
         };
-        let mut heard = Vec::new();
-        let (_, read) = tokio::join!(talk, server.read_to_end(&mut heard));
+        let mut received = Vec::new();
+        let (_, read) = tokio::join!(talk, server.read_to_end(&mut received));
         assert_eq!(read.unwrap(), FIRST_BYTES + 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn accepting_goes_on_after_a_rest() {
+    async fn accepting_goes_on_after_a_pause() {
         let start = Instant::now();
         let incoming = [
             Err(io::ErrorKind::ConnectionReset.into()),

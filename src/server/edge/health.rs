@@ -1,12 +1,12 @@
-//! `grpc.health.v1.Health`: what is told of the one thing that is healthy or not.
+//! The health service, `grpc.health.v1.Health`: whether the process serves.
 //!
 //! | asked about | `Check` | `Watch` |
 //! |---|---|---|
 //! | the server (`""`), or its service | the status | the status, and each change of it |
 //! | anything else | `NOT_FOUND` | `SERVICE_UNKNOWN`, and the stream stays open |
 //!
-//! Both as `health.proto` says. Services neither come nor go while the process lives, so what is
-//! unknown stays so.
+//! Both are as `health.proto` has them. Services neither come nor go while the process lives, so an
+//! unknown one stays unknown.
 
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use tokio::sync::watch;
@@ -29,20 +29,20 @@ pub enum Serving {
     No,
 }
 
-/// Tells all who ask and watch.
+/// Sets the status that clients are answered with.
 #[derive(Debug, Clone)]
 pub struct Reporter(watch::Sender<Serving>);
 
 impl Reporter {
-    /// A reporter, and the service that answers with what it says.
+    /// A reporter, and the service that answers with its status.
     #[must_use]
     pub fn new(first: Serving) -> (Self, HealthServer<Health>) {
         let (reporter, status) = watch::channel(first);
         (Self(reporter), HealthServer::new(Health(status)))
     }
 
-    /// Says how it is from now on.
-    pub fn say(&self, serving: Serving) {
+    /// Sets the status from now on.
+    pub fn set(&self, serving: Serving) {
         self.0.send_if_modified(|last| {
             let changed = *last != serving;
             *last = serving;
@@ -74,14 +74,14 @@ impl health_server::Health for Health {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let told = if is_known(&request.get_ref().service) {
+        let statuses = if is_known(&request.get_ref().service) {
             let changes = WatchStream::new(self.0.clone());
             changes.map(|serving| Ok(answer(serving.into()))).boxed()
         } else {
             let unknown = Ok(answer(ServingStatus::ServiceUnknown));
             stream::iter([unknown]).chain(stream::pending()).boxed()
         };
-        Ok(Response::new(told))
+        Ok(Response::new(statuses))
     }
 }
 

@@ -31,7 +31,7 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Largest first message, in bytes; a call that does not stream has no other. Ours: one with the
 /// longest mapping takes a tenth. A first message is read outside the budget, since it counts for
-/// no destination yet. So a stream can be opened, and told what is wrong, however full the budget
+/// no destination yet. So a stream can be opened, or refused with its reason, however full the budget
 /// is; and a first message that has come in part holds up no other stream.
 const MAX_FIRST_MESSAGE: usize = 64 * 1024;
 
@@ -70,7 +70,7 @@ pub(in crate::server) struct InboundBody {
 struct InboundState {
     /// Reservation for the message that is being read.
     reserved: Option<Reservation>,
-    /// The share of its destination, once it has said which.
+    /// The share of its destination, once `open` has named it.
     share: Option<Arc<DestinationShare>>,
     /// Bytes read before that.
     unclaimed: usize,
@@ -263,7 +263,7 @@ mod tests {
 
     const MIB: usize = 1024 * 1024;
 
-    /// A stream that has said its destination.
+    /// A stream whose `open` has named its destination.
     fn joined(budget: &MemoryBudget) -> (BudgetedBody, InboundBody) {
         let inbound_body = InboundBody::new(budget);
         inbound_body.join(DestinationUid::generate());

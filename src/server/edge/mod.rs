@@ -1,4 +1,4 @@
-//! Transport hardening, and the services of others that stand beside the contract.
+//! The edge: transport hardening, and the standard services beside the contract.
 
 pub(crate) mod first_byte;
 pub mod health;

@@ -1,7 +1,7 @@
-//! gRPC reflection, v1 and v1alpha: what the server serves, in descriptors.
+//! The gRPC reflection service, v1 and v1alpha: descriptors of what the server serves.
 //!
-//! What is not found is an answer, and the stream goes on: a client that looks for one name after
-//! another asks on one stream. (tonic's own service ends it with a status.)
+//! A name that is not found gets an answer, and the stream goes on: clients look up one name after
+//! another on one stream. tonic's own service would end it with a status.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -22,7 +22,7 @@ use tonic_reflection::pb::{
 
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
-/// What can be asked about; clones are handles to the same.
+/// The descriptors; clones are handles to the same.
 #[derive(Debug, Clone)]
 pub struct Reflection {
     pool: DescriptorPool,
@@ -32,10 +32,10 @@ pub struct Reflection {
 }
 
 impl Reflection {
-    /// Describes what stands in these encoded descriptor sets, and reflection itself.
+    /// Serves these encoded descriptor sets, and that of reflection itself.
     ///
     /// # Errors
-    /// If they are no sets of descriptors, or refer to others.
+    /// A set that cannot be decoded, or that refers to one that is missing.
     pub fn new(sets: &[&[u8]]) -> Result<Self, DescriptorError> {
         let own = [v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
         let mut pool = DescriptorPool::new();
@@ -46,13 +46,13 @@ impl Reflection {
         Ok(Self { pool, symbols })
     }
 
-    /// As the service of version 1.
+    /// The service of version 1.
     #[must_use]
     pub fn v1(&self) -> ServerReflectionServer<Self> {
         ServerReflectionServer::new(self.clone())
     }
 
-    /// As the service of version 1alpha, which many clients ask first.
+    /// The service of version 1alpha, which many clients try first.
     #[must_use]
     pub fn v1alpha(&self) -> v1alpha::server_reflection_server::ServerReflectionServer<Self> {
         v1alpha::server_reflection_server::ServerReflectionServer::new(self.clone())
@@ -153,7 +153,7 @@ fn symbols(pool: &DescriptorPool) -> HashMap<String, FileDescriptor> {
     symbols
 }
 
-/// One file alone: what it imports can be asked for by name.
+/// One file without its imports: a client asks for those by name.
 fn defined_in(file: &FileDescriptor) -> MessageResponse {
     MessageResponse::FileDescriptorResponse(FileDescriptorResponse {
         file_descriptor_proto: vec![file.encode_to_vec()],
@@ -212,7 +212,7 @@ impl v1alpha::server_reflection_server::ServerReflection for Reflection {
     }
 }
 
-/// A message as the same one of the other version: they differ by their package alone.
+/// The same message in the other version, which differs by its package alone.
 fn other_version<T: Message + Default>(message: &impl Message) -> T {
     let bytes = message.encode_to_vec();
     T::decode(&*bytes).expect("both versions have the same form on the wire")

@@ -1,7 +1,7 @@
-//! Where metrics are read: `GET /metrics`, over plain HTTP.
+//! The metrics endpoint: `GET /metrics`, over plain HTTP.
 //!
-//! Who names Prometheus' own text format in `Accept`, and likes it better, gets that; everyone else
-//! gets `OpenMetrics`.
+//! A client whose `Accept` prefers Prometheus' own text format gets it; any other gets
+//! `OpenMetrics`.
 
 use std::io;
 
@@ -29,7 +29,7 @@ const PROMETHEUS: &str = prometheus_client::encoding::prometheus_text::CONTENT_T
 /// The parameter that tells formats of one media type apart.
 const VERSION: Name<'_> = Name::new_unchecked("version");
 
-/// Answers on a listener; ends only when dropped.
+/// Answers on a listener until it is dropped.
 ///
 /// # Errors
 /// If the listener fails.
@@ -40,7 +40,7 @@ pub async fn serve(listener: TcpListener, metrics: Metrics) -> io::Result<()> {
     axum::serve(TimedListener(listener), router).await
 }
 
-/// A listener whose connections must speak up.
+/// A listener whose connections have a first-byte time-out.
 struct TimedListener(TcpListener);
 
 impl Listener for TimedListener {
@@ -48,7 +48,7 @@ impl Listener for TimedListener {
     type Addr = <TcpListener as Listener>::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        // Rests after a failure, and logs it.
+        // Pauses after a failure, and logs it.
         let (connection, address) = Listener::accept(&mut self.0).await;
         (FirstByteTimeout::new(connection), address)
     }
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_for_prometheus_own_format_gets_it_and_everyone_else_open_metrics() {
+    fn a_client_that_prefers_prometheus_own_format_gets_it_and_any_other_open_metrics() {
         for accept in [
             "text/plain",
             "text/plain; version=0.0.4",

@@ -14,15 +14,15 @@ const RESOURCE_TYPE: &str = "destinations.cdp/Destination";
 /// `cause` of a segment that was refused for want of permission.
 const PERMISSION: &str = "PERMISSION";
 
-/// When to come back to a store that does not answer. Our choice: a lock or a restart is short.
+/// When to try a store again that does not answer. Ours: a lock or a restart is short.
 const STORE_PAUSE: Retry = Retry::After(Duration::from_secs(1));
-/// When to come back after losing a race of updates. Our choice: the other one is done already.
+/// When to try again after a lost race of updates. Ours: the other update is done already.
 const RACE_PAUSE: Retry = Retry::After(Duration::from_millis(100));
-/// When to ask for a stream again at the limit. Our choice: streams last long.
+/// When to try again at the limit of streams. Ours: streams last long.
 const STREAMS_PAUSE: Retry = Retry::After(Duration::from_secs(5));
-/// When to come back to a vendor that limits the rate: LaunchDarkly counts over ten seconds.
+/// When to try again after a rate limit: LaunchDarkly counts over ten seconds.
 const RATE_PAUSE: Duration = Duration::from_secs(10);
-/// When to come back to a vendor that fails and did not say. Our choice.
+/// When to try again after a failure of LaunchDarkly that came without a time. Ours.
 const OUTAGE_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a failure is answered with, beside its message.
@@ -168,7 +168,7 @@ impl<'a> Answer<'a> {
         Self { code, ..self }
     }
 
-    /// The details, which say `message` where they need a text.
+    /// The details, with `message` where one has a description.
     pub(super) fn details(self, message: &str) -> ErrorDetails {
         let reason = self.reason.as_str();
         let mut details = ErrorDetails::new();

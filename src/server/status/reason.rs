@@ -40,7 +40,7 @@ reasons! {
     StreamProtocol = "STREAM_PROTOCOL" [InvalidArgument],
     /// A batch does not begin with the next sequence.
     SequenceMismatch = "SEQUENCE_MISMATCH" [OutOfRange],
-    /// There is no such destination, or the caller may not know of it.
+    /// There is no such destination, or the caller may not see it.
     DestinationNotFound = "DESTINATION_NOT_FOUND" [NotFound],
     /// The name is taken.
     DestinationExists = "DESTINATION_EXISTS" [AlreadyExists],
@@ -58,7 +58,7 @@ reasons! {
     CredentialsRejected = "CREDENTIALS_REJECTED" [FailedPrecondition],
     /// LaunchDarkly refuses the segment as such, whatever its members.
     SegmentRejected = "SEGMENT_REJECTED" [FailedPrecondition],
-    /// LaunchDarkly could not be asked.
+    /// LaunchDarkly did not answer a question about credentials.
     DestinationUnavailable = "DESTINATION_UNAVAILABLE" [Unavailable],
     /// The caller may not do this.
     PermissionDenied = "PERMISSION_DENIED" [PermissionDenied],

@@ -1,4 +1,4 @@
-//! What is wrong with the fields of a request, and how much of it fits into an answer.
+//! Field violations: what is wrong with the fields of a request, as much as fits into an answer.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ impl Violation {
     }
 }
 
-/// All of it in one line: what comes first, and how much more there is.
+/// The message: the first violation, and how many more there are.
 pub(super) fn summary(violations: &[Violation]) -> String {
     match violations {
         [] => "the request is invalid".to_owned(),
@@ -41,7 +41,7 @@ pub(super) fn summary(violations: &[Violation]) -> String {
     }
 }
 
-/// As they go out, as many as fit.
+/// The violations of an answer, as many as fit.
 pub(super) fn field_violations(violations: &[Violation]) -> Vec<FieldViolation> {
     let mut shown: Vec<_> = violations
         .iter()

@@ -1,4 +1,4 @@
-//! The stream rules, as plain functions: numbering, windows, and verdicts as runs of results.
+//! The result ledger of a stream: sequence numbers, the window, and results as runs.
 //!
 //! | a batch's `first_sequence` | in the first batch | later |
 //! |---|---|---|
@@ -6,10 +6,10 @@
 //! | the next one | any positive value is | accepted |
 //! | anything else | refused if not positive | `OUT_OF_RANGE` |
 //!
-//! A batch without records is a heartbeat. One that sets no `first_sequence` says nothing about
-//! numbers; one that does is held to the table, and may begin the numbering. Its answer is an ack,
-//! with what results there are: many proxies count the silence of each side. There is none before
-//! the numbers have begun, since nothing is known then of what is committed.
+//! A batch without records is a heartbeat. One that sets `first_sequence` is held to the table, and
+//! may begin the numbering; one that does not has no number. A heartbeat is answered by an ack with
+//! the results so far, because many proxies time out each direction. Before the numbering has begun
+//! there is no answer, since no sequence can be called committed.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -34,7 +34,7 @@ pub(super) struct UnexpectedResult {
     sequence: i64,
 }
 
-/// Numbers a stream's records, and says what has a result.
+/// Numbers a stream's records, and keeps their results until they are reported.
 #[derive(Debug)]
 pub(super) struct ResultLedger {
     /// The next sequence; `None` before the first batch.
@@ -46,7 +46,7 @@ pub(super) struct ResultLedger {
     /// Runs of the same result that were not reported yet: first → last. A client that does not read
     /// costs no more memory the more of its records are delivered.
     fresh: BTreeMap<i64, (i64, RecordOutcome)>,
-    /// Whether a heartbeat waits for its answer. However many there were, one ack answers them.
+    /// Whether a heartbeat waits for its answer. One ack answers all of them.
     owes_ack: bool,
     /// Records without a result.
     unsettled: usize,
@@ -74,7 +74,7 @@ impl ResultLedger {
     /// Breaking a stream rule, which ends the stream.
     pub(super) fn admit(&mut self, batch: &pb::IdentifierBatch) -> Result<i64, Failure> {
         let len = batch.records.len();
-        // A sender that resumes may send a heartbeat before it says where its numbers begin.
+        // A sender that resumes may send a heartbeat before its first number.
         if len == 0 && batch.first_sequence.is_none() {
             self.owes_ack |= self.next.is_some();
             return Ok(self.next.unwrap_or(1));
@@ -255,7 +255,7 @@ pub(super) fn outcome(
     }
 }
 
-/// The operation a record asks for.
+/// The operation of a record.
 ///
 /// # Errors
 /// A value that the contract does not have, which rejects this record alone.

@@ -1,4 +1,4 @@
-//! How delivery goes, in words for the people who watch a stream.
+//! Notices: the health of delivery, as a message for people.
 
 use tokio::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::{
     pb::{self, notice::State},
 };
 
-/// Tells a state of delivery.
+/// The notice of a state of delivery.
 pub(super) fn notice(health: DeliveryHealth) -> pb::Notice {
     let (state, until, message) = match health {
         DeliveryHealth::Delivering => (State::Delivering, None, "delivering".to_owned()),

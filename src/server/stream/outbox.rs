@@ -1,4 +1,4 @@
-//! The outbox: what a stream says beside acks, in order.
+//! The outbox: the messages beside acks that were not sent yet, in order.
 
 use std::collections::VecDeque;
 
@@ -10,12 +10,12 @@ use crate::{
     pb::{self, send_identifiers_response::Message},
 };
 
-/// `opened`, `drain` and notices that were not sent yet. Bounded: notices replace each other, and
-/// the others come once.
+/// `opened`, `drain` and a notice. Bounded: a notice replaces the one before, and the others come
+/// once.
 pub(super) struct Outbox(VecDeque<Message>);
 
 impl Outbox {
-    /// Begins with `opened`, and with how delivery goes if it does not go well.
+    /// Begins with `opened`, and with a notice unless delivery goes well.
     pub(super) fn new(opened: pb::StreamOpened, health: DeliveryHealth) -> Self {
         let mut outbox = Self(VecDeque::from([Message::Opened(opened)]));
         if health != DeliveryHealth::Delivering {
@@ -24,7 +24,7 @@ impl Outbox {
         outbox
     }
 
-    /// Tells how delivery goes. A client that does not read finds only the newest state.
+    /// Adds a notice. A client that does not read finds only the newest one.
     pub(super) fn notify(&mut self, health: DeliveryHealth) {
         if matches!(self.0.back(), Some(Message::Notice(_))) {
             self.0.pop_back();

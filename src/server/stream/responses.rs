@@ -24,7 +24,7 @@ const BUFFERED_MESSAGES: usize = 4;
 
 /// How a session ends.
 pub(super) enum SessionEnd {
-    /// Every record has a result, and the client knows it.
+    /// Every record has a result that was sent.
     Complete,
     /// The client went away.
     Gone,
@@ -38,7 +38,7 @@ impl SessionEnd {
     fn into_status(self) -> Result<(), Status> {
         match self {
             Self::Complete => Ok(()),
-            // Not read by any client; but if it were, it must not be OK.
+            // No client reads it; if one did, it must not be OK.
             Self::Gone => Err(Failure::Internal.into_status()),
             Self::Failed(failure) => Err(failure.into_status()),
             Self::Unreadable(status) => Err(status),

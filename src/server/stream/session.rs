@@ -1,4 +1,4 @@
-//! One stream, from its first message to its status.
+//! The session: one stream, from its first message to its status.
 //!
 //! | the session | leaves by |
 //! |---|---|
@@ -29,7 +29,7 @@ use crate::{
     server::status::{Expiry, Failure},
 };
 
-/// How long a stream may take to say `open`. Ours: clients send it at once.
+/// How long `open` may take to come. Ours: clients send it at once.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves one stream from `open` to its status.

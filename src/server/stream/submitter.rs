@@ -1,6 +1,6 @@
 //! The submitter: maps records to context keys, and hands the changes to a lane with their acks.
 //!
-//! It knows nothing of how records arrive. A gRPC stream drives it today.
+//! It does not depend on how records arrive. A gRPC stream drives it today.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -11,8 +11,8 @@ use crate::server::stream::{
     responses::{ResponseSender, SessionEnd},
 };
 
-/// How long a client that does not read may hold up the last results. Ours: the sender will
-/// resend what has no result that it knows.
+/// How long a client that does not read may hold up the last results. Ours: the sender resends the
+/// records whose results it has not read.
 const FINAL_RESULTS_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Session {
@@ -30,7 +30,7 @@ impl Session {
         drop(inbound);
         log(&end, records.accounting.ledger().committed());
         let (accounting, mut settled) = records.abandon();
-        // A successor need not wait until this stream's client has read the rest.
+        // A successor does not wait until this stream's client has read the rest.
         let calls_end = async {
             while settled.recv().await.is_some() {}
             if let Some(lease) = lease {

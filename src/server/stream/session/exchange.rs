@@ -73,7 +73,7 @@ impl Session {
             max_in_flight_records: i32::try_from(limits.max_in_flight_records).unwrap_or(i32::MAX),
         };
         let mut health = lane.health();
-        // A stream that joins a lane in trouble is told at once.
+        // A stream that joins a lane in trouble gets a notice at once.
         let outbox = Outbox::new(opened, *health.borrow_and_update());
         let counted = || context.metrics.tally(&opening.destination.to_string());
         let accounting = StreamAccounting::new(limits, (!opening.validate_only).then(counted));
@@ -113,7 +113,7 @@ impl Session {
         // come in: a fast sender cannot keep them back. Every branch is cancel safe.
         tokio::select! {
             biased;
-            // The client went away: there is nothing left to tell it.
+            // The client went away: no response can reach it.
             () = responses.closed() => SessionEvent::Gone,
             // A newer stream took over: this one must not start another call.
             () = superseded(self.lease.as_deref()) => SessionEvent::Superseded,
@@ -131,7 +131,7 @@ impl Session {
             }
             // The stream is old, idle, or at the end of its drain.
             () = tokio::time::sleep_until(wake) => SessionEvent::Woken,
-            // Backpressure: while the window is full, nothing is read.
+            // A message arrives. Backpressure: while the window is full, none is read.
             received = self.inbound.next(), if reads => SessionEvent::Received(received),
         }
     }
@@ -233,7 +233,7 @@ impl Session {
     }
 }
 
-/// Sends what comes next: what is said beside acks, and then results.
+/// Sends the next message: the outbox first, and then results.
 pub(super) fn send(
     permit: mpsc::Permit<'_, pb::SendIdentifiersResponse>,
     outbox: &mut Outbox,
@@ -260,7 +260,7 @@ async fn asked_to_drain(drain: &mut watch::Receiver<Option<Instant>>) -> Instant
         .and_then(|asked| *asked);
     match asked {
         Some(deadline) => deadline,
-        // The sender is gone: the process will not ask any more.
+        // The sender is gone, so the process asks no more.
         None => std::future::pending().await,
     }
 }
