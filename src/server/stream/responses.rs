@@ -118,3 +118,38 @@ impl Stream for Responses {
         Poll::Ready(status.err().map(Err))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt;
+    use tokio_util::task::TaskTracker;
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_status_comes_after_the_messages_that_a_client_has_not_read_yet() {
+        let (sender, mut responses) = channel(TaskTracker::new().token());
+        let message = pb::SendIdentifiersResponse::default();
+        sender.reserve().await.unwrap().send(message.clone());
+        sender.end(SessionEnd::Failed(Failure::StoreUnavailable));
+        assert_eq!(responses.next().await.unwrap().unwrap(), message);
+        let status = responses.next().await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(responses.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_panics_does_not_look_like_one_that_ended_well() {
+        let ended = |end: Option<SessionEnd>| {
+            let (sender, responses) = channel(TaskTracker::new().token());
+            if let Some(end) = end {
+                sender.end(end);
+            }
+            responses.collect::<Vec<_>>()
+        };
+        assert!(ended(Some(SessionEnd::Complete)).await.is_empty());
+        let panicked = ended(None).await;
+        assert_eq!(panicked[0].as_ref().unwrap_err().code(), Code::Internal);
+    }
+}
