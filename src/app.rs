@@ -22,7 +22,7 @@ use crate::{
     server::{
         edge::health::{Reporter, Serving},
         service::Service,
-        stream::acceptor::{StreamAcceptor, StreamContext, StreamLimits},
+        stream::{StreamAcceptor, StreamContext, StreamLimits},
         unary::Control,
     },
     shutdown::Shutdown,

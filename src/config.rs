@@ -11,7 +11,7 @@ use std::{
 use crate::{
     delivery::LaneSettings,
     launchdarkly::{ClientSettings, Egress, EgressProxy, Endpoint, Roots},
-    server::stream::acceptor::StreamLimits,
+    server::stream::StreamLimits,
     telemetry,
 };
 

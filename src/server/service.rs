@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
     status::Failure,
-    stream::{acceptor::StreamAcceptor, inbound::Inbound, responses::Responses},
+    stream::{Inbound, Responses, StreamAcceptor},
     unary::Control,
 };
 use crate::{

@@ -180,11 +180,6 @@ fn use_paths_are_read_in_every_form() {
 const CIRCLES: &[&[&str]] = &[
     &["launchdarkly/actions", "launchdarkly/credentials/hints"],
     &["launchdarkly/egress", "launchdarkly/transport"],
-    &[
-        "server/stream/acceptor",
-        "server/stream/opening",
-        "server/stream/session",
-    ],
     &["store/sqlite/lock", "store/sqlite/open"],
 ];
 

@@ -41,7 +41,7 @@ const MESSAGE_PREFIX: usize = 5;
 /// Wraps the body of a call of this service; leaves any other request as it is.
 ///
 /// The body travels to its method in the request's extensions, where
-/// [`Inbound`](crate::server::stream::inbound::Inbound) takes it: tonic hands a method nothing else
+/// [`Inbound`](crate::server::stream::Inbound) takes it: tonic hands a method nothing else
 /// of what a layer has done. The alternative is a service of our own around tonic's, made anew for
 /// each request; that is more code than this one lookup.
 pub(crate) fn wrap(

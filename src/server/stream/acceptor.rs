@@ -1,79 +1,17 @@
 //! The stream acceptor: admits streams up to the limit, and starts a session for each.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
-};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    fences::{Fencing, InProcessFences},
+    context::StreamContext,
     inbound::Inbound,
     responses::{self, Responses},
     session,
 };
-use crate::{
-    delivery::Dispatcher, domain::Caller, metrics::Metrics, registry::Registry,
-    server::status::Failure,
-};
-
-/// The limits of streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StreamLimits {
-    /// Most streams open at once.
-    pub max_streams: usize,
-    /// Most records in one batch.
-    pub max_batch_records: usize,
-    /// Most records beyond the last committed one.
-    pub max_in_flight_records: usize,
-    /// How long a record may be tried, unless its stream says otherwise.
-    pub default_delivery_timeout: Duration,
-    /// How long a stream may live before it is drained; each gets up to 10 % more or less.
-    pub max_stream_age: Duration,
-    /// How long a stream may be silent before it is drained.
-    pub max_stream_idle: Duration,
-    /// How long a drained stream may still take.
-    pub drain_timeout: Duration,
-}
-
-/// What every session works with.
-#[derive(Debug)]
-pub struct StreamContext {
-    /// Where destinations are opened.
-    pub registry: Registry,
-    /// Where changes go.
-    pub dispatcher: Dispatcher,
-    /// What streams may ask for.
-    pub limits: StreamLimits,
-    /// When the process stops taking records, once it is asked to stop.
-    pub drain: watch::Receiver<Option<Instant>>,
-    /// What is counted.
-    pub metrics: Metrics,
-    /// Which stream of an id may write.
-    pub(super) fencing: Arc<dyn Fencing>,
-}
-
-impl StreamContext {
-    /// Puts the parts together.
-    pub fn new(
-        registry: Registry,
-        dispatcher: Dispatcher,
-        limits: StreamLimits,
-        drain: watch::Receiver<Option<Instant>>,
-        metrics: Metrics,
-    ) -> Self {
-        Self {
-            registry,
-            dispatcher,
-            limits,
-            drain,
-            metrics,
-            fencing: Arc::new(InProcessFences::default()),
-        }
-    }
-}
+use crate::{domain::Caller, server::status::Failure};
 
 /// Accepts streams.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use crate::{
         edge::memory::Reservation,
         status::Failure,
         stream::{
-            acceptor::StreamLimits,
+            context::StreamLimits,
             ledger::{RecordOutcome, ResultLedger},
         },
     },

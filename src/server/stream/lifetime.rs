@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::acceptor::StreamLimits;
+use super::context::StreamLimits;
 use crate::server::status::{Expiry, Failure};
 
 /// When one stream drains, and when it ends.

@@ -1,14 +1,32 @@
 //! `SendIdentifiers`: from an accepted stream to its status.
+//!
+//! | module | answers |
+//! |---|---|
+//! | [`acceptor`] | may another stream open? |
+//! | [`opening`] | what does `open` ask for, and may it have it? |
+//! | [`fences`] | which stream of an id may write? |
+//! | [`session`] | what happens next on a stream? |
+//! | [`inbound`], [`outbox`], [`responses`] | what comes in, what waits to go out, how does it end? |
+//! | [`lifetime`] | when does a stream drain and end by the clock? |
+//! | [`submitter`] | how does a record become a change of a lane? |
+//! | [`ledger`] | what has a result, and what is committed? |
+//! | [`accounting`] | what do records hold of the memory budget, and what is counted? |
 
-pub mod acceptor;
+mod acceptor;
 mod accounting;
+mod context;
 mod fences;
-pub(in crate::server) mod inbound;
+mod inbound;
 mod ledger;
 mod lifetime;
 mod notice;
 mod opening;
 mod outbox;
-pub(in crate::server) mod responses;
+mod responses;
 mod session;
 mod submitter;
+
+pub use acceptor::StreamAcceptor;
+pub use context::{StreamContext, StreamLimits};
+pub(in crate::server) use inbound::Inbound;
+pub(in crate::server) use responses::Responses;

@@ -1,9 +1,9 @@
-//! From a stream's first message to a lane it may write to.
+//! The opening of a stream: its first message is checked, and admitted to a lane it may write to.
 
 use std::time::Duration;
 
 use super::{
-    acceptor::StreamContext,
+    context::StreamContext,
     fences::{Acquired, Lease, StreamKey},
 };
 use crate::{

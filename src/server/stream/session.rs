@@ -18,7 +18,7 @@ use tracing::{Instrument, info, info_span};
 
 use self::exchange::Session;
 use super::{
-    acceptor::StreamContext,
+    context::StreamContext,
     inbound::{Inbound, Received},
     opening::Opening,
     responses::{ResponseSender, SessionEnd},

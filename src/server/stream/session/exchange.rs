@@ -16,8 +16,8 @@ use crate::{
     server::{
         status::Failure,
         stream::{
-            acceptor::StreamContext,
             accounting::StreamAccounting,
+            context::StreamContext,
             fences::Lease,
             inbound::{Inbound, Received},
             lifetime::{Lifetime, WakeAction},
