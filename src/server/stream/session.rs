@@ -6,7 +6,7 @@
 //! | is open | half-close, a broken rule, a refusal, a newer stream, the client going away |
 //! | is draining | half-close, or its deadline |
 //! | is half-closed | every record having a result |
-//! | ends | the calls of its records having ended |
+//! | is ending | the calls of its records having ended |
 
 mod ending;
 mod exchange;
@@ -101,6 +101,7 @@ async fn serve(
             return responses.end(SessionEnd::Failed(failure));
         }
     };
+    // Waiting for `open` → open.
     info!(validate_only = opening.validate_only, "stream opens");
     inbound.join(admitted.live.uid);
     let mut session = Session::new(&context, opening, admitted, inbound);

@@ -100,6 +100,7 @@ impl Session {
                 return end;
             }
         }
+        // Half-closed → ending.
         SessionEnd::Complete
     }
 
@@ -152,6 +153,7 @@ impl Session {
                 self.outbox.notify(*self.health.borrow_and_update());
                 Ok(())
             }
+            // Open → draining: the process stops.
             SessionEvent::ProcessDrains(deadline) => {
                 self.lifetime.drain_until(deadline, draining());
                 self.ask_to_move(deadline);
@@ -201,7 +203,9 @@ impl Session {
         let is_settled = self.records.accounting.ledger().is_settled();
         match self.lifetime.wake(Instant::now(), is_settled) {
             WakeAction::Continue => {}
+            // Open → draining: the stream is old or idle.
             WakeAction::Drain(deadline) => self.ask_to_move(deadline),
+            // Draining → ending: the client has not moved in time.
             WakeAction::End(failure) => return Err(SessionEnd::Failed(failure)),
         }
         Ok(())
@@ -218,6 +222,7 @@ impl Session {
         self.lifetime.note_activity(Instant::now());
         let message = match received {
             Received::Message(request) => request.message,
+            // Open or draining → half-closed: what was sent leaves at once.
             Received::HalfClosed => {
                 self.records.submitter.flush();
                 return Ok(());
