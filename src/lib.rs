@@ -99,7 +99,7 @@ mod registry;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod secret;
-pub mod server;
+mod server;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

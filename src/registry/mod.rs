@@ -58,7 +58,7 @@ const RECORDING: Duration = Duration::from_secs(2);
 
 /// Keeps destinations and tells streams of their changes; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Registry {
+pub(crate) struct Registry {
     store: Arc<dyn Store>,
     live: Arc<LiveDestinations>,
     /// Counts what was published, so that a change between a read and a subscription is noticed.
@@ -69,7 +69,7 @@ pub struct Registry {
 impl Registry {
     /// A registry over a store, and what stores the refusals that lanes meet; that must run.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, metrics: Metrics) -> (Self, RefusalRecorder) {
+    pub(crate) fn new(store: Arc<dyn Store>, metrics: Metrics) -> (Self, RefusalRecorder) {
         let (live, refused) = LiveDestinations::new();
         let registry = Self {
             store,
@@ -86,7 +86,7 @@ impl Registry {
     ///
     /// # Errors
     /// The store's failure, also if it cannot store the refusal.
-    pub async fn get(
+    pub(crate) async fn get(
         &self,
         name: &Authorized<DestinationName>,
     ) -> Result<Option<Destination>, Error> {
@@ -116,7 +116,7 @@ impl Registry {
     ///
     /// # Errors
     /// The store's failure.
-    pub async fn open(
+    pub(crate) async fn open(
         &self,
         name: &Authorized<DestinationName>,
     ) -> Result<Option<(Destination, LiveDestination)>, Error> {
@@ -139,7 +139,7 @@ impl Registry {
     ///
     /// # Errors
     /// The store's failure.
-    pub async fn list(
+    pub(crate) async fn list(
         &self,
         organization: &Authorized<OrganizationId>,
         query: &ListQuery,
@@ -151,7 +151,7 @@ impl Registry {
     ///
     /// # Errors
     /// The store's failure.
-    pub async fn find_request(
+    pub(crate) async fn find_request(
         &self,
         organization: &Authorized<OrganizationId>,
         request_id: Uuid,
@@ -163,7 +163,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Exists`], [`Error::DuplicateRequest`], or the store's failure.
-    pub async fn create(
+    pub(crate) async fn create(
         &self,
         name: &Authorized<DestinationName>,
         settings: DestinationSettings,
@@ -180,7 +180,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Conflict`], [`Error::DuplicateRequest`], or the store's failure.
-    pub async fn replace(
+    pub(crate) async fn replace(
         &self,
         name: &Authorized<DestinationName>,
         next: Destination,
@@ -205,7 +205,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Conflict`], or the store's failure.
-    pub async fn delete(
+    pub(crate) async fn delete(
         &self,
         name: &Authorized<DestinationName>,
         etag: Option<Etag>,
@@ -227,7 +227,7 @@ impl Registry {
     ///
     /// # Errors
     /// The store's failure.
-    pub async fn reactivate(
+    pub(crate) async fn reactivate(
         &self,
         name: &Authorized<DestinationName>,
         found: Destination,
@@ -257,7 +257,7 @@ impl Registry {
     ///
     /// # Errors
     /// Why it does not.
-    pub async fn ping(&self) -> Result<(), Error> {
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
         self.store.ping().await
     }
 

@@ -21,7 +21,7 @@ const RECORD_AGAIN: Backoff = Backoff {
 
 /// Stores the refusals that lanes meet.
 #[derive(Debug)]
-pub struct RefusalRecorder {
+pub(crate) struct RefusalRecorder {
     registry: Registry,
     /// Bounded: at most one message per destination and revision.
     refused: mpsc::UnboundedReceiver<RefusedCredentials>,
@@ -37,7 +37,7 @@ impl RefusalRecorder {
 
     /// Stores each refusal, as often as it takes: no stream would find it out again. Those that come
     /// meanwhile wait; they need the same store. What is stored is passed on to `recorded`.
-    pub async fn run(mut self, recorded: mpsc::UnboundedSender<RefusedCredentials>) {
+    pub(crate) async fn run(mut self, recorded: mpsc::UnboundedSender<RefusedCredentials>) {
         while let Some(refusal) = self.refused.recv().await {
             let mut attempt = 0;
             while let Err(failure) = self.record(refusal).await {

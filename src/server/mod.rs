@@ -10,8 +10,8 @@
 
 mod check;
 mod convert;
-pub mod edge;
+pub(crate) mod edge;
 pub(crate) mod service;
-pub mod status;
-pub mod stream;
+pub(crate) mod status;
+pub(crate) mod stream;
 pub(crate) mod unary;

@@ -19,16 +19,16 @@ mod answer;
 mod reason;
 mod violation;
 
-pub use reason::Reason;
-pub use violation::Violation;
+pub(crate) use reason::Reason;
+pub(crate) use violation::Violation;
 use violation::summary;
 
 /// Domain of every reason.
-pub const DOMAIN: &str = "destinations.cdp";
+pub(crate) const DOMAIN: &str = "destinations.cdp";
 
 /// Whether a refusal is known to be the record's own fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
+pub(crate) enum Blame {
     /// LaunchDarkly accepts other records for this segment.
     Record,
     /// LaunchDarkly has accepted none yet, so the request itself may be at fault.
@@ -37,7 +37,7 @@ pub enum Blame {
 
 /// Which of its limits a stream reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expiry {
+pub(crate) enum Expiry {
     /// It was open for as long as a stream may be.
     Age,
     /// Nothing came for as long as a stream may be silent.
@@ -69,7 +69,7 @@ impl fmt::Display for Expiry {
 
 /// What happened, for a call, a stream, or one record. `Display` is the message that callers see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// Malformed fields, all of them.
     #[error("{}", summary(.0))]
     InvalidFields(Vec<Violation>),
@@ -181,19 +181,19 @@ pub enum Failure {
 
 impl Failure {
     /// One malformed field.
-    pub fn invalid(field: impl Into<String>, description: impl fmt::Display) -> Self {
+    pub(crate) fn invalid(field: impl Into<String>, description: impl fmt::Display) -> Self {
         Self::InvalidFields(vec![Violation::new(field, description)])
     }
 
     /// What a caller can branch on.
     #[must_use]
-    pub fn reason(&self) -> Reason {
+    pub(crate) fn reason(&self) -> Reason {
         self.answer().reason
     }
 
     /// The status that ends a call or a stream.
     #[must_use]
-    pub fn into_status(self) -> Status {
+    pub(crate) fn into_status(self) -> Status {
         let (answer, message) = (self.answer(), self.to_string());
         let code = answer.code;
         let details = answer.details(&message);
@@ -202,7 +202,7 @@ impl Failure {
 
     /// The same as a message, for one record's result.
     #[must_use]
-    pub fn to_rpc(&self) -> pb::Status {
+    pub(crate) fn to_rpc(&self) -> pb::Status {
         embed(self.clone().into_status())
     }
 }

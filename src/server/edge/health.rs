@@ -31,18 +31,18 @@ pub enum Serving {
 
 /// Sets the status that clients are answered with.
 #[derive(Debug, Clone)]
-pub struct Reporter(watch::Sender<Serving>);
+pub(crate) struct Reporter(watch::Sender<Serving>);
 
 impl Reporter {
     /// A reporter, and the service that answers with its status.
     #[must_use]
-    pub fn new(first: Serving) -> (Self, HealthServer<Health>) {
+    pub(crate) fn new(first: Serving) -> (Self, HealthServer<Health>) {
         let (reporter, status) = watch::channel(first);
         (Self(reporter), HealthServer::new(Health(status)))
     }
 
     /// Sets the status from now on.
-    pub fn set(&self, serving: Serving) {
+    pub(crate) fn set(&self, serving: Serving) {
         self.0.send_if_modified(|last| {
             let changed = *last != serving;
             *last = serving;
@@ -53,7 +53,7 @@ impl Reporter {
 
 /// The gRPC service.
 #[derive(Debug)]
-pub struct Health(watch::Receiver<Serving>);
+pub(crate) struct Health(watch::Receiver<Serving>);
 
 #[async_trait]
 impl health_server::Health for Health {

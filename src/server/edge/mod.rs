@@ -1,8 +1,8 @@
 //! The edge: transport hardening, and the standard services beside the contract.
 
 pub(crate) mod first_byte;
-pub mod health;
+pub(crate) mod health;
 pub(crate) mod inbound_body;
 pub(crate) mod memory;
-pub mod reflection;
-pub mod scrape;
+pub(crate) mod reflection;
+pub(crate) mod scrape;

@@ -24,7 +24,7 @@ type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
 /// The descriptors; clones are handles to the same.
 #[derive(Debug, Clone)]
-pub struct Reflection {
+pub(crate) struct Reflection {
     pool: DescriptorPool,
     /// Where each service, method, message, field, oneof, enum, enum value and extension is
     /// defined, by its full name.
@@ -36,7 +36,7 @@ impl Reflection {
     ///
     /// # Errors
     /// A set that cannot be decoded, or that refers to one that is missing.
-    pub fn new(sets: &[&[u8]]) -> Result<Self, DescriptorError> {
+    pub(crate) fn new(sets: &[&[u8]]) -> Result<Self, DescriptorError> {
         let own = [v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
         let mut pool = DescriptorPool::new();
         for set in sets.iter().copied().chain(own) {
@@ -48,13 +48,15 @@ impl Reflection {
 
     /// The service of version 1.
     #[must_use]
-    pub fn v1(&self) -> ServerReflectionServer<Self> {
+    pub(crate) fn v1(&self) -> ServerReflectionServer<Self> {
         ServerReflectionServer::new(self.clone())
     }
 
     /// The service of version 1alpha, which many clients try first.
     #[must_use]
-    pub fn v1alpha(&self) -> v1alpha::server_reflection_server::ServerReflectionServer<Self> {
+    pub(crate) fn v1alpha(
+        &self,
+    ) -> v1alpha::server_reflection_server::ServerReflectionServer<Self> {
         v1alpha::server_reflection_server::ServerReflectionServer::new(self.clone())
     }
 

@@ -33,7 +33,7 @@ const VERSION: Name<'_> = Name::new_unchecked("version");
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(listener: TcpListener, metrics: Metrics) -> io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, metrics: Metrics) -> io::Result<()> {
     let router = Router::new()
         .route("/metrics", routing::get(scrape))
         .with_state(metrics);

@@ -6,17 +6,18 @@ macro_rules! reasons {
     ($($(#[$doc:meta])+ $variant:ident = $text:literal [$($code:ident),+],)+) => {
         /// What a caller can branch on; stable.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Reason {
+        pub(crate) enum Reason {
             $($(#[$doc])+ $variant,)+
         }
 
         impl Reason {
-            /// Every reason there is.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+            /// Every reason, for tests of the tables.
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// As it stands in `ErrorInfo.reason`.
             #[must_use]
-            pub const fn as_str(self) -> &'static str {
+            pub(crate) const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)+
                 }
@@ -24,7 +25,7 @@ macro_rules! reasons {
 
             /// The gRPC codes that it comes with, the usual one first.
             #[must_use]
-            pub const fn codes(self) -> &'static [Code] {
+            pub(crate) const fn codes(self) -> &'static [Code] {
                 match self {
                     $(Self::$variant => &[$(Code::$code),+],)+
                 }

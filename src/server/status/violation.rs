@@ -10,7 +10,7 @@ pub(super) const MAX_VIOLATIONS: usize = 16;
 
 /// One field of a request, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
+pub(crate) struct Violation {
     /// Its path in the request, such as `destination.field_mappings[1].sources`.
     pub field: String,
     /// What is wrong and what would be right; never the value itself, which may be a secret.
@@ -19,7 +19,7 @@ pub struct Violation {
 
 impl Violation {
     /// Names a field and what is wrong with it.
-    pub fn new(field: impl Into<String>, description: impl fmt::Display) -> Self {
+    pub(crate) fn new(field: impl Into<String>, description: impl fmt::Display) -> Self {
         Self {
             field: field.into(),
             description: description.to_string(),

@@ -15,7 +15,7 @@ use crate::{domain::Caller, server::status::Failure};
 
 /// Accepts streams.
 #[derive(Debug)]
-pub struct StreamAcceptor {
+pub(crate) struct StreamAcceptor {
     context: Arc<StreamContext>,
     /// One for each open stream.
     permits: Arc<Semaphore>,
@@ -26,7 +26,7 @@ pub struct StreamAcceptor {
 impl StreamAcceptor {
     /// Every session works with `context`, and is tracked by `sessions`.
     #[must_use]
-    pub fn new(context: StreamContext, sessions: TaskTracker) -> Self {
+    pub(crate) fn new(context: StreamContext, sessions: TaskTracker) -> Self {
         let permits = Arc::new(Semaphore::new(context.limits.max_streams));
         Self {
             context: Arc::new(context),

@@ -28,7 +28,7 @@ pub struct StreamLimits {
 
 /// What every session works with.
 #[derive(Debug)]
-pub struct StreamContext {
+pub(crate) struct StreamContext {
     /// Where destinations are opened.
     pub(super) registry: Registry,
     /// Where changes go.
@@ -45,7 +45,7 @@ pub struct StreamContext {
 
 impl StreamContext {
     /// Puts the parts together.
-    pub fn new(
+    pub(crate) fn new(
         registry: Registry,
         dispatcher: Dispatcher,
         limits: StreamLimits,

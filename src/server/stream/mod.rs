@@ -26,7 +26,7 @@ mod responses;
 mod session;
 mod submitter;
 
-pub use acceptor::StreamAcceptor;
-pub use context::{StreamContext, StreamLimits};
+pub(crate) use acceptor::StreamAcceptor;
+pub(crate) use context::{StreamContext, StreamLimits};
 pub(in crate::server) use inbound::Inbound;
 pub(in crate::server) use responses::Responses;
