@@ -10,7 +10,7 @@ use tracing::error;
 use crate::{
     delivery::RefusedCredentials,
     domain::CredentialChecker,
-    registry::{RefusalRecorder, Registry, revival},
+    registry::{self, RefusalRecorder, Registry},
     server::edge::health::{Reporter, Serving},
     shutdown::Shutdown,
 };
@@ -42,8 +42,8 @@ impl Watchers {
             end.clone()
                 .run_until_cancelled_owned(refusals.run(recorded)),
         );
-        let revive = revive(registry.clone(), checker, refused, shutdown.clone());
-        tokio::spawn(end.clone().run_until_cancelled_owned(revive));
+        let recheck = recheck(registry.clone(), checker, refused, shutdown.clone());
+        tokio::spawn(end.clone().run_until_cancelled_owned(recheck));
         // The first call may ask for health.
         check_store(&reporter, &registry).await;
         let watch = watch_store(reporter.clone(), registry, shutdown);
@@ -64,7 +64,7 @@ impl Watchers {
 }
 
 /// Asks about refused destinations until the shutdown.
-async fn revive(
+async fn recheck(
     registry: Registry,
     checker: Arc<dyn CredentialChecker>,
     refused: mpsc::UnboundedReceiver<RefusedCredentials>,
@@ -74,7 +74,7 @@ async fn revive(
         // A shutdown does not wait for an answer.
         biased;
         () = shutdown.triggered() => {}
-        () = revival::run(registry, checker, refused) => {}
+        () = registry::recheck::run(registry, checker, refused) => {}
     }
 }
 

@@ -37,7 +37,7 @@ pub struct RefusedCredentials {
 #[derive(Debug, Clone)]
 struct KnownState {
     revision: Revision,
-    /// `None` until somebody has looked it up.
+    /// `None` until it is published.
     state: Option<LiveState>,
 }
 
@@ -48,19 +48,19 @@ pub struct LiveDestinations {
     /// Kept beyond the last stream: refusals end streams, one segment after another.
     permissions: Mutex<HashMap<DestinationUid, Permissions>>,
     /// At most one message per destination and revision.
-    condemned: mpsc::UnboundedSender<RefusedCredentials>,
+    refusals: mpsc::UnboundedSender<RefusedCredentials>,
 }
 
 impl LiveDestinations {
     /// An empty directory, and where it reports refused credentials.
     #[must_use]
     pub fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<RefusedCredentials>) {
-        let (condemned, reports) = mpsc::unbounded_channel();
+        let (refusals, reports) = mpsc::unbounded_channel();
         (
             Arc::new(Self {
                 known: Mutex::default(),
                 permissions: Mutex::default(),
-                condemned,
+                refusals,
             }),
             reports,
         )
@@ -157,16 +157,16 @@ impl LiveDestination {
     /// What is known now, and of which revision.
     ///
     /// # Panics
-    /// If nobody has published the destination since it is watched.
+    /// If the destination was not published since it is watched.
     #[must_use]
     pub fn current(&self) -> (Revision, LiveState) {
-        // Not marked as seen: whoever waits for changes hears of each that he has not waited for.
+        // Not marked as seen: `changed` still reports each change that was not waited for.
         let known = self.seen.borrow().clone();
         (
             known.revision,
             known
                 .state
-                .expect("a target is published before it is used"),
+                .expect("a destination is published before it is used"),
         )
     }
 
@@ -179,7 +179,7 @@ impl LiveDestination {
 
     /// Waits for the next change. Cancel safe.
     pub async fn changed(&mut self) {
-        // The directory outlives its targets, and keeps each watched sender.
+        // The directory outlives its handles, and keeps each watched sender.
         if self.seen.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -207,9 +207,9 @@ impl LiveDestination {
     }
 
     /// Says that the vendor refused the credentials of `revision`; returns whether that is news:
-    /// these were in force until now. Refusing old credentials must not condemn rotated ones.
+    /// these were in force until now. Refusing old credentials must not affect rotated ones.
     pub fn refuse_credentials(&self, revision: Revision) -> bool {
-        let condemned = self.directory.update(self.uid, |known| {
+        let is_news = self.directory.update(self.uid, |known| {
             let active = matches!(known.state, Some(LiveState::Active(_)));
             let news = known.revision == revision && active;
             if news {
@@ -217,17 +217,17 @@ impl LiveDestination {
             }
             news
         });
-        if condemned {
+        if is_news {
             // Without a listener the refusal still ends the streams that saw it.
             self.directory
-                .condemned
+                .refusals
                 .send(RefusedCredentials {
                     uid: self.uid,
                     revision,
                 })
                 .ok();
         }
-        condemned
+        is_news
     }
 }
 
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn refusing_old_credentials_does_not_condemn_rotated_ones() {
+    fn refusing_old_credentials_does_not_affect_rotated_ones() {
         let (directory, mut reports) = LiveDestinations::new();
         let live = directory.watch(DestinationUid::generate());
         directory.publish(live.uid, Revision(2), active("new"));
@@ -277,7 +277,7 @@ mod tests {
                 revision: Revision(2)
             }
         );
-        // Looking the same revision up again must not revive it, not even when nobody watched.
+        // Looking the same revision up again must not revive it, not even when it was not watched.
         let uid = live.uid;
         drop(live);
         directory.watch(DestinationUid::generate());

@@ -15,8 +15,8 @@
 //! Another server on the same database would make changes that are not published here. A change
 //! feed of the database would call `Registry::publish`.
 
+pub(crate) mod recheck;
 mod refusals;
-pub(crate) mod revival;
 
 use std::{
     sync::{

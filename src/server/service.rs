@@ -27,7 +27,8 @@ impl Service {
     }
 }
 
-/// Who calls. Nothing tells callers apart yet; what identifies them comes in with a request.
+/// The caller of a method. Callers are not identified yet; what identifies them would come with the
+/// request.
 fn caller() -> Caller {
     Caller::local()
 }

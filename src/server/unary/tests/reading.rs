@@ -133,22 +133,22 @@ async fn a_page_token_is_good_for_its_query_alone() {
     assert_eq!(rest.destinations.len(), 3);
 }
 
-/// What an answer would tell, nobody may learn who may not have it: neither whether a destination
-/// exists, nor what is wrong with a request.
+/// A denial hides all that another answer would tell: whether a destination exists, and what is wrong
+/// with a request.
 #[tokio::test]
 async fn a_caller_without_permission_is_told_nothing_else() {
     let (bench, there) = Bench::with_vip().await;
-    let nobody = Caller::with(|_, _| false);
+    let stranger = Caller::with(|_, _| false);
     let viewer = Caller::with(|_, permission| permission == Permission::View);
     let control = &bench.control;
     let denied = Failure::PermissionDenied;
 
     let get = || pb::GetDestinationRequest { name: VIP.into() };
-    let got = control.get_destination(&nobody, get()).await;
+    let got = control.get_destination(&stranger, get()).await;
     assert_eq!(got, Err(denied.clone()));
-    let listed = control.list_destinations(&nobody, list(-1, "", "")).await;
+    let listed = control.list_destinations(&stranger, list(-1, "", "")).await;
     assert_eq!(listed, Err(denied.clone()));
-    for caller in [&nobody, &viewer] {
+    for caller in [&stranger, &viewer] {
         let created = control.create_destination(caller, create()).await;
         assert_eq!(created, Err(denied.clone()));
         let malformed = update(pb::Destination::default(), &["uid"]);

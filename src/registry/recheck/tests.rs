@@ -129,7 +129,7 @@ impl Bench {
         self.refused.send(refusal).unwrap();
     }
 
-    /// When questions were asked, since the start.
+    /// When checks were asked, since the start.
     fn asked(&self) -> Vec<Duration> {
         let asked = self.script.asked.lock().unwrap();
         asked.iter().map(|(at, _)| *at - self.began).collect()
@@ -203,7 +203,7 @@ async fn what_is_active_changed_or_gone_is_not_asked_about() {
     assert_eq!(bench.asked().len(), 0, "they are gone, or active");
 }
 
-/// How long it is until the question after the second refusal, of the revision that was made active
+/// How long it is until the check after the second refusal, of the revision that was made active
 /// or of one after `changes`.
 async fn second_wait(changes: u8) -> Duration {
     let bench = Bench::with([Answer::Invalid, Answer::Valid]);
@@ -271,16 +271,16 @@ async fn a_store_that_is_down_at_the_start_is_asked_again() {
     store.create(&rejected, None).await.unwrap();
     store.is_down.store(true, Ordering::Relaxed);
     let (registry, _) = Registry::new(store.clone(), Metrics::default());
-    let mut revival = Revival {
+    let mut rechecks = Rechecks {
         registry,
         checker: Arc::new(Script::default()),
-        cases: HashMap::new(),
-        questions: JoinSet::new(),
+        destinations: HashMap::new(),
+        checks: JoinSet::new(),
     };
     let back = async {
         tokio::task::yield_now().await;
         store.is_down.store(false, Ordering::Relaxed);
     };
-    tokio::join!(revival.load(), back);
-    assert_eq!(revival.cases.len(), 1);
+    tokio::join!(rechecks.load(), back);
+    assert_eq!(rechecks.destinations.len(), 1);
 }

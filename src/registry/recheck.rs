@@ -1,10 +1,10 @@
-//! Asks again about destinations whose credentials were refused: what LaunchDarkly refuses now, it
-//! may accept later, and nobody need come and say so.
+//! Checks refused credentials again: LaunchDarkly may accept later what it refuses now, and then the
+//! destination becomes active without a call of its owner.
 //!
 //! | a destination | from | until |
 //! |---|---|---|
 //! | waits | it was refused, or found so in the store at the start | its time has come |
-//! | is asked about | then | there is an answer; if it is refused still, it waits twice as long |
+//! | is checked | then | there is an answer; if it is refused still, it waits twice as long |
 //! | is watched | it became active | an hour has passed; refused meanwhile, it waits longer than before |
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -23,25 +23,25 @@ use crate::{
     domain::{CredentialChecker, DestinationState, DestinationUid, Revision},
 };
 
-/// Between two questions about one destination: one to two minutes at first, half an hour to an
+/// Between two checks of one destination: one to two minutes at first, half an hour to an
 /// hour at last. LaunchDarkly's own SDKs ask again up to an hour apart after a refusal.
-const ASK_AGAIN: Backoff = Backoff {
+const RECHECK_AFTER: Backoff = Backoff {
     first: Duration::from_secs(120),
     longest: Duration::from_secs(3600),
 };
-/// Between attempts to find out what the store holds at the start.
-const LOAD_AGAIN: Backoff = Backoff {
+/// Between attempts to list what the store holds at the start.
+const RELOAD_AFTER: Backoff = Backoff {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(60),
 };
-/// Most destinations asked about at once. Ours: a question may take 20 s, and there is no hurry.
+/// Most destinations checked at once. Ours: a check may take 20 s, and there is no hurry.
 const AT_ONCE: usize = 4;
 /// How many are read from the store at once.
 const PAGE: u16 = 500;
 
 /// What came of asking again about a destination whose credentials were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Again {
+enum Recheck {
     /// It is active, from this revision on.
     Active(Revision),
     /// A check fails.
@@ -61,34 +61,34 @@ pub(crate) async fn run(
     checker: Arc<dyn CredentialChecker>,
     mut refused: mpsc::UnboundedReceiver<RefusedCredentials>,
 ) {
-    let mut revival = Revival {
+    let mut rechecks = Rechecks {
         registry,
         checker,
-        cases: HashMap::new(),
-        questions: JoinSet::new(),
+        destinations: HashMap::new(),
+        checks: JoinSet::new(),
     };
-    revival.load().await;
-    while let Some(event) = revival.next_event(&mut refused).await {
+    rechecks.load().await;
+    while let Some(event) = rechecks.next_event(&mut refused).await {
         let now = Instant::now();
         match event {
-            Event::Refused(condemned) => revival.refused(condemned, now),
-            Event::Answered(uid, answer) => revival.answered(uid, answer, now),
-            Event::Due(uid) => revival.ask(uid),
+            RecheckEvent::Refused(refusal) => rechecks.refused(refusal, now),
+            RecheckEvent::Answered(uid, answer) => rechecks.answered(uid, answer, now),
+            RecheckEvent::Due(uid) => rechecks.ask(uid),
         }
     }
 }
 
-struct Revival {
+struct Rechecks {
     registry: Registry,
     checker: Arc<dyn CredentialChecker>,
-    cases: HashMap<DestinationUid, Case>,
+    destinations: HashMap<DestinationUid, RefusedDestination>,
     /// Awaited here; they end with this.
-    questions: JoinSet<(DestinationUid, Again)>,
+    checks: JoinSet<(DestinationUid, Recheck)>,
 }
 
 /// What is known of a destination that is, or was of late, refused.
 #[derive(Debug, Clone, Copy)]
-struct Case {
+struct RefusedDestination {
     /// How often it was asked about in vain.
     attempt: u32,
     stage: Stage,
@@ -99,7 +99,7 @@ enum Stage {
     Waits {
         until: Instant,
     },
-    Asked,
+    Checking,
     /// Active since then; another revision is not what was refused before.
     Watched {
         revision: Revision,
@@ -107,13 +107,13 @@ enum Stage {
     },
 }
 
-enum Event {
+enum RecheckEvent {
     Refused(RefusedCredentials),
-    Answered(DestinationUid, Again),
+    Answered(DestinationUid, Recheck),
     Due(DestinationUid),
 }
 
-impl Revival {
+impl Rechecks {
     /// Finds those that were refused before the start.
     async fn load(&mut self) {
         let (mut after, mut attempt) = (None, 0);
@@ -129,52 +129,52 @@ impl Revival {
                 }
                 Err(error) => {
                     error!(%error, "refused destinations could not be listed yet");
-                    sleep(LOAD_AGAIN.delay(attempt, fastrand::f64())).await;
+                    sleep(RELOAD_AFTER.delay(attempt, fastrand::f64())).await;
                     attempt += 1;
                 }
             }
         }
         info!(
-            destinations = self.cases.len(),
+            destinations = self.destinations.len(),
             "refused destinations are asked about again"
         );
     }
 
-    /// None once nobody can report any more.
+    /// None once no refusal can be reported any more.
     async fn next_event(
         &mut self,
         refused: &mut mpsc::UnboundedReceiver<RefusedCredentials>,
-    ) -> Option<Event> {
+    ) -> Option<RecheckEvent> {
         let due = self.next_due();
-        let may_ask = self.questions.len() < AT_ONCE;
+        let may_ask = self.checks.len() < AT_ONCE;
         tokio::select! {
-            // Answers first: they make room for questions.
+            // Answers first: they make room for checks.
             biased;
-            Some(answered) = self.questions.join_next() => match answered {
-                Ok((uid, answer)) => Some(Event::Answered(uid, answer)),
+            Some(answered) = self.checks.join_next() => match answered {
+                Ok((uid, answer)) => Some(RecheckEvent::Answered(uid, answer)),
                 Err(error) => broken_off(error).await,
             },
-            condemned = refused.recv() => condemned.map(Event::Refused),
-            uid = when_due(due), if may_ask => Some(Event::Due(uid)),
+            refusal = refused.recv() => refusal.map(RecheckEvent::Refused),
+            uid = when_due(due), if may_ask => Some(RecheckEvent::Due(uid)),
         }
     }
 
     fn next_due(&self) -> Option<(Instant, DestinationUid)> {
         let waiting = self
-            .cases
+            .destinations
             .iter()
-            .filter_map(|(uid, case)| match case.stage {
+            .filter_map(|(uid, known)| match known.stage {
                 Stage::Waits { until } => Some((until, *uid)),
-                Stage::Asked | Stage::Watched { .. } => None,
+                Stage::Checking | Stage::Watched { .. } => None,
             });
         waiting.min()
     }
 
     fn refused(&mut self, RefusedCredentials { uid, revision }: RefusedCredentials, now: Instant) {
         self.forget_watched(now);
-        match self.cases.get(&uid).copied() {
+        match self.destinations.get(&uid).copied() {
             None => self.wait(uid, 0, Duration::ZERO),
-            Some(Case {
+            Some(RefusedDestination {
                 attempt,
                 stage: Stage::Watched {
                     revision: revived, ..
@@ -183,84 +183,86 @@ impl Revival {
                 let attempt = if revision == revived { attempt + 1 } else { 0 };
                 self.wait(uid, attempt, Duration::ZERO);
             }
-            // Somebody else had made it active; it is asked about when its time has come.
+            // A call had made it active. It is checked when its time has come.
             Some(_) => {}
         }
     }
 
     fn ask(&mut self, uid: DestinationUid) {
-        if let Some(case) = self.cases.get_mut(&uid) {
-            case.stage = Stage::Asked;
+        if let Some(known) = self.destinations.get_mut(&uid) {
+            known.stage = Stage::Checking;
             let (registry, checker) = (self.registry.clone(), Arc::clone(&self.checker));
-            let question = async move { (uid, ask(&registry, &*checker, uid).await) };
-            self.questions.spawn(question);
+            let check = async move { (uid, ask(&registry, &*checker, uid).await) };
+            self.checks.spawn(check);
         }
     }
 
-    fn answered(&mut self, uid: DestinationUid, answer: Again, now: Instant) {
-        let attempt = self.cases.get(&uid).map_or(0, |case| case.attempt);
+    fn answered(&mut self, uid: DestinationUid, answer: Recheck, now: Instant) {
+        let attempt = self.destinations.get(&uid).map_or(0, |known| known.attempt);
         match answer {
-            Again::Moot => drop(self.cases.remove(&uid)),
-            Again::StillRefused => self.wait(uid, attempt + 1, Duration::ZERO),
-            Again::Unknown { retry_after } => {
+            Recheck::Moot => drop(self.destinations.remove(&uid)),
+            Recheck::StillRefused => self.wait(uid, attempt + 1, Duration::ZERO),
+            Recheck::Unknown { retry_after } => {
                 self.wait(uid, attempt, retry_after.unwrap_or_default());
             }
-            Again::Active(revision) => {
+            Recheck::Active(revision) => {
                 let stage = Stage::Watched {
                     revision,
                     since: now,
                 };
-                self.cases.insert(uid, Case { attempt, stage });
+                self.destinations
+                    .insert(uid, RefusedDestination { attempt, stage });
             }
         }
     }
 
     fn wait(&mut self, uid: DestinationUid, attempt: u32, at_least: Duration) {
-        let delay = ASK_AGAIN.delay(attempt, fastrand::f64()).max(at_least);
+        let delay = RECHECK_AFTER.delay(attempt, fastrand::f64()).max(at_least);
         let until = Instant::now() + delay;
         let stage = Stage::Waits { until };
-        self.cases.insert(uid, Case { attempt, stage });
+        self.destinations
+            .insert(uid, RefusedDestination { attempt, stage });
     }
 
     fn forget_watched(&mut self, now: Instant) {
-        self.cases.retain(|_, case| match case.stage {
-            Stage::Watched { since, .. } => now.duration_since(since) < ASK_AGAIN.longest,
-            Stage::Waits { .. } | Stage::Asked => true,
+        self.destinations.retain(|_, known| match known.stage {
+            Stage::Watched { since, .. } => now.duration_since(since) < RECHECK_AFTER.longest,
+            Stage::Waits { .. } | Stage::Checking => true,
         });
     }
 }
 
 /// Asks again about a destination whose credentials were refused, and makes it active if no check of
 /// them fails.
-async fn ask(registry: &Registry, checker: &dyn CredentialChecker, uid: DestinationUid) -> Again {
+async fn ask(registry: &Registry, checker: &dyn CredentialChecker, uid: DestinationUid) -> Recheck {
     let unknown = |error: super::Error| {
         error!(destination.uid = %uid, %error, "the store failed");
-        Again::Unknown { retry_after: None }
+        Recheck::Unknown { retry_after: None }
     };
     let found = match registry.store.find(uid).await {
         Ok(Some(found)) if found.state == DestinationState::CredentialsRejected => found,
-        Ok(_) => return Again::Moot,
+        Ok(_) => return Recheck::Moot,
         Err(error) => return unknown(error),
     };
     match checker.check_credentials(&found.connection).await {
         Ok(report) if report.is_valid() => match registry.reactivate_refused(found).await {
-            Ok(Some(revision)) => Again::Active(revision),
-            Ok(None) => Again::Moot,
+            Ok(Some(revision)) => Recheck::Active(revision),
+            Ok(None) => Recheck::Moot,
             Err(error) => unknown(error),
         },
-        Ok(_) => Again::StillRefused,
+        Ok(_) => Recheck::StillRefused,
         Err(error) => {
             warn!(destination = %found.name, %error, "a refused destination is asked about later");
-            Again::Unknown {
+            Recheck::Unknown {
                 retry_after: error.retry_after,
             }
         }
     }
 }
 
-/// What a question means that brought no answer. Nobody aborts one but the runtime, when the
+/// What a check means that brought no answer. Only the runtime aborts one, when the
 /// process ends; then this task is about to end as well.
-async fn broken_off(error: JoinError) -> Option<Event> {
+async fn broken_off(error: JoinError) -> Option<RecheckEvent> {
     match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
         Err(_) => std::future::pending().await,
