@@ -57,7 +57,7 @@ enum StoredTransform {
 }
 
 /// A destination's settings, read back.
-pub(super) struct Settings {
+pub(super) struct LoadedSettings {
     pub(super) action: String,
     pub(super) client_side_id: ClientSideId,
     pub(super) instance: Instance,
@@ -91,7 +91,7 @@ pub(super) fn to_json(destination: &Destination) -> String {
 ///
 /// # Errors
 /// If they are damaged, or hold words that are not known here.
-pub(super) fn from_json(json: &str) -> Result<Settings, StoredError> {
+pub(super) fn from_json(json: &str) -> Result<LoadedSettings, StoredError> {
     let StoredSettings {
         action,
         connection:
@@ -101,7 +101,7 @@ pub(super) fn from_json(json: &str) -> Result<Settings, StoredError> {
             },
         field_mappings,
     } = stored::from_json(json.as_bytes())?;
-    Ok(Settings {
+    Ok(LoadedSettings {
         action,
         client_side_id: ClientSideId::new(client_side_id),
         instance: instance.into(),

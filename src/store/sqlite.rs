@@ -7,6 +7,7 @@ mod destinations;
 mod fault;
 mod lock;
 mod open;
+mod open_error;
 mod requests;
 
 use std::{net::SocketAddr, time::SystemTime};
@@ -15,7 +16,7 @@ use async_trait::async_trait;
 use sqlx::{Row as _, Sqlite, SqlitePool, Transaction};
 use uuid::Uuid;
 
-pub use self::open::OpenError;
+pub use self::open_error::OpenError;
 use self::{fault::unavailable, lock::Lock};
 use super::{CompletedRequest, Error, IdempotencyKey, KeyRing, ListQuery, Page, Store, row::Row};
 use crate::domain::{

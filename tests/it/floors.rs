@@ -180,7 +180,6 @@ fn use_paths_are_read_in_every_form() {
 const CIRCLES: &[&[&str]] = &[
     &["launchdarkly/actions", "launchdarkly/credentials/hints"],
     &["launchdarkly/egress", "launchdarkly/transport"],
-    &["store/sqlite/lock", "store/sqlite/open"],
 ];
 
 /// The source of a module without its tests.

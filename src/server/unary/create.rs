@@ -18,7 +18,7 @@ use crate::{
 
 /// A request that passed its checks.
 #[derive(Debug)]
-struct Wanted {
+struct CheckedCreate {
     organization: Authorized<OrganizationId>,
     /// Chosen by the caller; generated when there is none.
     id: Option<DestinationId>,
@@ -39,26 +39,26 @@ impl Control {
     ) -> Result<pb::Destination, Failure> {
         // Not part of the fingerprint: a dry run answers what the real one would.
         let dry_run = std::mem::take(&mut request.validate_only);
-        let wanted =
+        let checked =
             check::all(|noted| check_create(caller, request, self.vendor.actions(), noted))?;
         let done = self
-            .replay(&wanted.organization, wanted.key.as_ref())
+            .replay(&checked.organization, checked.key.as_ref())
             .await?;
         match done {
             Some(done) => Ok(convert::destination(&done)),
-            None if dry_run => self.preview(wanted).await,
-            None => self.keep(wanted).await,
+            None if dry_run => self.preview(checked).await,
+            None => self.keep(checked).await,
         }
     }
 
     /// What would be created; the parts that only creation decides are empty.
-    async fn preview(&self, wanted: Wanted) -> Result<pb::Destination, Failure> {
-        let id_is_chosen = wanted.id.is_some();
-        let name = wanted.name();
+    async fn preview(&self, checked: CheckedCreate) -> Result<pb::Destination, Failure> {
+        let id_is_chosen = checked.id.is_some();
+        let name = checked.name();
         if self.read(&name).await?.is_some() {
             return Err(Failure::DestinationExists(name.into_inner()));
         }
-        let settings = wanted.settings;
+        let settings = checked.settings;
         let destination = settings.into_destination(name.into_inner(), clock::now_in_micros());
         let mut preview = convert::destination(&destination);
         if !id_is_chosen {
@@ -69,14 +69,14 @@ impl Control {
         Ok(preview)
     }
 
-    async fn keep(&self, wanted: Wanted) -> Result<pb::Destination, Failure> {
-        let name = wanted.name();
-        let key = wanted.key.as_ref();
-        match self.registry.create(&name, wanted.settings, key).await {
+    async fn keep(&self, checked: CheckedCreate) -> Result<pb::Destination, Failure> {
+        let name = checked.name();
+        let key = checked.key.as_ref();
+        match self.registry.create(&name, checked.settings, key).await {
             Ok(created) => Ok(convert::destination(&created)),
             // The same request may have won a race against this one.
             Err(registry::Error::Exists | registry::Error::DuplicateRequest) => {
-                let done = self.replay(&wanted.organization, key).await?;
+                let done = self.replay(&checked.organization, key).await?;
                 let done = done.ok_or_else(|| Failure::DestinationExists(name.into_inner()))?;
                 Ok(convert::destination(&done))
             }
@@ -85,7 +85,7 @@ impl Control {
     }
 }
 
-impl Wanted {
+impl CheckedCreate {
     fn name(&self) -> Authorized<DestinationName> {
         let id = self.id.clone();
         self.organization
@@ -98,7 +98,7 @@ fn check_create(
     mut request: pb::CreateDestinationRequest,
     actions: &[Action],
     noted: &mut Violations,
-) -> Option<Wanted> {
+) -> Option<CheckedCreate> {
     let request_id = check::request_id(&std::mem::take(&mut request.request_id), noted);
     let key = idempotency_key("CreateDestination", request_id, &request);
     let organization = caller.organization(&request.parent, Permission::Manage);
@@ -114,7 +114,7 @@ fn check_create(
     // Output-only fields, and the name, are the server's to choose: what the caller put there is
     // ignored, so that a destination that was read can be sent back with its token.
     let settings = Edit::check(destination, Field::ALL, actions, noted).whole();
-    Some(Wanted {
+    Some(CheckedCreate {
         organization: organization?,
         id,
         settings: settings?,

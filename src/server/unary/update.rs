@@ -19,7 +19,7 @@ const TRIES: u32 = 5;
 
 /// A request that passed its checks.
 #[derive(Debug)]
-struct Wanted {
+struct CheckedUpdate {
     name: Authorized<DestinationName>,
     edit: Edit,
     etag: Option<Etag>,
@@ -27,7 +27,7 @@ struct Wanted {
 }
 
 /// What an update finds.
-enum Found {
+enum UpdateTarget {
     /// The destination as the caller saw it.
     Current(Destination),
     /// The same request was carried out before; the destination as it is now.
@@ -46,46 +46,46 @@ impl Control {
         mut request: pb::UpdateDestinationRequest,
     ) -> Result<pb::Destination, Failure> {
         let dry_run = std::mem::take(&mut request.validate_only);
-        let wanted =
+        let checked =
             check::all(|noted| check_update(caller, request, self.vendor.actions(), noted))?;
         if dry_run {
-            self.preview_update(&wanted).await
+            self.preview_update(&checked).await
         } else {
-            self.update_now(&wanted).await
+            self.update_now(&checked).await
         }
     }
 
-    async fn preview_update(&self, wanted: &Wanted) -> Result<pb::Destination, Failure> {
-        match self.find(wanted).await? {
-            Found::Done(done) => Ok(convert::destination(&done)),
-            Found::Current(current) => {
+    async fn preview_update(&self, checked: &CheckedUpdate) -> Result<pb::Destination, Failure> {
+        match self.find(checked).await? {
+            UpdateTarget::Done(done) => Ok(convert::destination(&done)),
+            UpdateTarget::Current(current) => {
                 let mut preview =
-                    convert::destination(&wanted.edit.apply(&current, clock::now_in_micros()));
+                    convert::destination(&checked.edit.apply(&current, clock::now_in_micros()));
                 preview.etag.clear();
                 Ok(preview)
             }
         }
     }
 
-    async fn update_now(&self, wanted: &Wanted) -> Result<pb::Destination, Failure> {
+    async fn update_now(&self, checked: &CheckedUpdate) -> Result<pb::Destination, Failure> {
         for _ in 0..TRIES {
-            if let Some(updated) = self.try_update(wanted).await? {
+            if let Some(updated) = self.try_update(checked).await? {
                 return Ok(convert::destination(&updated));
             }
         }
-        Err(Failure::Contended(DestinationName::clone(&wanted.name)))
+        Err(Failure::Contended(DestinationName::clone(&checked.name)))
     }
 
     /// The updated destination; none if someone else was faster.
-    async fn try_update(&self, wanted: &Wanted) -> Result<Option<Destination>, Failure> {
-        let current = match self.find(wanted).await? {
-            Found::Done(done) => return Ok(Some(done)),
-            Found::Current(current) => current,
+    async fn try_update(&self, checked: &CheckedUpdate) -> Result<Option<Destination>, Failure> {
+        let current = match self.find(checked).await? {
+            UpdateTarget::Done(done) => return Ok(Some(done)),
+            UpdateTarget::Current(current) => current,
         };
-        let next = wanted.edit.apply(&current, clock::now_in_micros());
+        let next = checked.edit.apply(&current, clock::now_in_micros());
         let replaced =
             self.registry
-                .replace(&wanted.name, next.clone(), current.revision, wanted.key);
+                .replace(&checked.name, next.clone(), current.revision, checked.key);
         match replaced.await {
             Ok(()) => Ok(Some(next)),
             Err(registry::Error::Conflict | registry::Error::DuplicateRequest) => Ok(None),
@@ -93,16 +93,16 @@ impl Control {
         }
     }
 
-    async fn find(&self, wanted: &Wanted) -> Result<Found, Failure> {
-        let Wanted {
+    async fn find(&self, checked: &CheckedUpdate) -> Result<UpdateTarget, Failure> {
+        let CheckedUpdate {
             name, etag, key, ..
-        } = wanted;
+        } = checked;
         // Read before recalling: the same request, if it is carried out right now, is then either
         // recalled here or found to have come first when this one writes. The other way round its
         // own new etag would be held against it.
         let current = self.read(name).await?;
         if let Some(done) = self.replay(&name.organization(), key.as_ref()).await? {
-            return Ok(Found::Done(done));
+            return Ok(UpdateTarget::Done(done));
         }
         let current =
             current.ok_or_else(|| Failure::DestinationNotFound(DestinationName::clone(name)))?;
@@ -110,7 +110,7 @@ impl Control {
             Some(seen) if *seen != current.etag() => {
                 Err(Failure::EtagMismatch(DestinationName::clone(name)))
             }
-            _ => Ok(Found::Current(current)),
+            _ => Ok(UpdateTarget::Current(current)),
         }
     }
 }
@@ -120,7 +120,7 @@ fn check_update(
     mut request: pb::UpdateDestinationRequest,
     actions: &[Action],
     noted: &mut Violations,
-) -> Option<Wanted> {
+) -> Option<CheckedUpdate> {
     let request_id = check::request_id(&std::mem::take(&mut request.request_id), noted);
     let key = idempotency_key("UpdateDestination", request_id, &request);
     let Some(mut destination) = request.destination else {
@@ -132,7 +132,7 @@ fn check_update(
     let etag = etag(std::mem::take(&mut destination.etag));
     let fields = mask::fields(request.update_mask.as_ref(), &destination, noted);
     let edit = Edit::check(destination, &fields, actions, noted);
-    Some(Wanted {
+    Some(CheckedUpdate {
         name: name?,
         edit,
         etag,

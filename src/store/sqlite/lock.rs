@@ -6,13 +6,13 @@
 
 use std::{
     fmt,
-    fs::{File, TryLockError},
+    fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use super::open::{OpenProblem, writable};
+use super::open_error::OpenProblem;
 
 /// Where the kernel says what this machine, or this container, is called.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
@@ -67,6 +67,15 @@ impl Lock {
         // The end of the process releases it at the latest.
         self.0.unlock().ok();
     }
+}
+
+/// How a file that the store may make is opened: for its owner alone.
+pub(super) fn writable() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 fn beside(database: &Path) -> PathBuf {

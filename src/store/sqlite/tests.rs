@@ -10,10 +10,7 @@ use async_trait::async_trait;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 use tempfile::TempDir;
 
-use super::{
-    OpenError, SqliteStore,
-    open::{self, OpenProblem},
-};
+use super::{OpenError, SqliteStore, open, open_error::OpenProblem};
 use crate::{
     domain::{ClientSideId, Destination, Etag},
     secret::AccessToken,
