@@ -20,7 +20,6 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Puts the unary calls and the streams under one name.
     #[must_use]
     pub(crate) fn new(control: Control, streams: StreamAcceptor) -> Self {
         Self { control, streams }

@@ -44,7 +44,7 @@ pub(crate) enum Expiry {
     Idle,
     /// Its `open` did not come in this time.
     Unopened(Duration),
-    /// A message did not come whole in this time; of a call that does not stream, too.
+    /// A message did not come whole in this time. This ends a unary call too.
     Stalled(Duration),
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for Expiry {
     }
 }
 
-/// What happened, for a call, a stream, or one record. `Display` is the message that callers see.
+/// What happened to a call, a stream or one record. `Display` is the message that callers see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
     /// Malformed fields, all of them.
@@ -76,105 +76,71 @@ pub(crate) enum Failure {
     /// A stream rule was broken: which one.
     #[error("{0}")]
     StreamProtocol(String),
-    /// A batch does not begin where it must.
     #[error("the batch begins at sequence {got}, but the next one is {expected}")]
-    SequenceMismatch {
-        /// The next sequence.
-        expected: i64,
-        /// What came.
-        got: i64,
-    },
+    SequenceMismatch { expected: i64, got: i64 },
     /// No such destination, or a hidden one: the answer is the same.
     #[error("there is no destination {0}")]
     DestinationNotFound(DestinationName),
-    /// The destination that a repeated request made or changed was deleted.
     #[error("this request was carried out before, and its destination {0} was deleted since")]
     DestinationDeletedSince(DestinationName),
-    /// The name is taken.
     #[error("there is a destination {0} already")]
     DestinationExists(DestinationName),
-    /// Deleted under a stream.
     #[error("the destination {0} was deleted")]
     DestinationDeleted(DestinationName),
-    /// The same request id with another body.
     #[error("this request_id was used for another request; use a new UUID for each request")]
     RequestIdReused,
-    /// The caller's etag is stale.
     #[error("the destination {0} has changed; read it again and send its new etag")]
     EtagMismatch(DestinationName),
-    /// Other updates won each race.
     #[error("the destination {0} is being changed by others at the same time; try again")]
     Contended(DestinationName),
-    /// Fenced by a newer stream.
     #[error("a newer stream with the stream_id {0} took over")]
     StreamSuperseded(String),
-    /// A time limit of the stream passed.
     #[error("{0}")]
     StreamExpired(Expiry),
-    /// LaunchDarkly refuses the access token, or its right to write.
     #[error(
         "LaunchDarkly refuses the credentials of {0}: its access token is not accepted, or may \
          not write in the environment of its client-side ID; ValidateCredentials says what to mend"
     )]
     CredentialsRejected(DestinationName),
-    /// LaunchDarkly refuses the segment.
     #[error(
         "LaunchDarkly refuses to change the segment {0}, whatever its members; check that its \
          plan has synced segments, and the segment's state in LaunchDarkly"
     )]
     SegmentRejected(SegmentId),
-    /// LaunchDarkly refuses the segment for want of permission.
     #[error(
         "LaunchDarkly answers 403 to changes of the segment {0}, for want of permission: an \
          approval may guard it, the role of the access token may exclude it, or the client-side \
          ID may be that of another environment; check these, other segments may go on"
     )]
     SegmentForbidden(SegmentId),
-    /// LaunchDarkly could not be asked about credentials.
     #[error("{0}; try again later")]
     DestinationUnavailable(#[from] CredentialsUnavailable),
-    /// Caller not allowed.
     #[error("the caller may not do this")]
     PermissionDenied,
-    /// The server's limit of streams.
     #[error("{limit} streams are open, which is the limit; close one or try again later")]
-    TooManyStreams {
-        /// The limit.
-        limit: usize,
-    },
-    /// This server stops.
+    TooManyStreams { limit: usize },
     #[error("the server is going away; open a new stream, another server will take it")]
-    Draining {
-        /// When another try makes sense.
-        retry_after: Duration,
-    },
-    /// The store does not answer.
+    Draining { retry_after: Duration },
     #[error("destinations cannot be read or written at the moment; try again later")]
     StoreUnavailable,
-    /// A fault of this service.
     #[error("an internal error; the server's log says more")]
     Internal,
-    /// One record could not be mapped.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// One record was refused.
     #[error("LaunchDarkly refused {}", match .0 {
         Blame::Record => "this record, and accepts others for the same segment",
         Blame::Unproven => "the call with this record, and has accepted none for this segment \
                             yet: the record may be innocent",
     })]
     RejectedByDestination(Blame),
-    /// One record ran out of time.
     #[error(
         "not delivered within {} s, {}: {}",
         .tried_for.as_secs(), counted(*.attempts), obstacle(*.error)
     )]
     DeliveryTimeout {
-        /// What stood in the way last; nothing if no call could even be started.
+        /// The last one; `None` if no call could even be started.
         error: Option<TransientError>,
-        /// How long it was tried.
         tried_for: Duration,
-        /// How often.
         attempts: u32,
     },
 }

@@ -23,7 +23,6 @@ use crate::{pb::destination_connector_server::SERVICE_NAME, server::status};
 /// Whether the process serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serving {
-    /// It does.
     Yes,
     /// It cannot, or was asked to stop.
     No,
@@ -41,7 +40,6 @@ impl Reporter {
         (Self(reporter), HealthServer::new(Health(status)))
     }
 
-    /// Sets the status from now on.
     pub(crate) fn set(&self, serving: Serving) {
         self.0.send_if_modified(|last| {
             let changed = *last != serving;

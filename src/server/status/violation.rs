@@ -18,7 +18,6 @@ pub(crate) struct Violation {
 }
 
 impl Violation {
-    /// Names a field and what is wrong with it.
     pub(crate) fn new(field: impl Into<String>, description: impl fmt::Display) -> Self {
         Self {
             field: field.into(),

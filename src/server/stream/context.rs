@@ -29,22 +29,17 @@ pub struct StreamLimits {
 /// What every session works with.
 #[derive(Debug)]
 pub(crate) struct StreamContext {
-    /// Where destinations are opened.
     pub(super) registry: Registry,
-    /// Where changes go.
     pub(super) dispatcher: Dispatcher,
-    /// What streams may ask for.
     pub(super) limits: StreamLimits,
-    /// When the process stops taking records, once it is asked to stop.
+    /// The drain deadline, once the process is asked to stop.
     pub(super) drain: watch::Receiver<Option<Instant>>,
-    /// What is counted.
     pub(super) metrics: Metrics,
     /// Which stream of an id may write.
     pub(super) fencing: Arc<dyn Fencing>,
 }
 
 impl StreamContext {
-    /// Puts the parts together.
     pub(crate) fn new(
         registry: Registry,
         dispatcher: Dispatcher,
