@@ -8,6 +8,7 @@
 //!                                server::edge::memory       room in the process-wide budget?
 //!                                server::stream::ledger     numbered
 //!                                domain::mapping            identifiers → context key
+//!                                server::stream::submitter  handed to the stream's lane, with an ack
 //!                                     │ change + Ack
 //!                                delivery::lanes            which lane?
 //!                                delivery::batch            newest change of the key wins
