@@ -1,4 +1,4 @@
-//! The composition root: puts the house together, lets the world in, and closes up again.
+//! The composition root: builds the service, serves, and shuts down.
 
 use std::{io, sync::Arc, time::Duration};
 

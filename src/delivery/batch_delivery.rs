@@ -144,7 +144,7 @@ impl BatchDelivery {
     }
 
     /// The slot of a further probe. Where the vendor holds calls back, the lane waits better: it
-    /// coalesces and times out meanwhile. In line for a slot, what nobody waits for any more is
+    /// coalesces and times out meanwhile. In line for a slot, what no stream waits for any more is
     /// let go every now and then.
     async fn next_slot(&self, work: &mut IsolationState) -> Result<Slot, DeliveryEnd> {
         // Isolating is progress, not repetition.
@@ -191,7 +191,7 @@ impl BatchDelivery {
         }
     }
 
-    /// Asks what stands behind a refusal, as long as anybody waits for it. What is no longer
+    /// Asks what stands behind a refusal, as long as a stream waits for it. What is no longer
     /// waited for ends without an answer: as outdated, or to be tried later.
     async fn confirm(
         &self,
@@ -238,7 +238,7 @@ struct IsolationState {
 }
 
 impl IsolationState {
-    /// Lets go of entries that nobody waits for any more, in every part: a stream that has gone
+    /// Lets go of entries that no stream waits for any more, in every part: a stream that has gone
     /// must not wait for the probes of others.
     fn refresh(&mut self, now: Instant) {
         for place in &mut self.entries {

@@ -85,7 +85,7 @@ impl Bisect {
         self.history
     }
 
-    /// The probe has no members left that anybody waits for.
+    /// The probe has no members left that a stream waits for.
     pub(super) fn skipped(&mut self) {
         self.parts.pop_front();
     }

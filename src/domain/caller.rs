@@ -1,4 +1,4 @@
-//! Who makes a call, and what that caller may do.
+//! The caller of an RPC, and what that caller may do.
 //!
 //! The seam for identity and access control: a resource name that a request holds is parsed and
 //! authorized in one step, and only an [`Authorized`] name opens the registry. A check that is

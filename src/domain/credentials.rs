@@ -24,7 +24,7 @@ impl CredentialReport {
     }
 }
 
-/// CallOutcome of one check.
+/// Outcome of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// What was checked.

@@ -113,7 +113,7 @@ pub struct SegmentCall {
     pub segment: SegmentRef,
     /// In or out.
     pub operation: Operation,
-    /// Who; never empty, no key twice.
+    /// The members. There is at least one, and no key stands there twice.
     pub keys: Vec<ContextKey>,
 }
 
@@ -309,10 +309,10 @@ pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
     async fn apply(&self, slot: Slot, delivery: &SegmentCall) -> CallOutcome;
 
     /// Asks what stands behind a refusal that a call with this connection has met: whether the
-    /// token is accepted, or whether it may write in its environment. Those who ask at the same
-    /// time share one answer, which also serves those who ask a moment later.
+    /// token is accepted, or whether it may write in its environment. Callers at the same
+    /// time share one answer, which also serves callers a moment later.
     ///
-    /// Cancel safe: whoever waits for the same answer asks in place of a caller that gives up.
+    /// Cancel safe: another waiting caller asks in place of one that gives up.
     async fn confirm(&self, connection: &Arc<Connection>, refusal: Refusal) -> CredentialStanding;
 }
 

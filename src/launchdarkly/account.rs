@@ -1,14 +1,13 @@
-//! Waiting in line for the pace of one account.
+//! Admission of the calls of one account: it holds the waiting callers, and grants permits.
 //!
-//! The [pace](super::pace) says who may go when. It is asked whenever something has changed: by
-//! whoever comes, learns or leaves. When time alone may change something, it is asked by one of
-//! those who wait, who has the watch. Whoever asks hands out what it allows, to others as well.
+//! The [pace](super::pace) decides which call may start when. Every change asks it again: a new
+//! waiting call, an observed answer, a permit that is given back. When time alone may change the
+//! decision, one of the waiting callers, the one that holds the watch, sleeps until then and asks.
+//! The caller that asks grants every permit that the pace allows, also those of other callers.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Mutex as Watch, Notify, oneshot},
     time::{Instant, sleep_until},
@@ -22,32 +21,32 @@ use crate::domain::{Attempt, ClientSideId, Hold, PaceState};
 pub(super) struct Account {
     state: Mutex<AccountState>,
     watch: Watch<()>,
-    /// Tells whoever has the watch that the moment to ask again may be another.
+    /// Tells the caller with the watch that the moment to ask again may have changed.
     changed: Notify,
 }
 
 #[derive(Debug)]
 struct AccountState {
     pace: Pace,
-    /// How those in line hear that they may go.
+    /// Where each waiting call gets its permit.
     waiting: HashMap<Ticket, oneshot::Sender<CallPermit>>,
 }
 
-/// A place among the calls under way; given back when dropped.
+/// Permission for one call. It counts among the calls under way until it is dropped.
 #[derive(Debug)]
 pub(super) struct CallPermit {
     account: Arc<Account>,
-    departure: AdmittedCall,
+    call: AdmittedCall,
 }
 
 impl Drop for CallPermit {
     fn drop(&mut self) {
-        self.account.state().pace.leave(&self.departure);
-        self.account.go_on();
+        self.account.state().pace.leave(&self.call);
+        self.account.reconsider();
     }
 }
 
-/// Somebody in line, who leaves it when dropped.
+/// A caller that waits for a permit. Dropping it withdraws the call.
 struct WaitingCall<'a> {
     account: &'a Arc<Account>,
     ticket: Ticket,
@@ -75,34 +74,34 @@ impl Account {
         }
     }
 
-    /// Waits until a call may start. Cancel safe: the place in the queue is lost, and whatever
-    /// was taken is given back.
+    /// Waits until a delivery may start. Cancel safe: the position in the queue is lost, and a
+    /// permit that was granted is given back.
     pub(super) async fn ready(self: &Arc<Self>, origin: Origin, attempt: Attempt) -> CallPermit {
         self.wait(CallRequest::Delivery(origin, attempt)).await
     }
 
-    /// Waits until a query may be asked. Cancel safe, as [`ready`](Self::ready) is.
+    /// Waits until a query may start. Cancel safe, as [`ready`](Self::ready) is.
     pub(super) async fn ready_for_query(self: &Arc<Self>) -> CallPermit {
         self.wait(CallRequest::Query).await
     }
 
-    async fn wait(self: &Arc<Self>, wish: CallRequest) -> CallPermit {
-        let mut waiter = self.enter(wish);
+    async fn wait(self: &Arc<Self>, request: CallRequest) -> CallPermit {
+        let mut waiter = self.enter(request);
         tokio::select! {
-            // A place that was granted is taken.
+            // A permit that was granted is used.
             biased;
-            Ok(place) = &mut waiter.granted => place,
+            Ok(permit) = &mut waiter.granted => permit,
             _watch = self.watch.lock() => self.keep_watch(&mut waiter.granted).await,
         }
     }
 
-    fn enter(self: &Arc<Self>, wish: CallRequest) -> WaitingCall<'_> {
+    fn enter(self: &Arc<Self>, request: CallRequest) -> WaitingCall<'_> {
         let (grant, granted) = oneshot::channel();
         let mut state = self.state();
-        let ticket = state.pace.enter(wish, Instant::now());
+        let ticket = state.pace.enter(request, Instant::now());
         state.waiting.insert(ticket, grant);
         drop(state);
-        self.go_on();
+        self.reconsider();
         WaitingCall {
             account: self,
             ticket,
@@ -110,14 +109,14 @@ impl Account {
         }
     }
 
-    /// Something has changed: lets go whoever may now, and tells whoever has the watch when that
-    /// is to be done again.
-    fn go_on(self: &Arc<Self>) {
+    /// Something has changed: grants what the pace allows now, and makes the caller with the watch
+    /// ask when to look again.
+    fn reconsider(self: &Arc<Self>) {
         self.admit();
         self.changed.notify_one();
     }
 
-    /// Hands out places until one is one's own.
+    /// Grants permits, to any caller, until the caller with the watch has its own.
     async fn keep_watch(
         self: &Arc<Self>,
         granted: &mut oneshot::Receiver<CallPermit>,
@@ -125,33 +124,33 @@ impl Account {
         loop {
             let next = self.admit();
             tokio::select! {
-                // Having a place ends the watch. Otherwise the pace is asked again, so the order
-                // of the rest does not matter.
+                // Its own permit ends the watch. Otherwise the pace is asked again, so the order of
+                // the rest does not matter.
                 biased;
-                Ok(place) = &mut *granted => return place,
+                Ok(permit) = &mut *granted => return permit,
                 () = self.changed.notified() => {}
                 () = until(next) => {}
             }
         }
     }
 
-    /// Lets go whoever may. Returns when to ask again, if nothing happens before.
+    /// Grants every permit that the pace allows. Returns when to ask again, if nothing happens before.
     fn admit(self: &Arc<Self>) -> Option<Instant> {
         loop {
-            let (grant, departure) = {
+            let (grant, call) = {
                 let mut state = self.state();
                 match state.pace.admit(Instant::now(), fastrand::f64()) {
-                    Admission::Go(ticket, departure) => (state.waiting.remove(&ticket), departure),
+                    Admission::Go(ticket, call) => (state.waiting.remove(&ticket), call),
                     Admission::Wait(at) => return Some(at),
                     Admission::Full => return None,
                 }
             };
-            let place = CallPermit {
+            let permit = CallPermit {
                 account: Arc::clone(self),
-                departure,
+                call,
             };
-            // Who has just stopped waiting gives it back; the lock is free again by then.
-            drop(grant.map(|grant| grant.send(place)));
+            // A caller that has just stopped waiting drops the permit; the lock is free by then.
+            drop(grant.map(|grant| grant.send(permit)));
         }
     }
 
@@ -159,7 +158,7 @@ impl Account {
     pub(super) fn observe(self: &Arc<Self>, feedback: &Feedback) {
         let unit = fastrand::f64();
         self.state().pace.observe(Instant::now(), feedback, unit);
-        self.go_on();
+        self.reconsider();
     }
 
     /// The pace of an environment's calls now.
@@ -204,14 +203,13 @@ impl Account {
         if let Some(hold) = told
             && !std::ptr::eq(self, other)
         {
-            // Nobody may go sooner for it, and whoever has the watch asks before letting go.
+            // No call may start sooner for it, and the pace is asked before any starts.
             self.state().pace.inherit(hold);
         }
     }
 
-    /// What the lock guards is whole between any two statements, so poison means nothing.
     fn state(&self) -> MutexGuard<'_, AccountState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,4 +1,4 @@
-//! How much of an answer's body is read: as much as is useful, in bounded size and time.
+//! Response bodies, read in bounded size and time.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ pub type Body = UnsyncBoxBody<Bytes, BrokenOff>;
 #[error("the answer broke off: {0}")]
 pub struct BrokenOff(pub TransientError);
 
-/// Most that is read of a body nobody needs. Errors of LaunchDarkly are a few hundred bytes; a
+/// Most bytes read of a body that is not needed. Errors of LaunchDarkly are a few hundred bytes; a
 /// connection that has much more to say is cheaper to replace.
 const DRAIN_BYTES: usize = 64 * 1024;
-/// Longest that a body nobody needs is waited for, while the verdict waits with it.
+/// Longest wait for a body that is not needed, while the verdict waits with it.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// Largest reply that is decoded. A page of 20 projects with 20 environments each is near 1 MiB.
 const REPLY_BYTES: usize = 4 * 1024 * 1024;

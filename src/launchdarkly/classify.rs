@@ -1,4 +1,4 @@
-//! What an answer means: its status, and what its headers say about waiting.
+//! Classification of answers: what a status means, and what headers say about waiting.
 
 use std::time::{Duration, SystemTime};
 
@@ -168,7 +168,7 @@ pub(super) fn transient_error(status: StatusCode) -> Option<TransientError> {
         409 => Some(TransientError::Conflict),
         // 421: on another connection, which the transport sees to.
         code @ (408 | 421 | 425) => Some(TransientError::Status(code)),
-        // Never LaunchDarkly's: its API redirects nobody and is no proxy.
+        // Never LaunchDarkly's: its API does not redirect and is no proxy.
         code @ (300..=399 | 407 | 511) => Some(TransientError::Intercepted(code)),
         code @ 500..=599 => Some(TransientError::Status(code)),
         _ => None,

@@ -1,14 +1,11 @@
-//! The client that the rest of the house sees: the ports of the domain on LaunchDarkly.
+//! The client: it implements the ports of the domain on LaunchDarkly.
 
-use std::{
-    num::NonZeroU16,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Request};
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tracing::{Instrument, info, info_span};
 
@@ -142,7 +139,7 @@ impl Client {
         self.stack.deliver(delivery, request).await
     }
 
-    /// Asks whose a token is that has just worked, if that is not known. Nobody waits for it.
+    /// Asks whose a token is that has just worked, if that is not known. No caller waits for it.
     fn ask_for_owner(&self, connection: &Arc<Connection>) {
         if !self.stack.throttle.asks_for_owner(connection) {
             return;
@@ -150,7 +147,7 @@ impl Client {
         let (stack, hosts) = (Arc::clone(&self.stack), Arc::clone(&self.hosts));
         let connection = Arc::clone(connection);
         let query = async move { identify(&stack, &hosts, &connection).await };
-        let mut queries = self.queries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queries = self.queries.lock();
         // Those that have ended leave.
         while queries.try_join_next().is_some() {}
         queries.spawn(query.instrument(info_span!("identify")));
@@ -181,7 +178,7 @@ impl Client {
 impl Client {
     /// Waits until every query has its answer.
     pub(super) async fn questions_answered(&self) {
-        let queries = std::mem::take(&mut *self.queries.lock().unwrap());
+        let queries = std::mem::take(&mut *self.queries.lock());
         queries.join_all().await;
     }
 }

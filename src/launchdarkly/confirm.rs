@@ -1,11 +1,8 @@
-//! What stands behind a refusal: one query for all that were refused at the same time.
+//! Confirmation of refusals: one query for all calls that were refused at the same time.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{sync::Mutex as Turnstile, time::Instant};
 
 use super::{credentials, hosts::Hosts, stack::Stack, throttle::IdentityDigest};
@@ -13,7 +10,7 @@ use crate::domain::{
     ClientSideId, Connection, CredentialStanding, CredentialsUnavailable, Refusal,
 };
 
-/// How long an answer about a token serves those who ask later: as long as a lane waits at most
+/// How long an answer about a token serves later callers: as long as a lane waits at most
 /// before it tries again, so that all lanes of a token together ask about as often as one.
 const TOKEN_SERVES: Duration = Duration::from_secs(2);
 /// How long an answer about rights does. It may take a call for each page of environments, and
@@ -24,7 +21,7 @@ const RIGHTS_SERVE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Confirmations(Mutex<HashMap<QuerySubject, Arc<SharedQuery>>>);
 
-/// Whoever holds the lock asks, and the others wait for his answer.
+/// The caller that holds the lock asks. The others wait for its answer.
 type SharedQuery = Turnstile<Option<CachedStanding>>;
 
 /// What a query is about.
@@ -110,9 +107,9 @@ impl Confirmations {
         standing
     }
 
-    /// The turn of a topic; forgets those that nobody waits for and whose answers serve no more.
+    /// The query of a subject. Forgets queries without a waiting caller whose answers serve no more.
     fn turn(&self, topic: &QuerySubject) -> Arc<SharedQuery> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.0.lock();
         turns.retain(|_, turn| {
             let is_of_use =
                 |answer: Option<CachedStanding>| answer.is_some_and(|known| known.serves());

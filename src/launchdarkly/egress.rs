@@ -1,4 +1,4 @@
-//! The way out of an operator's network: through which proxy, and on whose word.
+//! Egress: the proxy that calls go through, and the certificates that are trusted.
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ use super::transport;
 pub struct Egress {
     /// What tunnels them (HTTP `CONNECT`); it sees host names, and nothing that is encrypted.
     pub proxy: Option<EgressProxy>,
-    /// Who vouches for LaunchDarkly's hosts and for the proxy, beside those that the system trusts.
+    /// Certificates that are trusted for LaunchDarkly's hosts and the proxy, beside the system's.
     pub roots: Option<Roots>,
 }
 

@@ -1,4 +1,4 @@
-//! Where LaunchDarkly is: its own hosts, or the one an operator puts in their place.
+//! Hosts of LaunchDarkly: its own, or the one that an operator puts in their place.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 

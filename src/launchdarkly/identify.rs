@@ -1,4 +1,4 @@
-//! Whose a stored token is: one query beside its deliveries, since nobody checks it again.
+//! Identification of a stored token's account: one query beside its deliveries.
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -11,13 +11,12 @@ use super::{
 };
 use crate::domain::Connection;
 
-/// Where LaunchDarkly tells who calls.
+/// Where LaunchDarkly tells whose token a call has.
 pub(super) const PATH: &str = "/api/v2/caller-identity";
 
-/// Asks whose a connection's token is, and lets the throttle know. Waits for nobody's turn and
-/// takes no place: it is one call in a token's life, made while the account is at ease, and
-/// must hold up no delivery. Ends within the
-/// attempt's time-out; failure is no matter.
+/// Asks whose a connection's token is, and tells the throttle. It takes no permit: it is one call in
+/// a token's life, made while the account is at ease, and must hold up no delivery. Ends within the
+/// attempt's time-out. A failure has no consequence.
 pub(super) async fn identify(stack: &Stack, hosts: &Hosts, connection: &Connection) {
     let uri = format!("{}{PATH}", hosts.rest(connection.instance));
     let Ok(request) = authorized(Method::GET, &uri, &connection.access_token, Bytes::new()) else {

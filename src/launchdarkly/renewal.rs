@@ -1,6 +1,6 @@
-//! When the connections to a host are given up for new ones.
+//! Connection renewal: when the connections to a host are replaced.
 //!
-//! A connection that works may be the wrong one all the same: it is dead and nobody says so, or its
+//! A connection that works may be the wrong one all the same: it is silently dead, or its
 //! host is not where the name points by now. All connections to a host are of one generation,
 //! and this tells when the next begins:
 //!

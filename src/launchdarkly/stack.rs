@@ -1,4 +1,4 @@
-//! One attempt at a call, through the layers that every call goes through.
+//! One attempt at a call: time-out, transport, classification, feedback to the pace.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Which account a call counts for: each account of LaunchDarkly has one pace.
+//! Throttle: finds the account that a call counts for. Each account of LaunchDarkly has one pace.
 //!
 //! | a token's account is | from | until |
 //! |---|---|---|
@@ -13,11 +13,12 @@ use std::{
     collections::HashMap,
     fmt,
     num::NonZeroU16,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use aws_lc_rs::digest;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::domain::{Attempt, Connection, Hold, PaceState, SegmentId, Slot};
 
-/// How many tokens are remembered before those that nobody needs are looked for. Some 500
+/// How many tokens are remembered before unused ones are looked for. Some 500
 /// bytes each, so the number matters little; it must only not grow for ever.
 const SWEEP_ABOVE: usize = 256;
 /// Between two queries whose token one is. Ours: a query that failed costs a call a minute.
@@ -220,9 +221,8 @@ impl Throttle {
         Arc::clone(&token.account)
     }
 
-    /// What the lock guards is whole between any two statements, so poison means nothing.
     fn accounts(&self) -> MutexGuard<'_, Accounts> {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.accounts.lock()
     }
 }
 
@@ -252,7 +252,7 @@ impl Accounts {
         token.owner = TokenOwner::Known(owner);
     }
 
-    /// Forgets the tokens whose accounts nobody uses and nothing holds back, once there are many.
+    /// Forgets the tokens whose accounts are unused and not held back, once there are many.
     fn sweep(&mut self) {
         if self.by_token.len() <= self.sweep_above {
             return;

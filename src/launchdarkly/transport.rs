@@ -1,20 +1,15 @@
-//! How a request travels: the only place that knows reqwest.
+//! HTTP transport: the only place that knows reqwest.
 //!
 //! [`Transport`] is where the network ends and this client begins. Whatever stands in for the
 //! network, such as a simulated one, is another transport; all that is above it stays the same.
 
-use std::{
-    collections::HashMap,
-    error::Error as _,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, error::Error as _, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, uri::Authority};
 use http_body_util::BodyExt;
+use parking_lot::{Mutex, MutexGuard};
 use reqwest::{Certificate, Client, ClientBuilder, Proxy, redirect, retry, tls};
 use tokio::time::Instant;
 
@@ -32,7 +27,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const POOL_IDLE: Duration = Duration::from_secs(50);
 /// How often a connection is probed, so that one that has died silently is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// Who calls.
+/// The `User-Agent`.
 const USER_AGENT: &str = concat!("launchdarkly-connector/", env!("CARGO_PKG_VERSION"));
 
 /// Carries one request to its host and brings the head of the answer; no retries, no redirects.
@@ -49,7 +44,7 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
 /// What is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Peer {
-    /// Some host, which must prove who it is.
+    /// Another machine, which must prove its identity.
     Remote,
     /// This machine, by plain `http`.
     Loopback,
@@ -72,9 +67,7 @@ struct Pool {
 
 impl Pool {
     fn generation(&self) -> MutexGuard<'_, Generation> {
-        self.generation
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.generation.lock()
     }
 }
 
@@ -144,7 +137,7 @@ impl Http {
     /// The connections that a call to a host goes over.
     fn pool(&self, host: &Authority) -> Result<Arc<Pool>, TransientError> {
         let now = Instant::now();
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = self.pools.lock();
         let known = pools.get(host);
         if let Some(pool) = known.filter(|pool| !pool.generation().is_over(now)) {
             return Ok(Arc::clone(pool));

@@ -59,11 +59,11 @@ async fn whoever_asked_first_goes_first() {
     let order = Mutex::new(Vec::new());
     let calls = (0..5).map(async |n| {
         let _place = ready(&account, Attempt::First).await;
-        order.lock().unwrap().push(n);
+        order.lock().push(n);
         tokio::time::sleep(MOMENT).await;
     });
     join_all(calls).await;
-    assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
+    assert_eq!(*order.lock(), [0, 1, 2, 3, 4]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,10 +194,10 @@ async fn repeats_that_came_while_the_account_had_to_wait_do_not_leave_together()
     let left = Mutex::new(Vec::new());
     let calls = (0..200).map(async |_| {
         let _place = ready(&account, Attempt::Retry).await;
-        left.lock().unwrap().push(Instant::now());
+        left.lock().push(Instant::now());
     });
     join_all(calls).await;
-    let left = left.lock().unwrap();
+    let left = left.lock();
     let first = left[0];
     let at_once = left
         .iter()
@@ -216,7 +216,7 @@ async fn a_repeat_that_is_paid_for_waits_behind_one_first_attempt_and_not_behind
     let attempts = std::iter::repeat_n(Attempt::First, 40).chain([Attempt::Retry]);
     let calls = attempts.map(async |attempt| {
         let _place = ready(&account, attempt).await;
-        order.lock().unwrap().push(attempt);
+        order.lock().push(attempt);
         tokio::time::sleep(MOMENT).await;
     });
     let free = async {
@@ -224,7 +224,7 @@ async fn a_repeat_that_is_paid_for_waits_behind_one_first_attempt_and_not_behind
         drop(taken);
     };
     tokio::join!(join_all(calls), free);
-    let order = order.lock().unwrap();
+    let order = order.lock();
     let repeat = order.iter().position(|attempt| *attempt == Attempt::Retry);
     assert_eq!(repeat, Some(1));
 }
@@ -279,7 +279,7 @@ async fn whoever_waits_behind_a_crowd_of_another_environment_has_the_next_turn()
         .map(async |origin| {
             let environment = origin.environment.clone();
             let _place = account.ready(origin, Attempt::First).await;
-            order.lock().unwrap().push(environment);
+            order.lock().push(environment);
             tokio::time::sleep(MOMENT).await;
         });
     let free = async {
@@ -287,7 +287,7 @@ async fn whoever_waits_behind_a_crowd_of_another_environment_has_the_next_turn()
         drop(taken);
     };
     tokio::join!(join_all(calls), free);
-    let order = order.lock().unwrap();
+    let order = order.lock();
     let single = order.iter().position(|id| id.as_str() == "single");
     assert_eq!(single, Some(1));
 }

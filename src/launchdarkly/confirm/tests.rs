@@ -156,7 +156,7 @@ async fn an_answer_serves_a_moment_and_is_then_forgotten() {
     drop(known);
     let other = QuerySubject::of(&testing::connection("api-other", OWN), UNAUTHORIZED);
     drop(confirmations.turn(&other));
-    assert!(!confirmations.0.lock().unwrap().contains_key(&topic));
+    assert!(!confirmations.0.lock().contains_key(&topic));
 }
 
 #[test]

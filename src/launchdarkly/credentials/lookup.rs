@@ -37,7 +37,7 @@ pub(super) enum Reported<T> {
 }
 
 impl Lookup<'_> {
-    /// Who the token is.
+    /// Identity of the token.
     pub(super) async fn identity(
         &self,
     ) -> Result<Reported<CallerIdentity>, CredentialsUnavailable> {
@@ -73,7 +73,7 @@ impl Lookup<'_> {
     }
 
     /// Whether any account has the environment; needs no token, and sends none. So it counts for
-    /// no account: it waits for nobody's turn, and holds up no deliveries whatever is answered.
+    /// no account: it takes no permit, and no answer to it holds up deliveries.
     pub(super) async fn existence(&self) -> Result<Existence, CredentialsUnavailable> {
         let Some(host) = self.hosts.client_sdk(self.connection.instance) else {
             return Ok(Existence::NotTold);
@@ -121,7 +121,7 @@ impl Lookup<'_> {
     }
 
     /// Makes one call in the account's turn. Its slot is given back with the head of the answer,
-    /// so that a slow reply holds up nobody's deliveries.
+    /// so that a slow reply holds up no deliveries.
     async fn send(
         &self,
         request: Result<Request<Bytes>, Unwritable>,

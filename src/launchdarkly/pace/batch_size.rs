@@ -1,4 +1,4 @@
-//! How many members one call may have: learned from calls that were too large.
+//! Batch size limit: how many members one call may have, learned from calls that were too large.
 //!
 //! LaunchDarkly publishes no limit, and what stands in between may have one of its own. What one
 //! lane has met counts for all of its account, so that each need not meet it again; after a while

@@ -1,9 +1,9 @@
-//! Whether calls are worth making at all: after a run of failures only probes are.
+//! Circuit breaker: after a run of failures, only probes are made.
 //!
-//! There is one for each environment, which looks at its segments, and one for the account, which
-//! looks at its environments. One that fails alone is no reason to leave the others alone: so a
-//! breaker opens only if the failures of the run are of several, or of a kind that has nothing to
-//! do with who called. One segment that fails alone has its lane's back-off.
+//! Each environment has one over its segments, and the account has one over its environments. A
+//! segment or environment that fails alone says nothing of the others. So a breaker opens only if
+//! the failures of the run come from several of them, or if no connection can be made. For one
+//! segment that fails alone there is its lane's back-off.
 //!
 //! | state | left when |
 //! |---|---|
@@ -29,11 +29,10 @@ const PROBES: Backoff = Backoff {
     first: Duration::from_millis(1500),
     longest: Duration::from_secs(4),
 };
-/// Probes under way at once. A probe that hangs keeps nobody from being tried after it, but many
-/// that hang are as good as one: with three, somebody is tried every few seconds though each
-/// takes the ten of an attempt.
+/// Most probes under way at once. Beside a probe that hangs, others can be made. With three, one is
+/// made every few seconds even if each takes the ten seconds of an attempt; more would teach no more.
 const PROBES_AT_ONCE: usize = 3;
-/// What those who ask are told while all of these are under way: about what an answer takes.
+/// How long a call is told to wait while all probes are under way: about what an answer takes.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// The breaker over calls of several `K`.
@@ -172,7 +171,7 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
             BreakerState::Closed(_) if self.changed.is_some_and(|changed| started < changed) => {}
             BreakerState::Closed(run) => {
                 run.add(of);
-                // Who finds no connection at all finds none for anybody.
+                // Without any connection, no other call would succeed either.
                 let concerns_all = run.is_of_several() || error == TransientError::Connection;
                 if run.length >= FAILURES_TO_OPEN && concerns_all {
                     self.open(now, error, unit);

@@ -1,4 +1,4 @@
-//! How many calls an account may have under way: found by trying, one more at a time.
+//! Adaptive concurrency limit (AIMD): how many calls may be under way, found by trying.
 //!
 //! As TCP finds its window: it doubles until the first failure, then grows by one a round trip
 //! and halves when calls fail.

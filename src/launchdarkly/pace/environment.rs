@@ -1,4 +1,4 @@
-//! What is known of the environments of an account: the places their calls take, and how they go.
+//! Pace of the environments of an account: concurrency limit, circuit breaker and shares of each.
 
 use std::{collections::HashMap, num::NonZeroU16};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::domain::{ClientSideId, Hold, SegmentId, TransientError};
 
-/// How many are remembered before those that nobody calls are forgotten. Some 500 bytes each.
+/// How many are remembered before idle ones are forgotten. Some 500 bytes each.
 const SWEEP_ABOVE: usize = 64;
 
 /// The environments of one account.
@@ -21,7 +21,7 @@ const SWEEP_ABOVE: usize = 64;
 pub(super) struct EnvironmentPaces {
     most: NonZeroU16,
     known: HashMap<ClientSideId, EnvironmentPace>,
-    /// BatchSizeLimit at which to sweep next: twice what the last sweep had to leave.
+    /// Size at which to sweep next: twice what the last sweep had to leave.
     sweep_above: usize,
 }
 
@@ -51,10 +51,10 @@ impl EnvironmentPaces {
         }
     }
 
-    /// Somebody wants to change a segment.
-    pub(super) fn wants(&mut self, environment: &ClientSideId, segment: &SegmentId, now: Instant) {
+    /// A call for a segment begins to wait.
+    pub(super) fn waits(&mut self, environment: &ClientSideId, segment: &SegmentId, now: Instant) {
         self.sweep(now);
-        self.environment(environment).fair_share.wants(segment, now);
+        self.environment(environment).fair_share.waits(segment, now);
     }
 
     fn environment(&mut self, id: &ClientSideId) -> &mut EnvironmentPace {
@@ -96,7 +96,7 @@ impl EnvironmentPaces {
     pub(super) fn depart(&mut self, origin: &Origin, now: Instant, unit: f64) -> Option<Probe> {
         // It is not forgotten while a call is under way.
         let environment = self.environment(&origin.environment);
-        environment.fair_share.departs(&origin.segment, now);
+        environment.fair_share.starts(&origin.segment, now);
         let under_way = environment.fair_share.under_way();
         environment.concurrency.note_use(now, under_way);
         environment.breaker.depart(now, unit)
@@ -107,7 +107,7 @@ impl EnvironmentPaces {
         let Some(environment) = self.known.get_mut(&origin.environment) else {
             return;
         };
-        environment.fair_share.returns(&origin.segment);
+        environment.fair_share.ends(&origin.segment);
         if let Some(probe) = probe {
             environment.breaker.ended(probe);
         }

@@ -1,27 +1,27 @@
-//! Who shares some places, and how many of them one may take: environments those of an account,
-//! segments those of an environment.
+//! Fair sharing of a concurrency limit: the environments of an account share the calls that it may
+//! have under way, and the segments of an environment share that environment's.
 //!
-//! A call that hangs keeps its place for its whole time-out. So whoever has a call under way
-//! already leaves a place to each of the others that has been active of late and has none, but
-//! never more than half of the places: then one that hangs takes none of its neighbours' turns,
-//! and one that is busy is not held up by many that rest.
+//! A call that hangs keeps its place for its whole time-out. So a participant with a call under way
+//! leaves a place to each other participant that was active recently and has none, but never more
+//! than half of the places. A participant that hangs then takes no turn of its neighbours, and a busy
+//! one is not held up by many that rest.
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use tokio::time::Instant;
 
-/// How long after its last call a place is left to somebody. Ours: as long as a stream may be
+/// How long after its last call a place is left to a participant. Ours: as long as a stream may be
 /// idle by default.
 const ACTIVE: Duration = Duration::from_secs(600);
-/// How many are remembered before those that rest are forgotten. Some 200 bytes each.
+/// How many participants are remembered before resting ones are forgotten. Some 200 bytes each.
 const SWEEP_ABOVE: usize = 64;
 
-/// Those who share some places.
+/// The participants that share a limit, and their calls under way.
 #[derive(Debug)]
 pub(super) struct FairShare<K> {
-    members: HashMap<K, Participant>,
+    participants: HashMap<K, Participant>,
     under_way: usize,
-    /// BatchSizeLimit at which to sweep next: twice what the last sweep had to leave.
+    /// Size at which to sweep next: twice what the last sweep had to leave.
     sweep_above: usize,
 }
 
@@ -41,26 +41,29 @@ impl Participant {
 impl<K: Eq + Hash + Clone> FairShare<K> {
     pub(super) fn new() -> Self {
         Self {
-            members: HashMap::new(),
+            participants: HashMap::new(),
             under_way: 0,
             sweep_above: SWEEP_ABOVE,
         }
     }
 
-    /// Calls under way of all together.
+    /// Calls under way of all participants together.
     pub(super) fn under_way(&self) -> usize {
         self.under_way
     }
 
-    /// How many share the places.
+    /// How many participants there are.
     pub(super) fn size(&self) -> usize {
-        self.members.len()
+        self.participants.len()
     }
 
-    /// Whether `who` may take one more of `places` at `now`.
-    pub(super) fn has_room(&self, who: &K, places: usize, now: Instant) -> bool {
+    /// Whether `key` may take one more of `places` at `now`.
+    pub(super) fn has_room(&self, key: &K, places: usize, now: Instant) -> bool {
         let free = places.saturating_sub(self.under_way);
-        let has_one = self.members.get(who).is_some_and(|it| it.under_way > 0);
+        let has_one = self
+            .participants
+            .get(key)
+            .is_some_and(|it| it.under_way > 0);
         let kept = if has_one {
             self.waiting_for_none(now, places / 2)
         } else {
@@ -69,53 +72,57 @@ impl<K: Eq + Hash + Clone> FairShare<K> {
         free > kept
     }
 
-    /// How many, up to `most`, have been active of late and have no call under way.
+    /// How many participants, up to `most`, were active recently and have no call under way.
     fn waiting_for_none(&self, now: Instant, most: usize) -> usize {
         let idle = |it: &&Participant| it.under_way == 0 && !it.rests(now);
-        self.members.values().filter(idle).take(most).count()
+        self.participants.values().filter(idle).take(most).count()
     }
 
-    /// Somebody wants a call.
-    pub(super) fn wants(&mut self, who: &K, now: Instant) {
+    /// A call of `key` begins to wait.
+    pub(super) fn waits(&mut self, key: &K, now: Instant) {
         self.sweep(now);
-        self.member(who, now);
+        self.participant(key, now);
     }
 
-    /// A call starts.
-    pub(super) fn departs(&mut self, who: &K, now: Instant) {
+    /// A call of `key` starts.
+    pub(super) fn starts(&mut self, key: &K, now: Instant) {
         self.under_way += 1;
-        self.member(who, now).under_way += 1;
+        self.participant(key, now).under_way += 1;
     }
 
-    /// A call has ended.
-    pub(super) fn returns(&mut self, who: &K) {
+    /// A call of `key` has ended.
+    pub(super) fn ends(&mut self, key: &K) {
         self.under_way -= 1;
-        // Nobody is forgotten with a call under way.
-        if let Some(member) = self.members.get_mut(who) {
-            member.under_way -= 1;
+        // A participant with a call under way is not forgotten.
+        if let Some(participant) = self.participants.get_mut(key) {
+            participant.under_way -= 1;
         }
     }
 
-    fn member(&mut self, who: &K, now: Instant) -> &mut Participant {
-        // Most are known: no copy of the name for them.
-        if !self.members.contains_key(who) {
-            let member = Participant {
+    fn participant(&mut self, key: &K, now: Instant) -> &mut Participant {
+        // Most are known: their key is not copied.
+        if !self.participants.contains_key(key) {
+            let participant = Participant {
                 under_way: 0,
                 seen: now,
             };
-            self.members.insert(who.clone(), member);
+            self.participants.insert(key.clone(), participant);
         }
-        let member = self.members.get_mut(who).expect("it is there, or was put");
-        member.seen = now;
-        member
+        let participant = self
+            .participants
+            .get_mut(key)
+            .expect("it is there, or was put");
+        participant.seen = now;
+        participant
     }
 
     fn sweep(&mut self, now: Instant) {
-        if self.members.len() <= self.sweep_above {
+        if self.participants.len() <= self.sweep_above {
             return;
         }
-        self.members.retain(|_, member| !member.rests(now));
-        self.sweep_above = SWEEP_ABOVE.max(2 * self.members.len());
+        self.participants
+            .retain(|_, participant| !participant.rests(now));
+        self.sweep_above = SWEEP_ABOVE.max(2 * self.participants.len());
     }
 }
 
@@ -123,12 +130,12 @@ impl<K: Eq + Hash + Clone> FairShare<K> {
 mod tests {
     use super::*;
 
-    /// A fair_share in which each of these has so many calls under way.
+    /// A share in which each of these participants has so many calls under way.
     fn fair_share(calls: &[(&'static str, usize)], now: Instant) -> FairShare<&'static str> {
         let mut fair_share = FairShare::new();
         for (who, calls) in calls {
-            fair_share.wants(who, now);
-            (0..*calls).for_each(|_| fair_share.departs(who, now));
+            fair_share.waits(who, now);
+            (0..*calls).for_each(|_| fair_share.starts(who, now));
         }
         fair_share
     }
@@ -138,7 +145,7 @@ mod tests {
         let now = Instant::now();
         let mut taken = 0;
         while fair_share.has_room(&who, places, now) {
-            fair_share.departs(&who, now);
+            fair_share.starts(&who, now);
             taken += 1;
         }
         taken
@@ -171,8 +178,8 @@ mod tests {
         let long_ago = Instant::now();
         let mut fair_share = fair_share(&[("b", 0)], long_ago);
         let now = long_ago + 2 * ACTIVE;
-        fair_share.wants(&"a", now);
-        (0..7).for_each(|_| fair_share.departs(&"a", now));
+        fair_share.waits(&"a", now);
+        (0..7).for_each(|_| fair_share.starts(&"a", now));
         assert!(fair_share.has_room(&"a", 8, now));
     }
 
@@ -180,12 +187,12 @@ mod tests {
     fn those_that_rest_are_forgotten_once_there_are_many() {
         let long_ago = Instant::now();
         let mut fair_share = FairShare::new();
-        (0..1000).for_each(|n| fair_share.wants(&n, long_ago));
-        fair_share.departs(&7, long_ago);
-        fair_share.wants(&5000, long_ago + 2 * ACTIVE);
-        (0..2000).for_each(|n| fair_share.wants(&(6000 + n), long_ago + 2 * ACTIVE));
+        (0..1000).for_each(|n| fair_share.waits(&n, long_ago));
+        fair_share.starts(&7, long_ago);
+        fair_share.waits(&5000, long_ago + 2 * ACTIVE);
+        (0..2000).for_each(|n| fair_share.waits(&(6000 + n), long_ago + 2 * ACTIVE));
         assert!(fair_share.size() < 2010, "{}", fair_share.size());
-        fair_share.returns(&7);
+        fair_share.ends(&7);
         assert_eq!(fair_share.under_way(), 0);
     }
 }

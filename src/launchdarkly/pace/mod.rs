@@ -1,39 +1,39 @@
-//! Whether a call of an account may start now: what is learned from answers, as plain data. What a
-//! lane decides for its own segment beside this is told in [`crate::delivery`].
+//! Pace of one account: admission control that learns from answers, as plain data. It decides
+//! whether one more call may start now. What a lane decides beside this is in [`crate::delivery`].
 //!
-//! These must agree, and each is fed by every answer:
+//! These parts must agree. Every answer is shown to each of them:
 //!
 //! | | of | bounds | learns from |
 //! |---|---|---|---|
 //! | [`concurrency`] | account and environment | calls under way | what succeeds while every place is taken, and what fails |
-//! | [`fair_share`] | account and environment | how many of these places one may take | who has calls under way |
+//! | [`fair_share`] | account and environment | how many of these places one participant may take | calls under way of each |
 //! | [`rate_window`] | account | the moment, and calls until a reset | `Retry-After`, `X-Ratelimit-*` |
 //! | [`breaker`] | account and environment | whether to call at all | failures in a row |
 //! | [`retry_budget`] | account | repeated attempts | first attempts, time, successes in a row |
 //! | [`batch_size`] | account | members of a call | 413 |
 //!
-//! LaunchDarkly counts rates by account. But what hangs or fails is often one environment, or one
-//! segment. So trouble is first that of the segment, whose lane backs off; then that of its
-//! environment, if several of its segments fail together; and that of the account only if several
-//! environments do, or the answer says so: a 429, or no connection at all.
+//! LaunchDarkly counts rates by account. But one environment, or one segment, often hangs or fails
+//! alone. So a failure first concerns the segment, whose lane backs off. It concerns the environment
+//! if several of its segments fail together. It concerns the account only if several environments
+//! fail, or if the answer says so: a 429, or no connection at all.
 //!
-//! What counts as what:
+//! What each part learns:
 //!
-//! | an answer | limit | gate | breaker | budget |
+//! | an answer | concurrency | rate window | breaker | retry budget |
 //! |---|---|---|---|---|
 //! | served, or refused for good | both grow, if they were used | by its headers | both close | one more in a row |
-//! | 429 | the account's halves | by its headers | both close: the vendor works | its row ends |
+//! | 429 | the account's halves | by its headers | both close: the vendor works | its run ends |
 //! | 409 | nothing: the segment's matter | by its headers | both close | nothing |
-//! | no connection | the account's halves | nothing | the account's: one more in a row | its row ends |
-//! | 5xx, 408, 425, time-out, broken off | the environment's halves | by its headers | both: one more in a row | its row ends |
-//! | to a query: a 429 | the account's halves | by its headers | nothing | its row ends |
+//! | no connection | the account's halves | nothing | the account's: one more in a row | its run ends |
+//! | 5xx, 408, 425, time-out, broken off | the environment's halves | by its headers | both: one more in a row | its run ends |
+//! | to a query: a 429 | the account's halves | by its headers | nothing | its run ends |
 //! | to a query: anything else | nothing | by its headers | nothing | nothing |
 //!
-//! A query is held back by the gate alone, and by the operator's bound: someone waits for its
-//! answer, which would tell an open breaker nothing, and where it must not stand in a probe's way.
+//! Only the rate window and the operator's bound hold a query back. A caller waits for its answer,
+//! and the answer says nothing to an open breaker. A query never takes the turn of a probe.
 //!
-//! Time comes in as an argument, chance as a number from `0.0..1.0`, so that a whole afternoon
-//! of LaunchDarkly can be played through in a moment: the scenarios beside the tests do.
+//! Time comes in as an argument, and chance as a number from `0.0..1.0`. So the scenarios beside the
+//! tests can play a whole afternoon of LaunchDarkly in a moment.
 
 mod batch_size;
 mod breaker;
@@ -167,7 +167,7 @@ impl Pace {
         }
     }
 
-    /// Somebody begins to wait for a call.
+    /// A call begins to wait.
     pub(super) fn enter(&mut self, wish: CallRequest, now: Instant) -> Ticket {
         if let CallRequest::Delivery(
             Origin {
@@ -177,18 +177,18 @@ impl Pace {
             _,
         ) = &wish
         {
-            self.fair_share.wants(environment, now);
-            self.environments.wants(environment, segment, now);
+            self.fair_share.waits(environment, now);
+            self.environments.waits(environment, segment, now);
         }
         self.queue.enter(wish)
     }
 
-    /// Somebody waits no longer; nothing was taken yet.
+    /// A call waits no longer. It has taken nothing yet.
     pub(super) fn withdraw(&mut self, ticket: Ticket) {
         self.queue.withdraw(ticket);
     }
 
-    /// Lets the next of those who wait start at `now`, or tells when to ask again. `unit` is drawn
+    /// Lets the next waiting call start at `now`, or tells when to ask again. `unit` is drawn
     /// from `0.0..1.0`.
     pub(super) fn admit(&mut self, now: Instant, unit: f64) -> Admission {
         if self.queue.is_empty() {
@@ -262,7 +262,7 @@ impl Pace {
             Attempt::First => self.retry_budget.deposit(),
             Attempt::Retry => self.retry_budget.withdraw(),
         }
-        self.fair_share.departs(&origin.environment, now);
+        self.fair_share.starts(&origin.environment, now);
         let departure = AdmittedCall {
             of_account: self.breaker.depart(now, unit),
             of_environment: self.environments.depart(&origin, now, unit),
@@ -289,7 +289,7 @@ impl Pace {
             self.queries -= 1;
             return;
         };
-        self.fair_share.returns(&origin.environment);
+        self.fair_share.ends(&origin.environment);
         if let Some(probe) = departure.of_account {
             self.breaker.ended(probe);
         }
@@ -399,16 +399,16 @@ fn places(limit: &ConcurrencyLimit, fair_share: &FairShare<ClientSideId>, querie
         1
     };
     let places = limit.places().max(least.min(most));
-    // Whatever queries have taken.
+    // Queries have taken the rest.
     places.min(most.saturating_sub(queries))
 }
 
-/// What has kept those who wait from leaving, as they are looked at.
+/// What keeps the waiting calls from starting, collected while the queue is searched.
 #[derive(Debug, Default)]
 struct Blockers {
     /// When to look again.
     wake: Cell<Option<Instant>>,
-    /// Whether places were wanting.
+    /// Whether a call found no free place.
     full: Cell<bool>,
 }
 

@@ -1,21 +1,21 @@
-//! Who waits for a call, and who is looked at first.
+//! Wait queues of one account: which of the waiting calls starts next.
 //!
-//! EnvironmentPaces take turns, so that one with many segments waits no shorter than one with a
-//! single one. In an environment there are two lines, one of first attempts and one of repeated
-//! ones, which take turns as well: a repeated attempt waits behind one first attempt and not
-//! behind all, and where repeats cannot be afforded, first attempts pass. In a line, who came first
-//! is looked at first. Queries go before all: they are few, and somebody waits for each.
+//! Environments take turns, so that an environment with many segments gets no more turns than one
+//! with a single segment. Each environment has two FIFO queues: first attempts and retries. They
+//! take turns too, so a retry waits for at most one first attempt. A retry that the budget does not
+//! fund is skipped, and never blocks first attempts. Queries start before all deliveries: they are
+//! few, and a caller waits for each.
 
 use std::collections::VecDeque;
 
 use super::Origin;
 use crate::domain::{Attempt, ClientSideId, SegmentId};
 
-/// Names somebody in line.
+/// Identifies a waiting call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::launchdarkly) struct Ticket(u64);
 
-/// What somebody waits for.
+/// What a call is wanted for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::launchdarkly) enum CallRequest {
     /// To change a segment.
@@ -24,23 +24,23 @@ pub(in crate::launchdarkly) enum CallRequest {
     Query,
 }
 
-/// What keeps somebody from leaving.
+/// Whether a waiting call may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Eligibility {
-    /// Nothing.
+    /// It may.
     Go,
-    /// Something that others in the same line do not have: look at the next.
+    /// An obstacle of its segment: the next call in the same queue may still start.
     NotThisSegment,
-    /// Something that all in the same line have.
+    /// An obstacle of every call in the same queue.
     NotThisQueue,
 }
 
-/// Everybody in line.
+/// All waiting calls of an account.
 #[derive(Debug, Default)]
 pub(super) struct WaitQueue {
     tickets: u64,
     queries: VecDeque<Ticket>,
-    /// EnvironmentPaces with somebody in line; whose turn it is comes first.
+    /// Environments with a waiting call. The first one has the next turn.
     turns: VecDeque<EnvironmentQueue>,
 }
 
@@ -48,8 +48,8 @@ pub(super) struct WaitQueue {
 struct EnvironmentQueue {
     environment: ClientSideId,
     first: VecDeque<QueuedCall>,
-    again: VecDeque<QueuedCall>,
-    /// What left last: the other is looked at first.
+    retries: VecDeque<QueuedCall>,
+    /// The kind that started last: the other kind is tried first.
     last: Attempt,
 }
 
@@ -64,7 +64,7 @@ impl EnvironmentQueue {
         Self {
             environment,
             first: VecDeque::new(),
-            again: VecDeque::new(),
+            retries: VecDeque::new(),
             last: Attempt::Retry,
         }
     }
@@ -72,7 +72,7 @@ impl EnvironmentQueue {
     fn attempts(&mut self, attempt: Attempt) -> &mut VecDeque<QueuedCall> {
         match attempt {
             Attempt::First => &mut self.first,
-            Attempt::Retry => &mut self.again,
+            Attempt::Retry => &mut self.retries,
         }
     }
 
@@ -84,10 +84,10 @@ impl EnvironmentQueue {
     }
 
     fn is_empty(&self) -> bool {
-        self.first.is_empty() && self.again.is_empty()
+        self.first.is_empty() && self.retries.is_empty()
     }
 
-    /// Takes the first that may go out of its line.
+    /// Takes out the first call that may start.
     fn choose(
         &mut self,
         may: &mut impl FnMut(&ClientSideId, &SegmentId, Attempt) -> Eligibility,
@@ -95,12 +95,12 @@ impl EnvironmentQueue {
         for attempt in self.order() {
             let environment = self.environment.clone();
             let waiting = self.attempts(attempt);
-            for place in 0..waiting.len() {
-                match may(&environment, &waiting[place].segment, attempt) {
+            for position in 0..waiting.len() {
+                match may(&environment, &waiting[position].segment, attempt) {
                     Eligibility::NotThisSegment => {}
                     Eligibility::NotThisQueue => break,
                     Eligibility::Go => {
-                        let waiter = waiting.remove(place)?;
+                        let waiter = waiting.remove(position)?;
                         self.last = attempt;
                         return Some((waiter, attempt));
                     }
@@ -112,11 +112,11 @@ impl EnvironmentQueue {
 }
 
 impl WaitQueue {
-    /// Somebody takes the last place.
-    pub(super) fn enter(&mut self, wish: CallRequest) -> Ticket {
+    /// A call begins to wait, behind all others of its queue.
+    pub(super) fn enter(&mut self, request: CallRequest) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        match wish {
+        match request {
             CallRequest::Query => self.queries.push_back(ticket),
             CallRequest::Delivery(origin, attempt) => {
                 let segment = origin.segment;
@@ -134,24 +134,24 @@ impl WaitQueue {
             .turns
             .iter()
             .position(|queue| queue.environment == environment);
-        let place = known.unwrap_or_else(|| {
+        let position = known.unwrap_or_else(|| {
             self.turns.push_back(EnvironmentQueue::of(environment));
             self.turns.len() - 1
         });
-        &mut self.turns[place]
+        &mut self.turns[position]
     }
 
-    /// Somebody waits no longer.
+    /// A call waits no longer.
     pub(super) fn withdraw(&mut self, ticket: Ticket) {
         self.queries.retain(|waiting| *waiting != ticket);
         for queue in &mut self.turns {
             queue.first.retain(|waiter| waiter.ticket != ticket);
-            queue.again.retain(|waiter| waiter.ticket != ticket);
+            queue.retries.retain(|waiter| waiter.ticket != ticket);
         }
         self.turns.retain(|queue| !queue.is_empty());
     }
 
-    /// Whether nobody waits.
+    /// Whether no call waits.
     pub(super) fn is_empty(&self) -> bool {
         self.queries.is_empty() && self.turns.is_empty()
     }
@@ -161,7 +161,8 @@ impl WaitQueue {
         self.queries.pop_front()
     }
 
-    /// Takes out the first that `may` go; its environment has the last turn then.
+    /// Takes out the first call for which `may` says that it may start. Its environment has the
+    /// last turn then.
     pub(super) fn choose(
         &mut self,
         mut may: impl FnMut(&ClientSideId, &SegmentId, Attempt) -> Eligibility,
@@ -201,12 +202,12 @@ mod tests {
         }
     }
 
-    /// Who leaves, in order, if everybody may.
+    /// The calls that start, in order, if every call may.
     fn order(line: &mut WaitQueue) -> Vec<String> {
         order_if(line, |_| Eligibility::Go)
     }
 
-    /// Who leaves, in order, if these attempts may.
+    /// The calls that start, in order, if these attempts may.
     fn order_if(line: &mut WaitQueue, may: impl Fn(Attempt) -> Eligibility) -> Vec<String> {
         let next = || {
             let (_, origin, _) = line.choose(|_, _, attempt| may(attempt))?;

@@ -1,4 +1,4 @@
-//! Not before when an account may be called, and how often until then: what it was told.
+//! Rate window: what LaunchDarkly said of its rate limit, as `Retry-After` and `X-Ratelimit-*`.
 //!
 //! | told by | means |
 //! |---|---|
@@ -151,7 +151,7 @@ impl RateWindow {
     }
 
     /// When a call that wants to start at `now` beside `under_way` others may look again; none
-    /// if it may start. `unit` is its own draw from `0.0..1.0`, which keeps those who wait,
+    /// if it may start. `unit` is its own draw from `0.0..1.0`, which keeps waiting calls,
     /// here and in other processes, from waking together.
     pub(super) fn not_before(&self, now: Instant, under_way: usize, unit: f64) -> Option<Instant> {
         let later = |at: Instant| at + SPREAD.mul_f64(unit);

@@ -1,4 +1,4 @@
-//! How many attempts may repeat others: a share of the first attempts, so that retries cannot
+//! Retry budget: retries are a share of the first attempts, so that they cannot
 //! multiply the load of a vendor in trouble. When the trouble is over, what it left behind is free.
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ const MOST_SAVED: f64 = 2.0;
 /// in a second or two, though few calls may be tried, and then a backlog that consists of
 /// repeats alone must not trickle away at ten a second.
 const RECOVERED: u32 = 16;
-/// Added to a wait, so that rounding does not wake anybody a hair too early, again and again.
+/// Added to a wait, so that rounding does not wake a waiting call a moment too early, again and again.
 const TIMER_GRAIN: Duration = Duration::from_millis(1);
 
 /// The balance of one account, in attempts.

@@ -47,7 +47,7 @@ struct Scenario {
     most: u16,
     /// Lanes that have something to send all the time, each with a segment of its own.
     lanes: usize,
-    /// EnvironmentPaces that these are of, in turns; one unless told.
+    /// Environments that these are of, in turns; one unless told.
     #[serde(default = "one")]
     environments: usize,
     /// How long each rests after a call that went well.
