@@ -69,7 +69,7 @@ impl Stack {
         let started = Instant::now();
         let answer = self.send(request).await;
         let none = Feedback {
-            errand: CallKind::Delivery(Origin::new(&call.connection, &call.segment.id)),
+            kind: CallKind::Delivery(Origin::new(&call.connection, &call.segment.id)),
             started,
             error: None,
             wait: None,
@@ -176,7 +176,7 @@ async fn judged(answer: VendorResponse, none: Feedback) -> (CallOutcome, Feedbac
 
 fn query_feedback(answer: &Result<VendorResponse, TransientError>, started: Instant) -> Feedback {
     let none = Feedback {
-        errand: CallKind::Query,
+        kind: CallKind::Query,
         started,
         error: None,
         wait: None,

@@ -213,21 +213,21 @@ impl Transport for Http {
             .authority()
             .ok_or(TransientError::Connection)?;
         let pool = self.pool(host)?;
-        let passage = PooledRequest {
+        let pooled = PooledRequest {
             pool: &pool,
             started: Instant::now(),
             ended: false,
         };
         match async { pool.client.execute(request.try_into()?).await }.await {
             Ok(response) => {
-                passage.answered(response.status(), self.renewal);
+                pooled.answered(response.status(), self.renewal);
                 Ok(http::Response::<reqwest::Body>::from(response).map(|body| {
                     body.map_err(|error| BrokenOff(transient_error(&error)))
                         .boxed_unsync()
                 }))
             }
             Err(error) => {
-                passage.broke();
+                pooled.broke();
                 let error = error.without_url();
                 tracing::warn!(error = in_full(&error), "no answer from LaunchDarkly");
                 Err(transient_error(&error))

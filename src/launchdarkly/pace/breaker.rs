@@ -121,7 +121,7 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
     }
 
     /// Whether a call may start at `now`.
-    pub(super) fn passage(&self, now: Instant) -> BreakerDecision {
+    pub(super) fn decide(&self, now: Instant) -> BreakerDecision {
         match &self.state {
             BreakerState::Closed(_) => BreakerDecision::Free,
             BreakerState::Open(open) if open.probing.len() >= PROBES_AT_ONCE => {
@@ -134,8 +134,8 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
         }
     }
 
-    /// A call starts that had [passage](Self::passage); `unit` is drawn from `0.0..1.0`.
-    pub(super) fn depart(&mut self, now: Instant, unit: f64) -> Option<Probe> {
+    /// A call starts that had been [let through](Self::decide); `unit` is drawn from `0.0..1.0`.
+    pub(super) fn start(&mut self, now: Instant, unit: f64) -> Option<Probe> {
         let BreakerState::Open(open) = &mut self.state else {
             return None;
         };
@@ -205,7 +205,7 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
         let BreakerState::Open(open) = &self.state else {
             return None;
         };
-        let until = match self.passage(now) {
+        let until = match self.decide(now) {
             BreakerDecision::AfterProbe => now + PROBE_TIME,
             _ => open.next_probe,
         };
@@ -255,15 +255,15 @@ mod tests {
     }
 
     fn next_probe(breaker: &CircuitBreaker<u8>, now: Instant) -> Instant {
-        match breaker.passage(now) {
+        match breaker.decide(now) {
             BreakerDecision::NotBefore(at) => at,
             other => panic!("{other:?}"),
         }
     }
 
     fn probe(breaker: &mut CircuitBreaker<u8>, now: Instant) -> Probe {
-        assert_eq!(breaker.passage(now), BreakerDecision::AsProbe);
-        breaker.depart(now, 0.0).unwrap()
+        assert_eq!(breaker.decide(now), BreakerDecision::AsProbe);
+        breaker.start(now, 0.0).unwrap()
     }
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
         let (mut breaker, now) = (breaker(), Instant::now());
         for _ in 0..5 {
             fail(&mut breaker, now, FAILURES_TO_OPEN - 1);
-            assert_eq!(breaker.passage(now), BreakerDecision::Free);
+            assert_eq!(breaker.decide(now), BreakerDecision::Free);
             breaker.succeeded(now);
         }
         fail(&mut breaker, now, FAILURES_TO_OPEN);
@@ -284,7 +284,7 @@ mod tests {
     fn one_that_fails_alone_opens_nothing_until_a_second_joins() {
         let (mut breaker, now) = (breaker(), Instant::now());
         (0..10 * FAILURES_TO_OPEN).for_each(|_| breaker.failed(&1, now, now, DOWN, 0.0));
-        assert_eq!(breaker.passage(now), BreakerDecision::Free);
+        assert_eq!(breaker.decide(now), BreakerDecision::Free);
         breaker.failed(&2, now, now, DOWN, 0.0);
         assert!(breaker.hold(now).is_some());
     }
@@ -304,7 +304,7 @@ mod tests {
         probe(&mut breaker, due);
         assert!(breaker.hold(due).is_some());
         breaker.succeeded(due + MOMENT);
-        assert_eq!(breaker.passage(due + MOMENT), BreakerDecision::Free);
+        assert_eq!(breaker.decide(due + MOMENT), BreakerDecision::Free);
         assert_eq!(breaker.hold(due + MOMENT), None);
     }
 
@@ -318,7 +318,7 @@ mod tests {
             probe(&mut breaker, at);
         }
         let much_later = at + 2 * PROBES.longest;
-        assert_eq!(breaker.passage(much_later), BreakerDecision::AfterProbe);
+        assert_eq!(breaker.decide(much_later), BreakerDecision::AfterProbe);
         assert!(breaker.hold(much_later).is_some());
         // Its time is out.
         breaker.failed(&1, first.started, much_later, DOWN, 0.0);
@@ -372,6 +372,6 @@ mod tests {
             let of = u8::from(n % 2 == 0);
             breaker.failed(&of, now, due + MOMENT, DOWN, 0.0);
         });
-        assert_eq!(breaker.passage(due + MOMENT), BreakerDecision::Free);
+        assert_eq!(breaker.decide(due + MOMENT), BreakerDecision::Free);
     }
 }

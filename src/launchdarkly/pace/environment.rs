@@ -67,24 +67,24 @@ impl EnvironmentPaces {
     }
 
     /// Whether a call may start at `now`, as far as its environment is concerned.
-    pub(super) fn may_depart(
+    pub(super) fn may_start(
         &mut self,
         environment: &ClientSideId,
         segment: &SegmentId,
         now: Instant,
-        obstacles: &Blockers,
+        blockers: &Blockers,
     ) -> Eligibility {
         let EnvironmentPace {
             concurrency,
             breaker,
             fair_share,
         } = self.environment(environment);
-        let passage = breaker.passage(now);
-        if !obstacles.pass(passage) {
+        let decision = breaker.decide(now);
+        if !blockers.pass(decision) {
             return Eligibility::NotThisQueue;
         }
         // A probe goes whatever places stragglers have taken.
-        let free = passage == BreakerDecision::Free;
+        let free = decision == BreakerDecision::Free;
         if free && !fair_share.has_room(segment, concurrency.places(), now) {
             concurrency.note_full(now);
             return Eligibility::NotThisSegment;
@@ -93,13 +93,13 @@ impl EnvironmentPaces {
     }
 
     /// A call starts.
-    pub(super) fn depart(&mut self, origin: &Origin, now: Instant, unit: f64) -> Option<Probe> {
+    pub(super) fn start(&mut self, origin: &Origin, now: Instant, unit: f64) -> Option<Probe> {
         // It is not forgotten while a call is under way.
         let environment = self.environment(&origin.environment);
         environment.fair_share.starts(&origin.segment, now);
         let under_way = environment.fair_share.under_way();
         environment.concurrency.note_use(now, under_way);
-        environment.breaker.depart(now, unit)
+        environment.breaker.start(now, unit)
     }
 
     /// A call has ended, or was never made.

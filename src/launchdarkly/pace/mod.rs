@@ -87,7 +87,7 @@ impl Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Feedback {
     /// What was called.
-    pub(super) errand: CallKind,
+    pub(super) kind: CallKind,
     /// When it was.
     pub(super) started: Instant,
     /// Why it should be tried again; none if it was answered for good.
@@ -168,19 +168,19 @@ impl Pace {
     }
 
     /// A call begins to wait.
-    pub(super) fn enter(&mut self, wish: CallRequest, now: Instant) -> Ticket {
+    pub(super) fn enter(&mut self, request: CallRequest, now: Instant) -> Ticket {
         if let CallRequest::Delivery(
             Origin {
                 environment,
                 segment,
             },
             _,
-        ) = &wish
+        ) = &request
         {
             self.fair_share.waits(environment, now);
             self.environments.waits(environment, segment, now);
         }
-        self.queue.enter(wish)
+        self.queue.enter(request)
     }
 
     /// A call waits no longer. It has taken nothing yet.
@@ -203,20 +203,20 @@ impl Pace {
         }
         if let Some(ticket) = self.queue.next_query() {
             self.queries += 1;
-            self.note_departure(now, unit);
-            let departure = AdmittedCall {
+            self.note_start(now, unit);
+            let admitted = AdmittedCall {
                 origin: None,
                 of_account: None,
                 of_environment: None,
             };
-            return Admission::Go(ticket, departure);
+            return Admission::Go(ticket, admitted);
         }
         self.admit_delivery(now, unit)
     }
 
     fn admit_delivery(&mut self, now: Instant, unit: f64) -> Admission {
-        let afforded = self.retry_budget.affords(now);
-        let obstacles = Blockers::default();
+        let funded = self.retry_budget.affords(now);
+        let blockers = Blockers::default();
         let Self {
             queue,
             concurrency,
@@ -226,55 +226,49 @@ impl Pace {
             ..
         } = self;
         let places = places(concurrency, fair_share, self.queries);
-        let account = breaker.passage(now);
+        let account = breaker.decide(now);
         let chosen = queue.choose(|environment, segment, attempt| {
-            if !obstacles.pass(account) {
+            if !blockers.pass(account) {
                 return Eligibility::NotThisQueue;
             }
             if account == BreakerDecision::Free && !fair_share.has_room(environment, places, now) {
-                obstacles.full.set(true);
+                blockers.full.set(true);
                 return Eligibility::NotThisQueue;
             }
-            if attempt == Attempt::Retry && !obstacles.pay(afforded) {
+            if attempt == Attempt::Retry && !blockers.pay(funded) {
                 return Eligibility::NotThisQueue;
             }
-            environments.may_depart(environment, segment, now, &obstacles)
+            environments.may_start(environment, segment, now, &blockers)
         });
-        if obstacles.full.get() {
+        if blockers.full.get() {
             self.concurrency.note_full(now);
         }
         match chosen {
             Some((ticket, origin, attempt)) => {
-                Admission::Go(ticket, self.depart(origin, attempt, now, unit))
+                Admission::Go(ticket, self.start(origin, attempt, now, unit))
             }
-            None => obstacles.admission(),
+            None => blockers.admission(),
         }
     }
 
-    fn depart(
-        &mut self,
-        origin: Origin,
-        attempt: Attempt,
-        now: Instant,
-        unit: f64,
-    ) -> AdmittedCall {
+    fn start(&mut self, origin: Origin, attempt: Attempt, now: Instant, unit: f64) -> AdmittedCall {
         match attempt {
             Attempt::First => self.retry_budget.deposit(),
             Attempt::Retry => self.retry_budget.withdraw(),
         }
         self.fair_share.starts(&origin.environment, now);
-        let departure = AdmittedCall {
-            of_account: self.breaker.depart(now, unit),
-            of_environment: self.environments.depart(&origin, now, unit),
+        let admitted = AdmittedCall {
+            of_account: self.breaker.start(now, unit),
+            of_environment: self.environments.start(&origin, now, unit),
             origin: Some(origin),
         };
-        self.note_departure(now, unit);
-        departure
+        self.note_start(now, unit);
+        admitted
     }
 
-    fn note_departure(&mut self, now: Instant, unit: f64) {
+    fn note_start(&mut self, now: Instant, unit: f64) {
         self.concurrency.note_use(now, self.under_way());
-        self.rate_window.departs(now, self.concurrency.most(), unit);
+        self.rate_window.starts(now, self.concurrency.most(), unit);
     }
 
     /// Calls under way, whatever they are for.
@@ -284,16 +278,16 @@ impl Pace {
 
     /// A call has ended, or was never made. What it taught is [observed](Self::observe) before:
     /// a probe that is gone without a lesson gives its place to the next at once.
-    pub(super) fn leave(&mut self, departure: &AdmittedCall) {
-        let Some(origin) = &departure.origin else {
+    pub(super) fn leave(&mut self, admitted: &AdmittedCall) {
+        let Some(origin) = &admitted.origin else {
             self.queries -= 1;
             return;
         };
         self.fair_share.ends(&origin.environment);
-        if let Some(probe) = departure.of_account {
+        if let Some(probe) = admitted.of_account {
             self.breaker.ended(probe);
         }
-        self.environments.leave(origin, departure.of_environment);
+        self.environments.leave(origin, admitted.of_environment);
     }
 
     /// Whether a call of no urgency could be made at `now` without taking what a delivery may
@@ -306,7 +300,7 @@ impl Pace {
     /// Learns from a call that ended at `now`; `unit` is drawn from `0.0..1.0`.
     pub(super) fn observe(&mut self, now: Instant, feedback: &Feedback, unit: f64) {
         self.rate_window.observe(now, feedback, unit);
-        match &feedback.errand {
+        match &feedback.kind {
             CallKind::Query => {
                 if feedback.error == Some(TransientError::RateLimited) {
                     self.concurrency.failed(feedback.started, now);
@@ -414,8 +408,8 @@ struct Blockers {
 
 impl Blockers {
     /// Whether a breaker lets a call pass.
-    fn pass(&self, passage: BreakerDecision) -> bool {
-        match passage {
+    fn pass(&self, decision: BreakerDecision) -> bool {
+        match decision {
             BreakerDecision::Free | BreakerDecision::AsProbe => true,
             BreakerDecision::AfterProbe => false,
             BreakerDecision::NotBefore(at) => {
@@ -426,11 +420,11 @@ impl Blockers {
     }
 
     /// Whether a repeated attempt can be paid for.
-    fn pay(&self, afforded: Result<(), Instant>) -> bool {
-        if let Err(at) = afforded {
+    fn pay(&self, funded: Result<(), Instant>) -> bool {
+        if let Err(at) = funded {
             self.look_again(at);
         }
-        afforded.is_ok()
+        funded.is_ok()
     }
 
     fn look_again(&self, at: Instant) {
@@ -458,7 +452,7 @@ impl Feedback {
     /// A delivery that was made.
     pub(super) fn success(started: Instant) -> Self {
         Self {
-            errand: CallKind::Delivery(Origin::of("env", "vip")),
+            kind: CallKind::Delivery(Origin::of("env", "vip")),
             started,
             error: None,
             wait: None,
@@ -469,7 +463,7 @@ impl Feedback {
     /// What a call of another origin taught.
     pub(super) fn of(self, origin: &Origin) -> Self {
         Self {
-            errand: CallKind::Delivery(origin.clone()),
+            kind: CallKind::Delivery(origin.clone()),
             ..self
         }
     }

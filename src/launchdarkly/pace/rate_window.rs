@@ -180,7 +180,7 @@ impl RateWindow {
 
     /// A call starts at `now`. If it may have waited, the next does not follow at once: the first
     /// `most`, as many as may ever be under way, leave within about [`OPENING`].
-    pub(super) fn departs(&mut self, now: Instant, most: u16, unit: f64) {
+    pub(super) fn starts(&mut self, now: Instant, most: u16, unit: f64) {
         let hold = self.hold.map(|hold| hold.until);
         let window = self.window.map(|window| window.reset);
         let known = [hold, window, self.opened];
@@ -229,113 +229,116 @@ mod tests {
     }
 
     /// How many calls may be under way at once.
-    fn room(gate: &RateWindow, now: Instant) -> usize {
+    fn room(window: &RateWindow, now: Instant) -> usize {
         (0..100)
-            .find(|under_way| gate.not_before(now, *under_way, 0.0).is_some())
+            .find(|under_way| window.not_before(now, *under_way, 0.0).is_some())
             .unwrap_or(100)
     }
 
     #[test]
     fn nobody_departs_before_the_stated_time_nor_all_at_once() {
-        let (mut gate, now) = (RateWindow::default(), Instant::now());
-        assert_eq!(gate.not_before(now, 0, 0.0), None);
-        gate.observe(now, &told_to_wait(SECOND), 0.0);
-        assert_eq!(gate.not_before(now, 0, 0.0), Some(now + SECOND));
+        let (mut window, now) = (RateWindow::default(), Instant::now());
+        assert_eq!(window.not_before(now, 0, 0.0), None);
+        window.observe(now, &told_to_wait(SECOND), 0.0);
+        assert_eq!(window.not_before(now, 0, 0.0), Some(now + SECOND));
         let opened = now + SECOND;
-        assert_eq!(gate.not_before(opened, 0, 0.5), None);
+        assert_eq!(window.not_before(opened, 0, 0.5), None);
         for _ in 1..10 {
-            gate.departs(opened, 10, 0.5);
-            assert_eq!(gate.not_before(opened, 1, 0.5), Some(opened + OPENING / 10));
+            window.starts(opened, 10, 0.5);
+            assert_eq!(
+                window.not_before(opened, 1, 0.5),
+                Some(opened + OPENING / 10)
+            );
         }
-        gate.departs(opened, 10, 0.5);
-        assert_eq!(gate.not_before(opened, 1, 0.5), None);
+        window.starts(opened, 10, 0.5);
+        assert_eq!(window.not_before(opened, 1, 0.5), None);
         let long_after = opened + SECOND;
-        gate.departs(long_after, 10, 0.5);
-        assert_eq!(gate.not_before(long_after, 1, 0.5), None);
+        window.starts(long_after, 10, 0.5);
+        assert_eq!(window.not_before(long_after, 1, 0.5), None);
     }
 
     #[test]
     fn a_hold_is_never_shortened() {
-        let (mut gate, now) = (RateWindow::default(), Instant::now());
+        let (mut window, now) = (RateWindow::default(), Instant::now());
         let down = TransientError::Status(503);
         let throttled = Feedback {
             error: Some(down),
             ..told_to_wait(SECOND * 5)
         };
-        gate.observe(now, &throttled, 0.0);
-        gate.observe(now + SECOND, &told_to_wait(SECOND), 0.0);
+        window.observe(now, &throttled, 0.0);
+        window.observe(now + SECOND, &told_to_wait(SECOND), 0.0);
         let hold = Hold {
             until: now + SECOND * 5,
             error: down,
         };
-        assert_eq!(gate.hold(now + SECOND), Some(hold));
+        assert_eq!(window.hold(now + SECOND), Some(hold));
     }
 
     #[test]
     fn a_wait_of_zero_still_has_its_jitter_and_doubles_while_it_does_not_help() {
-        let (mut gate, mut now) = (RateWindow::default(), Instant::now());
-        gate.observe(now, &limited(Duration::ZERO), 1.0);
-        assert_eq!(gate.hold(now).unwrap().until, now + SPREAD);
+        let (mut window, mut now) = (RateWindow::default(), Instant::now());
+        window.observe(now, &limited(Duration::ZERO), 1.0);
+        assert_eq!(window.hold(now).unwrap().until, now + SPREAD);
         let mut waits = Vec::new();
         for _ in 0..5 {
             now += SECOND * 10;
-            gate.observe(now, &limited(Duration::ZERO), 0.0);
-            waits.push(gate.hold(now).unwrap().until - now);
+            window.observe(now, &limited(Duration::ZERO), 0.0);
+            waits.push(window.hold(now).unwrap().until - now);
         }
         assert_eq!(waits, [2, 4, 8, 8, 8].map(|n| SPREAD * n));
-        gate.observe(now, &answer(), 0.0);
+        window.observe(now, &answer(), 0.0);
         now += SECOND * 10;
-        gate.observe(now, &limited(Duration::ZERO), 0.0);
-        assert_eq!(gate.hold(now), None);
+        window.observe(now, &limited(Duration::ZERO), 0.0);
+        assert_eq!(window.hold(now), None);
     }
 
     #[test]
     fn no_more_calls_are_under_way_than_remain_until_the_reset() {
-        let (mut gate, now) = (RateWindow::default(), Instant::now());
-        gate.observe(now, &remaining(3, SECOND), 0.0);
-        assert_eq!(room(&gate, now), 3);
-        assert_eq!(gate.not_before(now, 3, 0.0), Some(now + SECOND));
+        let (mut window, now) = (RateWindow::default(), Instant::now());
+        window.observe(now, &remaining(3, SECOND), 0.0);
+        assert_eq!(room(&window, now), 3);
+        assert_eq!(window.not_before(now, 3, 0.0), Some(now + SECOND));
         let half = Some(now + SECOND + SPREAD / 2);
-        assert_eq!(gate.not_before(now, 3, 0.5), half);
-        assert_eq!(room(&gate, now + SECOND + FIRST_ANSWER), 100);
-        gate.observe(now, &remaining(0, SECOND), 0.0);
-        assert_eq!(gate.hold(now).unwrap().until, now + SECOND);
+        assert_eq!(window.not_before(now, 3, 0.5), half);
+        assert_eq!(room(&window, now + SECOND + FIRST_ANSWER), 100);
+        window.observe(now, &remaining(0, SECOND), 0.0);
+        assert_eq!(window.hold(now).unwrap().until, now + SECOND);
     }
 
     #[test]
     fn a_window_begins_with_what_the_last_one_had_until_an_answer_tells() {
-        let (mut gate, now) = (RateWindow::default(), Instant::now());
-        gate.observe(now, &remaining(19, SECOND), 0.0);
-        gate.observe(now, &remaining(3, SECOND), 0.0);
+        let (mut window, now) = (RateWindow::default(), Instant::now());
+        window.observe(now, &remaining(19, SECOND), 0.0);
+        window.observe(now, &remaining(3, SECOND), 0.0);
         let next = now + SECOND;
-        assert_eq!(room(&gate, next), 20);
-        gate.observe(next + MOMENT, &remaining(49, 10 * SECOND), 0.0);
-        assert_eq!(room(&gate, next + MOMENT), 49);
+        assert_eq!(room(&window, next), 20);
+        window.observe(next + MOMENT, &remaining(49, 10 * SECOND), 0.0);
+        assert_eq!(room(&window, next + MOMENT), 49);
         // Nobody asked in the last window, or it does not answer: that says nothing of now.
-        assert_eq!(room(&gate, next + 20 * SECOND), 100);
+        assert_eq!(room(&window, next + 20 * SECOND), 100);
     }
 
     #[test]
     fn answers_that_overtake_each_other_never_widen_an_allowance() {
-        let (mut gate, now) = (RateWindow::default(), Instant::now());
-        gate.observe(now, &remaining(3, SECOND), 0.0);
+        let (mut window, now) = (RateWindow::default(), Instant::now());
+        window.observe(now, &remaining(3, SECOND), 0.0);
         // Counted earlier, answered later, by a machine whose clock is a little off.
-        gate.observe(now + MOMENT, &remaining(9, SECOND), 0.0);
-        assert_eq!(room(&gate, now + MOMENT), 3);
+        window.observe(now + MOMENT, &remaining(9, SECOND), 0.0);
+        assert_eq!(room(&window, now + MOMENT), 3);
         // Of a window that has passed.
         let now = now + SECOND;
-        gate.observe(now, &remaining(50, SECOND * 10), 0.0);
-        gate.observe(now, &remaining(1, MOMENT), 0.0);
-        assert_eq!(room(&gate, now), 50);
+        window.observe(now, &remaining(50, SECOND * 10), 0.0);
+        window.observe(now, &remaining(1, MOMENT), 0.0);
+        assert_eq!(room(&window, now), 50);
     }
 
     #[test]
     fn a_later_reset_starts_a_new_allowance_and_an_answer_that_is_silent_costs_one() {
-        let (mut gate, now) = (RateWindow::default(), Instant::now());
-        gate.observe(now, &remaining(1, SECOND), 0.0);
-        gate.observe(now, &remaining(7, SECOND * 2), 0.0);
-        assert_eq!(room(&gate, now), 7);
-        gate.observe(now, &answer(), 0.0);
-        assert_eq!(room(&gate, now), 6);
+        let (mut window, now) = (RateWindow::default(), Instant::now());
+        window.observe(now, &remaining(1, SECOND), 0.0);
+        window.observe(now, &remaining(7, SECOND * 2), 0.0);
+        assert_eq!(room(&window, now), 7);
+        window.observe(now, &answer(), 0.0);
+        assert_eq!(room(&window, now), 6);
     }
 }

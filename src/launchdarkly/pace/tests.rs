@@ -17,10 +17,10 @@ enum Answer {
     Full,
 }
 
-fn ask(pace: &mut Pace, now: Instant, wish: CallRequest) -> Answer {
-    let ticket = pace.enter(wish, now);
+fn ask(pace: &mut Pace, now: Instant, request: CallRequest) -> Answer {
+    let ticket = pace.enter(request, now);
     let answer = match pace.admit(now, 0.0) {
-        Admission::Go(_, departure) => return Answer::Go(departure),
+        Admission::Go(_, call) => return Answer::Go(call),
         Admission::Wait(at) => Answer::Wait(at),
         Admission::Full => Answer::Full,
     };
@@ -38,7 +38,7 @@ fn admit(pace: &mut Pace, now: Instant, attempt: Attempt) -> Answer {
 
 fn granted(answer: Answer) -> AdmittedCall {
     match answer {
-        Answer::Go(departure) => departure,
+        Answer::Go(call) => call,
         other => panic!("{other:?}"),
     }
 }
@@ -86,12 +86,12 @@ fn an_account_that_was_left_one_place_grows_again() {
     }
     assert_eq!(places_of(&pace), 1);
     for _ in 0..20 {
-        let departure = admitted(&mut pace, now);
+        let call = admitted(&mut pace, now);
         // The call itself is made a little later than it is let go.
         let started = now + Duration::from_millis(1);
         now += Duration::from_millis(100);
         pace.observe(now, &Feedback::success(started), 0.5);
-        pace.leave(&departure);
+        pace.leave(&call);
     }
     assert!(places_of(&pace) > 1, "{pace:?}");
 }
@@ -143,8 +143,8 @@ fn an_open_breaker_lets_questions_pass_and_they_hold_up_no_probe() {
     assert_eq!(places_of(&pace), 1);
     let mut queries = Vec::new();
     for _ in 0..2 {
-        let departure = granted(ask(&mut pace, now, CallRequest::Query));
-        queries.push(departure);
+        let call = granted(ask(&mut pace, now, CallRequest::Query));
+        queries.push(call);
     }
     let probe = admitted(&mut pace, due);
     assert_eq!(
@@ -163,8 +163,8 @@ fn a_question_waits_as_long_as_the_account_was_told_to_and_is_no_first_attempt()
     let now = Instant::now();
     let mut pace = pace(8, now);
     for _ in 0..5 {
-        let departure = granted(ask(&mut pace, now, CallRequest::Query));
-        pace.leave(&departure);
+        let call = granted(ask(&mut pace, now, CallRequest::Query));
+        pace.leave(&call);
     }
     assert!(pace.retry_budget.affords(now).is_err());
     let hold = Hold {
@@ -182,9 +182,9 @@ fn a_question_waits_as_long_as_the_account_was_told_to_and_is_no_first_attempt()
 fn a_run_of_deliveries_makes_repeats_free_and_a_limit_ends_it() {
     let now = Instant::now();
     let mut pace = pace(8, now);
-    let answers = |pace: &mut Pace, errand, times: u32| {
+    let answers = |pace: &mut Pace, kind, times: u32| {
         let success = Feedback {
-            errand,
+            kind,
             ..Feedback::success(now)
         };
         (0..times).for_each(|_| pace.observe(now, &success, 0.0));
@@ -209,7 +209,7 @@ fn an_answered_question_says_nothing_about_deliveries() {
     let mut pace = pace(8, now);
     fail(&mut pace, now, 8);
     let query = Feedback {
-        errand: CallKind::Query,
+        kind: CallKind::Query,
         ..Feedback::success(now)
     };
     pace.observe(now, &query, 0.0);
@@ -228,7 +228,7 @@ fn a_question_that_fails_says_nothing_about_deliveries_unless_the_account_is_lim
         let mut pace = pace(8, now);
         let places = places_of(&pace);
         let query = Feedback {
-            errand: CallKind::Query,
+            kind: CallKind::Query,
             ..Feedback::failure(now, error)
         };
         (0..20).for_each(|_| pace.observe(now, &query, 0.0));
@@ -246,11 +246,11 @@ fn five_first_attempts_pay_for_one_repeated() {
             admit(&mut pace, now, Attempt::Retry),
             Answer::Wait(_)
         ));
-        let departure = admitted(&mut pace, now);
-        pace.leave(&departure);
+        let call = admitted(&mut pace, now);
+        pace.leave(&call);
     }
-    let departure = granted(admit(&mut pace, now, Attempt::Retry));
-    pace.leave(&departure);
+    let call = granted(admit(&mut pace, now, Attempt::Retry));
+    pace.leave(&call);
     assert!(matches!(
         admit(&mut pace, now, Attempt::Retry),
         Answer::Wait(_)

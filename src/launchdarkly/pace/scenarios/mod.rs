@@ -83,7 +83,7 @@ struct Call {
     /// When it was wanted.
     wanted: Duration,
     started: Duration,
-    departure: AdmittedCall,
+    admitted: AdmittedCall,
     answer: Option<Answer>,
 }
 
@@ -161,8 +161,8 @@ impl Play {
         } else {
             Attempt::Retry
         };
-        let wish = CallRequest::Delivery(self.origin(lane), attempt);
-        let ticket = self.pace.enter(wish, self.instant());
+        let request = CallRequest::Delivery(self.origin(lane), attempt);
+        let ticket = self.pace.enter(request, self.instant());
         self.line.insert(ticket, (lane, attempt, self.now));
     }
 
@@ -197,14 +197,14 @@ impl Play {
         loop {
             let unit = self.chance.f64();
             match self.pace.admit(self.instant(), unit) {
-                Admission::Go(ticket, departure) => self.start(ticket, departure),
+                Admission::Go(ticket, admitted) => self.start(ticket, admitted),
                 Admission::Wait(at) => return self.wake_at(at),
                 Admission::Full => return,
             }
         }
     }
 
-    fn start(&mut self, ticket: Ticket, departure: AdmittedCall) {
+    fn start(&mut self, ticket: Ticket, admitted: AdmittedCall) {
         let (lane, attempt, wanted) = self.line.remove(&ticket).unwrap();
         assert!(
             self.now >= self.stated,
@@ -218,7 +218,7 @@ impl Play {
             attempt,
             wanted,
             started: self.now,
-            departure,
+            admitted,
             answer: None,
         });
         let way = self.vendor.way(self.now, &mut self.chance);
@@ -247,7 +247,7 @@ impl Play {
         };
         let unit = self.chance.f64();
         self.pace.observe(self.instant(), &feedback, unit);
-        self.pace.leave(&self.calls[index].departure);
+        self.pace.leave(&self.calls[index].admitted);
         self.stated = self.stated.max(answer.stated.unwrap_or_default());
         self.made.push(Made {
             environment: self.environment(lane),
