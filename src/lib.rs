@@ -55,8 +55,8 @@
 //! | change | what a record asks for, mapped: a context key, in or out of a segment |
 //! | destination | a stored connection to one LaunchDarkly environment |
 //! | live destination | what is known right now about a destination that is in use |
-//! | registry | the one owner of destinations: stores every change, then publishes it |
-//! | caller | who makes a call; turns the names in it into authorized ones, which open the registry |
+//! | registry | the one owner of destinations: stores and publishes every change |
+//! | caller | the caller of an RPC; turns the names in it into authorized ones, which open the registry |
 //! | activation | a journey's use of a destination: its segment, perhaps its own mapping |
 //! | segment | the LaunchDarkly segment that records go to, known by its stable ID |
 //! | context key | the value LaunchDarkly knows a member by |
@@ -73,7 +73,7 @@
 //! | throttle | holds the calls of one LaunchDarkly account to its pace |
 //! | pace | when an account may be called, and how often: concurrency, rate window, breaker, budget |
 //! | slot | permission for one call, from the throttle; given back when dropped |
-//! | hold | a moment before which no call of an account starts |
+//! | hold | a moment before which no call starts: of an account, an environment or a lane |
 //! | query | a call that asks LaunchDarkly something instead of changing a segment |
 //! | fence | of the streams with one `stream_id`, only the newest may write |
 //! | drain | to ask streams to move, and to settle what they have sent |

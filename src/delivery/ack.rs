@@ -23,7 +23,7 @@ pub struct SettledRecord {
 }
 
 /// A record's claim to a verdict. It moves with the record, cannot be copied, and reports
-/// *deferred* when dropped: no path through the house can forget a record.
+/// *deferred* when dropped: no path through the code can forget a record.
 pub struct Ack {
     sequence: i64,
     deadline: Instant,

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -75,7 +75,9 @@ impl LiveDestinations {
             sender.receiver_count() > 0 || sender.borrow().state == Some(LiveState::Rejected)
         });
         let now = Instant::now();
-        self.permissions().retain(|_, each| each.are_recent(now));
+        self.permissions
+            .lock()
+            .retain(|_, each| each.are_recent(now));
         let unknown = || {
             watch::Sender::new(KnownState {
                 revision: Revision(0),
@@ -129,11 +131,6 @@ impl LiveDestinations {
     /// Makes known that a destination is gone for ever.
     pub fn publish_deleted(&self, uid: DestinationUid) {
         self.publish(uid, Revision(i64::MAX), LiveState::Deleted);
-    }
-
-    fn permissions(&self) -> MutexGuard<'_, HashMap<DestinationUid, Permissions>> {
-        // Every critical section leaves the map whole.
-        self.permissions.lock()
     }
 
     fn update(&self, uid: DestinationUid, change: impl FnOnce(&mut KnownState) -> bool) -> bool {
@@ -198,7 +195,7 @@ impl LiveDestination {
 
     fn note(&self, revision: Revision, segment: &SegmentId, permitted: bool) -> bool {
         let now = Instant::now();
-        let mut permissions = self.directory.permissions();
+        let mut permissions = self.directory.permissions.lock();
         let known = permissions
             .entry(self.uid)
             .or_insert_with(|| Permissions::new(revision, now));

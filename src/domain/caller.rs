@@ -1,8 +1,9 @@
 //! The caller of an RPC, and what that caller may do.
 //!
 //! The seam for identity and access control: a resource name that a request holds is parsed and
-//! authorized in one step, and only an [`Authorized`] name opens the registry. A check that is
-//! forgotten is a type error.
+//! authorized in one step, and only an [`Authorized`] name opens the registry. A name that was not
+//! checked is a type error there. The permission is not part of the type: each method must ask for
+//! the one that it needs. A method that names no organization has nothing to authorize.
 
 use std::{fmt, ops::Deref};
 

@@ -1,6 +1,6 @@
 //! The segment that records go to, and the port through which it is changed.
 //!
-//! SegmentCall speaks to a vendor through [`SegmentClient`] alone; a vendor's folder implements it.
+//! Delivery speaks to a vendor through [`SegmentClient`] alone; a vendor's folder implements it.
 
 use std::{
     fmt,
@@ -152,7 +152,7 @@ pub enum CallOutcome {
     Held(Hold),
 }
 
-/// No call of an account starts before a moment.
+/// No call starts before a moment: none of an account, of an environment, or of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
     /// The moment.

@@ -107,8 +107,8 @@ impl Stack {
         }
     }
 
-    /// Sends a request that names no account, so that no pace has anything to learn from what
-    /// becomes of it. Ends within the attempt's time-out; cancel safe.
+    /// Sends a request, and shows no pace what becomes of it. By itself it is for requests that name
+    /// no account. Ends within the attempt's time-out; cancel safe.
     pub(super) async fn send(
         &self,
         request: Request<Bytes>,

@@ -1,8 +1,9 @@
 //! The one owner of destinations: what is stored of them, and what streams and lanes know of those
 //! in use. Callers come here with [authorized](Authorized) names alone.
 //!
-//! Every change is first stored and then published to the streams and lanes that watch the
-//! destination; this happens here and nowhere else.
+//! Every change is stored and published to the streams and lanes that watch the destination; this
+//! happens here and nowhere else. It is first stored and then published, but for a refusal that a
+//! lane meets: that ends streams at once, whether or not the store answers.
 //!
 //! | change | made by | published as |
 //! |---|---|---|

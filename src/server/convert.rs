@@ -1,4 +1,4 @@
-//! How the house's words look on the wire. No token goes out: only its hint does.
+//! Domain types as messages of the contract. No token goes out: only its hint does.
 
 use super::status;
 use crate::{

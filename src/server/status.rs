@@ -78,7 +78,7 @@ pub(crate) enum Failure {
     StreamProtocol(String),
     #[error("the batch begins at sequence {got}, but the next one is {expected}")]
     SequenceMismatch { expected: i64, got: i64 },
-    /// No such destination, or a hidden one: the answer is the same.
+    /// No such destination.
     #[error("there is no destination {0}")]
     DestinationNotFound(DestinationName),
     #[error("this request was carried out before, and its destination {0} was deleted since")]

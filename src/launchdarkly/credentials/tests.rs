@@ -34,7 +34,7 @@ fn environment(id: &str) -> Value {
     json!({"_id": id, "key": format!("key-{id}"), "name": format!("Name {id}"), "apiKey": "sdk-x"})
 }
 
-/// CollectionRep `offset` of a list, in pages of one.
+/// Page `offset` of a list, in pages of one.
 fn page(items: &[Value], path: &str) -> Value {
     let offset: usize = path.rsplit_once("offset=").unwrap().1.parse().unwrap();
     let items: Vec<_> = items.iter().skip(offset).take(1).collect();

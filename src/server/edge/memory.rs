@@ -1,10 +1,10 @@
 //! The memory budget: how many bytes of records the process may hold, and how many of them one
 //! destination.
 //!
-//! A reservation is granted only while free bytes are at least nine times what its destination
-//! already holds. A stalled destination can hold 10 % of the budget, the next one 10 % of the rest;
-//! with twenty stalled, 12 % is still free. No destination gets a fixed share, which would be too
-//! small for some and wasted on others.
+//! A reservation is granted only if the bytes that it leaves free are at least nine times what its
+//! destination already holds. A stalled destination can hold 10 % of the budget, the next one 10 %
+//! of the rest; with twenty stalled, 12 % is still free. No destination gets a fixed share, which
+//! would be too small for some and wasted on others.
 //!
 //! Shares belong to destinations and not to LaunchDarkly accounts: a stream names its destination.
 //! The rule holds for any number of shares.
@@ -30,7 +30,7 @@ pub(crate) struct MemoryBudget(Arc<BudgetShared>);
 
 #[derive(Debug)]
 struct BudgetShared {
-    /// What the largest message takes, in bytes. Each reservation asks for so much.
+    /// What the largest message takes, in bytes: what a message that is still to come reserves.
     message: isize,
     state: Mutex<BudgetState>,
     /// Notified whenever bytes are given back.

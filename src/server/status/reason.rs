@@ -41,7 +41,7 @@ reasons! {
     StreamProtocol = "STREAM_PROTOCOL" [InvalidArgument],
     /// A batch does not begin with the next sequence.
     SequenceMismatch = "SEQUENCE_MISMATCH" [OutOfRange],
-    /// There is no such destination, or the caller may not see it.
+    /// There is no such destination.
     DestinationNotFound = "DESTINATION_NOT_FOUND" [NotFound],
     /// The name is taken.
     DestinationExists = "DESTINATION_EXISTS" [AlreadyExists],

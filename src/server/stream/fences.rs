@@ -1,4 +1,5 @@
-//! Fencing: of the streams with one `stream_id`, only the newest may write. It holds the lease.
+//! Fencing: of the streams with one `stream_id`, only the newest may write. That one holds the
+//! lease.
 //!
 //! | a stream | by |
 //! |---|---|
@@ -30,8 +31,8 @@ pub(super) struct StreamKey {
 #[async_trait]
 pub(super) trait Fencing: fmt::Debug + Send + Sync + 'static {
     /// Supersedes the streams of this key, and waits until nothing of them can reach LaunchDarkly
-    /// any more: at the longest one attempt, or a second in the queue for another. A stream that is
-    /// superseded makes no further probe of a refused call.
+    /// any more. That takes one attempt at the longest, or one second if a stream waits for the slot
+    /// of another attempt. A stream that is superseded makes no further probe of a refused call.
     ///
     /// # Errors
     /// A newer stream has superseded this one.

@@ -83,7 +83,7 @@ fn json(input: &str) -> Outcome {
     Outcome::of(&InputOptions::new(InputFormat::Ndjson), input.as_bytes())
 }
 
-/// InputOptions under a mapping of these identifiers.
+/// Options under a mapping of these identifiers.
 fn mapped(format: InputFormat, names: &[&str]) -> InputOptions {
     InputOptions {
         mapped: names.iter().map(|name| (*name).to_owned()).collect(),

@@ -386,7 +386,7 @@ async fn what_comes_from_between_ends_no_run_whenever_it_comes() {
     }
 }
 
-/// TransferOptions for a scripted server, and a row.
+/// Options for a scripted server, and a row.
 fn options(endpoint: Endpoint) -> TransferOptions {
     TransferOptions {
         endpoint,
