@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::{
     config::Settings,
     delivery::{self, Dispatcher},
+    domain::CredentialChecker,
     launchdarkly,
     metrics::Metrics,
     registry::Registry,
@@ -154,9 +155,15 @@ impl App {
             drain,
         };
         let limits = self.limits;
-        let context =
-            StreamContext::new(registry.clone(), dispatcher, limits, drained, self.metrics);
         let vendor = self.vendor;
+        let context = StreamContext::new(
+            registry.clone(),
+            dispatcher,
+            vendor.actions().to_vec(),
+            limits,
+            drained,
+            self.metrics,
+        );
         let control = Control::new(registry.clone(), Arc::clone(&vendor) as _);
         let service = Service::new(control, StreamAcceptor::new(context, work.sessions.clone()));
 

@@ -10,7 +10,9 @@ use std::{
 
 use crate::{
     delivery::LaneSettings,
-    launchdarkly::{ClientSettings, Egress, EgressProxy, Endpoint, Roots},
+    launchdarkly::{
+        ClientSettings, Egress, EgressProxy, Endpoint, Integration, RequestShape, Roots,
+    },
     server::stream::StreamLimits,
     telemetry,
 };
@@ -208,15 +210,7 @@ impl FromFlags for ClientSettings {
                 )
                 .optional("URL", endpoint),
             egress: Egress::read(from),
-            integration_key: from
-                .setting(
-                    "integration-key",
-                    "Key of the integration registered with LaunchDarkly",
-                )
-                .details(
-                    "The last part of the path of calls, and the first of every segment's key.",
-                )
-                .text("KEY", "zeotap", integration_key),
+            integration: integration(from),
             attempt_timeout: from
                 .setting(
                     "attempt-timeout",
@@ -369,14 +363,54 @@ fn store_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// The key becomes a segment of a path.
-fn integration_key(text: &str) -> Result<String, String> {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-    if !text.is_empty() && text.bytes().all(legal) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("`{text}` is not one or more of A-Z a-z 0-9 _ -"))
+/// With any other manifest than its own, an integration's requests are refused or, worse, read the
+/// other way round: so a key and a manifest go together.
+fn integration(from: &mut SettingsReader<'_>) -> Integration {
+    const KEY: &str = "integration-key";
+    const MANIFEST: &str = "integration-manifest";
+    let key = from
+        .setting(KEY, "Key of the integration registered with LaunchDarkly")
+        .details("The last part of the path of calls, and the first of every segment's key.")
+        .text("KEY", "zeotap", |text| {
+            let checked = Integration::check_key(text);
+            checked.map_err(|error| format!("`{text}` {error}"))?;
+            Ok(text.to_owned())
+        });
+    let shape = from
+        .setting(
+            MANIFEST,
+            "The `manifest.json` that this integration has in LaunchDarkly's registry; it says how \
+             requests look",
+        )
+        .details("That of `zeotap` is built in; every other key needs it.")
+        .file(request_shape);
+    if shape.is_some() && !from.is_set(KEY) {
+        from.problem(
+            MANIFEST,
+            "no manifest holds the key of its integration: name it with --integration-key",
+        );
     }
+    let shape = shape.or_else(|| RequestShape::built_in(&key));
+    if shape.is_none() && !from.is_set(MANIFEST) {
+        from.problem(
+            KEY,
+            format!(
+                "how requests of `{key}` look is not known here: name the manifest that LaunchDarkly \
+                 has registered for it with --integration-manifest"
+            ),
+        );
+    }
+    let stand_in = || RequestShape::built_in("zeotap").expect("it is built in");
+    Integration::new(&key, shape.unwrap_or_else(stand_in)).expect("the key was checked")
+}
+
+fn request_shape(path: &Path) -> Result<RequestShape, String> {
+    let shown = path.display();
+    let manifest = std::fs::read(path).map_err(|error| {
+        format!("`{shown}` cannot be read ({error}); name a file such as manifest.json")
+    })?;
+    let shape = RequestShape::from_manifest(&manifest);
+    shape.map_err(|error| format!("`{shown}` cannot be used: {error}"))
 }
 
 /// The text is not quoted, since it may hold a password.

@@ -327,7 +327,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::{
-            ClientSideId, Connection, Instance, Operation, SegmentCall, SegmentId, SegmentRef,
+            ClientSideId, Connection, ContextKind, Instance, SegmentCall, SegmentId, SegmentRef,
             TransientError,
         },
         secret::AccessToken,
@@ -441,9 +441,13 @@ mod tests {
                 client_side_id: ClientSideId::new("env".into()),
                 instance: Instance::Commercial,
             }),
-            segment: SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP").unwrap(),
-            operation: Operation::Add,
-            keys: Vec::new(),
+            segment: SegmentRef::new(
+                SegmentId::new("vip").unwrap(),
+                ContextKind::default(),
+                "VIP",
+            )
+            .unwrap(),
+            members: Vec::new(),
         };
         let error = TransientError::TimedOut;
         let retry = CallOutcome::Retry {

@@ -116,6 +116,13 @@ impl<'a> SettingsReader<'a> {
             .is_some_and(|given| given.value_source(flag) == Some(ValueSource::CommandLine))
     }
 
+    /// Whether a flag or its variable is set.
+    pub(super) fn is_set(&self, flag: &str) -> bool {
+        let unset = [None, Some(ValueSource::DefaultValue)];
+        self.given
+            .is_some_and(|given| !unset.contains(&given.value_source(flag)))
+    }
+
     fn end<T>(mut self, value: T) -> Result<T, Problems> {
         if self.problems.is_empty() {
             return Ok(value);

@@ -49,6 +49,8 @@ fn flags_that_are_not_given_leave_the_defaults() {
 #[test]
 fn each_flag_reaches_its_setting() {
     let (ca_file, roots) = roots();
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests/rudderstack.json");
+    let shape = RequestShape::from_manifest(&std::fs::read(&manifest).unwrap()).unwrap();
     let settings = with_keys(&[
         "--listen=[::1]:1",
         "--egress-proxy=http://proxy:3128",
@@ -57,6 +59,7 @@ fn each_flag_reaches_its_setting() {
         "--store=sqlite:a.db",
         "--launchdarkly-url=https://ld.example:8443/",
         "--integration-key=other-one",
+        &format!("--integration-manifest={}", manifest.display()),
         "--attempt-timeout=3s",
         "--max-calls-per-account=4",
         "--linger=5ms",
@@ -84,7 +87,7 @@ fn each_flag_reaches_its_setting() {
                 proxy: Some("http://proxy:3128".parse().unwrap()),
                 roots: Some(roots),
             },
-            integration_key: "other-one".into(),
+            integration: Integration::new("other-one", shape).unwrap(),
             attempt_timeout: Duration::from_secs(3),
             max_calls_per_account: NonZeroU16::new(4).unwrap(),
             max_members_per_call: 7,
@@ -129,6 +132,7 @@ fn every_problem_is_reported_at_once() {
         "--egress-proxy=socks5://proxy",
         "--ca-file=no/such/file",
         "--integration-key=a/b",
+        "--integration-manifest=no/such/file",
         "--attempt-timeout=0s",
         "--max-calls-per-account=0",
         "--sandbox=maybe",
@@ -261,5 +265,52 @@ fn the_sandbox_and_another_address_exclude_each_other() {
     assert!(
         both.len() == 1 && both[0].contains("--launchdarkly-url"),
         "{both:?}"
+    );
+}
+
+#[test]
+fn a_key_and_a_manifest_go_together() {
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests");
+    let manifest = |key: &str| {
+        let file = manifests.join(format!("{key}.json"));
+        format!("--integration-manifest={}", file.display())
+    };
+    for (flags, named) in [
+        // The requests of another integration than Zeotap's look another way.
+        (
+            vec!["--integration-key=hightouch".to_owned()],
+            "--integration-key (CONN",
+        ),
+        (vec![manifest("hightouch")], "--integration-manifest (CONN"),
+    ] {
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        let refused = problems(&flags);
+        assert!(
+            refused.len() == 1 && refused[0].starts_with(named),
+            "{refused:?}"
+        );
+    }
+    for key in ["zeotap", "hightouch"] {
+        let key_flag = format!("--integration-key={key}");
+        let settings = with_keys(&[&key_flag, &manifest(key)]).unwrap();
+        assert_eq!(settings.launchdarkly.integration.key(), key);
+    }
+}
+
+#[test]
+fn a_manifest_that_cannot_be_used_is_named_with_the_place_in_it() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().display().to_string();
+    let manifest =
+        r#"{"capabilities":{"syncedSegment":{"requestParser":{"environmentIdPath":"env"}}}}"#;
+    std::fs::write(file.path(), manifest).unwrap();
+    let refused = problems(&[
+        "--integration-key=x",
+        &format!("--integration-manifest={path}"),
+    ]);
+    let place = "/capabilities/syncedSegment/requestParser/environmentIdPath";
+    assert!(
+        refused.len() == 1 && refused[0].contains(&path) && refused[0].contains(place),
+        "{refused:?}"
     );
 }

@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
+use itertools::Itertools;
 use tokio::time::Instant;
 
 use super::{ack::Ack, observed::LaneObserver};
 use crate::domain::{
-    CallLimits, ContextKey, DeferralCause, DeliveryAttempts, Operation, OperationsPerCall,
-    TransientError, Verdict,
+    CallLimits, ContextKey, DeferralCause, DeliveryAttempts, Operation, TransientError, Verdict,
 };
 
 /// A key's pending changes. Older ones are kept: should the newest belong to a stream that
@@ -109,10 +109,14 @@ impl PendingKey {
     }
 }
 
+/// Operations that may share a call.
+pub(super) type OperationGroup = &'static [Operation];
+
 /// The changes that leave together in one call.
 #[derive(Debug)]
 pub(super) struct SealedBatch {
-    pub(super) operation: Operation,
+    /// What the call may ask for.
+    pub(super) operations: OperationGroup,
     pub(super) entries: Vec<PendingKey>,
 }
 
@@ -183,23 +187,23 @@ impl Batch {
         self.flushed = self.next_ordinal;
     }
 
-    /// When the batch is due at the latest: at once if one kind of operation fills a call.
+    /// When the batch is due at the latest: at once if operations that may share a call fill one.
     pub(super) fn due(&self, policy: BatchPolicy, now: Instant) -> Option<Instant> {
-        [Operation::Add, Operation::Remove]
-            .into_iter()
-            .filter_map(|operation| self.queue_due(operation, policy, now))
+        let groups = policy.limits.operations.groups().iter();
+        groups
+            .filter_map(|group| self.group_due(group, policy, now))
             .min()
     }
 
-    fn queue_due(
+    fn group_due(
         &self,
-        operation: Operation,
+        group: OperationGroup,
         policy: BatchPolicy,
         now: Instant,
     ) -> Option<Instant> {
-        let queue = self.queue(operation);
-        let (ordinal, key) = queue.first_key_value()?;
-        let at_once = queue.len() >= policy.limits.max_members || *ordinal < self.flushed;
+        let (ordinal, key) = self.in_order(group).next()?;
+        let waiting: usize = group.iter().map(|each| self.queue(*each).len()).sum();
+        let at_once = waiting >= policy.limits.max_members || ordinal < self.flushed;
         Some(if at_once {
             now
         } else {
@@ -207,15 +211,18 @@ impl Batch {
         })
     }
 
-    /// Seals one call from whichever kind has waited longest among those that are due.
+    /// Seals one call from whichever group has waited longest among those that are due.
     pub(super) fn seal(&mut self, policy: BatchPolicy, now: Instant) -> Option<SealedBatch> {
         loop {
-            let operation = self.next_operation(policy, now)?;
-            let entries = self.take(operation, policy.limits.max_members);
+            let operations = self.next_group(policy, now)?;
+            let entries = self.take(operations, policy.limits.max_members);
             if !entries.is_empty() {
                 self.in_flight
                     .extend(entries.iter().map(|entry| entry.key.clone()));
-                return Some(SealedBatch { operation, entries });
+                return Some(SealedBatch {
+                    operations,
+                    entries,
+                });
             }
         }
     }
@@ -223,42 +230,42 @@ impl Batch {
     /// Whether the call that [`seal`](Self::seal) would make now holds anything that has been
     /// in a call in vain.
     pub(super) fn is_retry(&self, policy: BatchPolicy, now: Instant) -> bool {
-        self.next_operation(policy, now).is_some_and(|operation| {
-            let leaving = self.queue(operation).values();
-            let leaving = leaving.take(policy.limits.max_members);
+        self.next_group(policy, now).is_some_and(|group| {
+            let leaving = self.in_order(group).take(policy.limits.max_members);
             leaving
-                .map(|key| self.queued(key))
+                .map(|(_, key)| self.queued(key))
                 .any(PendingKey::has_failed)
         })
     }
 
-    /// The operation of the next call: that of the change that has waited longest among those due.
-    fn next_operation(&self, policy: BatchPolicy, now: Instant) -> Option<Operation> {
-        let oldest = |operation| {
-            let due = self.queue_due(operation, policy, now)? <= now;
-            let (ordinal, _) = self.queue(operation).first_key_value()?;
-            due.then_some((*ordinal, operation))
+    /// The group of the next call: that of the change that has waited longest among those due.
+    fn next_group(&self, policy: BatchPolicy, now: Instant) -> Option<OperationGroup> {
+        let oldest = |group: &OperationGroup| {
+            let due = self.group_due(group, policy, now)? <= now;
+            let (ordinal, _) = self.in_order(group).next()?;
+            due.then_some((ordinal, *group))
         };
-        let oldest = [Operation::Add, Operation::Remove]
-            .into_iter()
-            .filter_map(oldest)
-            .min();
-        match policy.limits.operations {
-            OperationsPerCall::One => oldest.map(|(_, operation)| operation),
-        }
+        let groups = policy.limits.operations.groups().iter();
+        groups.filter_map(oldest).min().map(|(_, group)| group)
     }
 
-    fn take(&mut self, operation: Operation, limit: usize) -> Vec<PendingKey> {
-        let mut entries = Vec::with_capacity(limit.min(self.queue(operation).len()));
+    /// What is queued of a group, in order of arrival.
+    fn in_order(&self, group: OperationGroup) -> impl Iterator<Item = (u64, &ContextKey)> {
+        let queues = group.iter().map(|operation| self.queue(*operation).iter());
+        queues.kmerge().map(|(ordinal, key)| (*ordinal, key))
+    }
+
+    fn take(&mut self, group: OperationGroup, limit: usize) -> Vec<PendingKey> {
+        let mut entries = Vec::with_capacity(limit);
         while entries.len() < limit {
-            let Some((_, key)) = self.queue_mut(operation).pop_first() else {
+            let Some(key) = self.pop_oldest(group) else {
                 break;
             };
             let entry = self.open.get_mut(&key).expect("what is queued is open");
             entry.queued = None;
             entry.prune();
             match entry.operation() {
-                Some(newest) if newest == operation => {
+                Some(newest) if group.contains(&newest) => {
                     entries.extend(self.open.remove(&key));
                 }
                 // Its newest stream went away, and the change before it was the opposite.
@@ -267,6 +274,15 @@ impl Batch {
             }
         }
         entries
+    }
+
+    fn pop_oldest(&mut self, group: OperationGroup) -> Option<ContextKey> {
+        let first = |operation: &Operation| {
+            let (ordinal, _) = self.queue(*operation).first_key_value()?;
+            Some((*ordinal, *operation))
+        };
+        let (_, operation) = group.iter().filter_map(first).min()?;
+        self.queue_mut(operation).pop_first().map(|(_, key)| key)
     }
 
     /// Ends the flight of these keys; their newer changes may leave now.

@@ -5,12 +5,12 @@ use std::{ops::Range, pin::pin, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    batch::{PendingKey, SealedBatch},
+    batch::{OperationGroup, PendingKey, SealedBatch},
     bisect::{Bisect, BisectStep, RefusalHistory, RefusedProbe},
     live::LiveDestination,
 };
 use crate::domain::{
-    Attempt, CallOutcome, Connection, ContextKey, CredentialStanding, Hold, Operation, Refusal,
+    Attempt, CallOutcome, Connection, ContextKey, CredentialStanding, Hold, Member, Refusal,
     Revision, SegmentCall, SegmentClient, SegmentRef, Slot, TransientError, Verdict,
 };
 
@@ -70,7 +70,10 @@ pub(super) enum DeliveryEnd {
 impl BatchDelivery {
     /// Calls, isolating refused members, and settles everything that gets a verdict.
     pub(super) async fn run(self, slot: Slot, sealed: SealedBatch) -> DeliveryReport {
-        let SealedBatch { operation, entries } = sealed;
+        let SealedBatch {
+            operations,
+            entries,
+        } = sealed;
         let keys = entries.iter().map(|entry| entry.key.clone()).collect();
         let mut work = IsolationState {
             bisect: Bisect::new(entries.len(), self.history),
@@ -78,7 +81,7 @@ impl BatchDelivery {
             largest_applied: 0,
             too_large: None,
         };
-        let end = self.work_through(&mut work, slot, operation).await;
+        let end = self.work_through(&mut work, slot, operations).await;
         if let Some(members) = work.limit() {
             self.client.learn_max_members(&self.connection, members);
         }
@@ -96,7 +99,7 @@ impl BatchDelivery {
         &self,
         work: &mut IsolationState,
         slot: Slot,
-        operation: Operation,
+        operations: OperationGroup,
     ) -> DeliveryEnd {
         let mut slot = Some(slot);
         loop {
@@ -119,13 +122,13 @@ impl BatchDelivery {
             }
             // Streams may have gone, and time-outs passed, since the last probe.
             work.refresh(Instant::now());
-            let members = work.wanted(part, operation);
+            let members = work.wanted(part, operations);
             if members.is_empty() {
                 work.bisect.skipped();
                 slot = Some(ready);
                 continue;
             }
-            let delivery = self.delivery(operation, work.keys(&members));
+            let delivery = self.delivery(work.asked(&members));
             match self.client.apply(ready, &delivery).await {
                 CallOutcome::Applied => work.apply(&members),
                 CallOutcome::Refused(Refusal::Payload) => work.refuse(&members),
@@ -216,12 +219,11 @@ impl BatchDelivery {
         }
     }
 
-    fn delivery(&self, operation: Operation, keys: Vec<ContextKey>) -> SegmentCall {
+    fn delivery(&self, members: Vec<Member>) -> SegmentCall {
         SegmentCall {
             connection: Arc::clone(&self.connection),
             segment: self.segment.clone(),
-            operation,
-            keys,
+            members,
         }
     }
 }
@@ -247,18 +249,25 @@ impl IsolationState {
     }
 
     /// The members of a part for which the call is still to be made. An entry whose newest change
-    /// has gone may ask for the opposite now, and is left.
-    fn wanted(&self, part: Range<usize>, operation: Operation) -> Vec<usize> {
+    /// has gone may ask for the opposite now, and is left if the call cannot ask for that.
+    fn wanted(&self, part: Range<usize>, operations: OperationGroup) -> Vec<usize> {
         let asks = |member: &usize| {
             let entry = self.entries[*member].as_ref();
-            entry.is_some_and(|entry| entry.operation() == Some(operation))
+            let asked = entry.and_then(PendingKey::operation);
+            asked.is_some_and(|operation| operations.contains(&operation))
         };
         part.filter(asks).collect()
     }
 
-    fn keys(&self, members: &[usize]) -> Vec<ContextKey> {
+    fn asked(&self, members: &[usize]) -> Vec<Member> {
         let entries = members.iter().filter_map(|at| self.entries[*at].as_ref());
-        entries.map(|entry| entry.key.clone()).collect()
+        let member = |entry: &PendingKey| {
+            Some(Member {
+                key: entry.key.clone(),
+                operation: entry.operation()?,
+            })
+        };
+        entries.filter_map(member).collect()
     }
 
     fn apply(&mut self, members: &[usize]) {

@@ -6,10 +6,15 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, watch};
 
 use super::{ack::Ack, health::DeliveryHealth};
-use crate::domain::{ContextKey, DestinationUid, Operation, SegmentId, SegmentRef};
+use crate::domain::{ContextKey, ContextKind, DestinationUid, Operation, SegmentId, SegmentRef};
 
 /// What a lane delivers to. Uids are unique across organizations, so lanes never mix them.
-pub(super) type LaneKey = (DestinationUid, SegmentId);
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct LaneKey {
+    pub(super) destination: DestinationUid,
+    pub(super) segment: SegmentId,
+    pub(super) kind: ContextKind,
+}
 
 /// What streams tell a lane.
 #[derive(Debug)]

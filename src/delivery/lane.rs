@@ -264,7 +264,7 @@ impl Lane {
         } else {
             Attempt::First
         };
-        let (client, segment) = (Arc::clone(&self.client), self.key.1.clone());
+        let (client, segment) = (Arc::clone(&self.client), self.key.segment.clone());
         self.slot = Some(Box::pin(async move {
             client.ready(&connection, &segment, attempt).await
         }));
@@ -330,7 +330,7 @@ impl Lane {
         self.retry.succeeded();
         self.concurrency.succeeded();
         self.refusals.end();
-        self.destination.permit(revision, &self.key.1);
+        self.destination.permit(revision, &self.key.segment);
         self.health.delivering();
     }
 
@@ -352,7 +352,7 @@ impl Lane {
         self.history.reset();
         if refusal != Refusal::Forbidden {
             self.batch.defer(DeferralCause::Segment);
-        } else if self.destination.forbid(revision, &self.key.1) {
+        } else if self.destination.forbid(revision, &self.key.segment) {
             self.refuse_credentials(revision);
         } else {
             self.batch.defer(DeferralCause::Permission);

@@ -43,11 +43,15 @@ impl Dispatcher {
         }
     }
 
-    /// Joins the lane of this destination and segment, and starts it if there is none.
+    /// Joins the lane of this destination, segment and context kind, and starts it if there is none.
     ///
     /// The destination must have been published.
     pub fn open(&self, destination: LiveDestination, segment: &SegmentRef) -> LaneHandle {
-        let key = (destination.uid, segment.id.clone());
+        let key = LaneKey {
+            destination: destination.uid,
+            segment: segment.id.clone(),
+            kind: segment.kind.clone(),
+        };
         let mut lanes = self.directory.lock();
         let entry = lanes
             .entry(key.clone())
@@ -84,10 +88,11 @@ impl Dispatcher {
             Arc::clone(&self.directory),
             inbox,
             health.clone(),
-            LaneObserver::new(self.observer.as_ref(), key.0, &key.1),
+            LaneObserver::new(self.observer.as_ref(), key.destination, &key.segment),
         );
         let span = tracing::info_span!(
-            parent: None, "lane", destination.uid = %key.0, segment.id = %key.1
+            parent: None, "lane", destination.uid = %key.destination, segment.id = %key.segment,
+            segment.kind = %key.kind,
         );
         self.tasks.spawn(lane.run().instrument(span));
         LaneEntry {

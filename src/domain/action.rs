@@ -2,6 +2,9 @@
 
 use super::{Operation, Pattern, change::is_longer};
 
+/// Path of the activation field that holds a context kind.
+pub const ACTIVATION_CONTEXT_KIND: &str = "activation.context_kind";
+
 /// Something a destination can do.
 #[derive(Debug, Clone)]
 pub struct Action {
@@ -26,6 +29,13 @@ impl Action {
     #[must_use]
     pub fn destination_field<'a>(actions: &'a [Self], path: &str) -> Option<&'a ActionField> {
         let mut fields = actions.iter().flat_map(|action| &action.destination_fields);
+        fields.find(|field| field.path == path)
+    }
+
+    /// The field of this path that activations have: the same in every action that has it.
+    #[must_use]
+    pub fn activation_field<'a>(actions: &'a [Self], path: &str) -> Option<&'a ActionField> {
+        let mut fields = actions.iter().flat_map(|action| &action.activation_fields);
         fields.find(|field| field.path == path)
     }
 }

@@ -5,6 +5,7 @@
 mod action;
 mod caller;
 mod change;
+mod context_kind;
 mod credentials;
 mod destination;
 mod mapping;
@@ -16,9 +17,12 @@ mod transform;
 mod verdict;
 mod visibility;
 
-pub use action::{Action, ActionField, Choice, FieldType};
+pub use action::{ACTIVATION_CONTEXT_KIND, Action, ActionField, Choice, FieldType};
 pub use caller::{AccessError, Authorized, Caller, Permission};
 pub use change::{ContextKey, KeyError, MAX_CONTEXT_KEY_CHARS, Operation};
+pub use context_kind::{
+    CONTEXT_KIND_PATTERN, ContextKind, ContextKindError, MAX_CONTEXT_KIND_CHARS,
+};
 pub use credentials::{
     Check, CheckKind, CheckOutcome, CredentialChecker, CredentialFacts, CredentialReport,
     CredentialsUnavailable, Finding,
@@ -33,7 +37,7 @@ pub use observer::{EndedCall, Observer, PaceState, SettledChange};
 pub use pattern::Pattern;
 pub use segment::{
     Attempt, CallLimits, CallOutcome, CredentialStanding, Hold, MAX_SEGMENT_ID_CHARS,
-    MAX_SEGMENT_NAME_CHARS, NAME_PATTERN, OperationsPerCall, Refusal, SEGMENT_ID_PATTERN,
+    MAX_SEGMENT_NAME_CHARS, Member, NAME_PATTERN, OperationsPerCall, Refusal, SEGMENT_ID_PATTERN,
     SegmentCall, SegmentClient, SegmentError, SegmentId, SegmentRef, Slot, TransientError,
 };
 pub use transform::Transform;

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Connection, ContextKey, Operation, Pattern, change::is_longer};
+use super::{Connection, ContextKey, ContextKind, Operation, Pattern, change::is_longer};
 
 /// Longest segment ID, in characters (LaunchDarkly's recommended limit for cohort ids).
 pub const MAX_SEGMENT_ID_CHARS: u16 = 128;
@@ -75,23 +75,26 @@ impl fmt::Display for SegmentId {
     }
 }
 
-/// A segment: its stable ID, and the name people see.
+/// A segment: its stable ID, the kind of its members, and the name people see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentRef {
     /// Stable ID.
     pub id: SegmentId,
+    /// What its context keys identify.
+    pub kind: ContextKind,
     name: String,
 }
 
 impl SegmentRef {
-    /// Pairs an ID with a name.
+    /// Gives a name to the segment of this ID and kind.
     ///
     /// # Errors
     /// [`SegmentError::Name`] for a blank, over-long or unprintable name.
-    pub fn new(id: SegmentId, name: &str) -> Result<Self, SegmentError> {
+    pub fn new(id: SegmentId, kind: ContextKind, name: &str) -> Result<Self, SegmentError> {
         let fits = !is_longer(name, MAX_SEGMENT_NAME_CHARS) && NAME_PATTERN.is_match(name);
         fits.then(|| Self {
             id,
+            kind,
             name: name.to_owned(),
         })
         .ok_or(SegmentError::Name)
@@ -104,17 +107,25 @@ impl SegmentRef {
     }
 }
 
-/// One call: the same operation for some keys of one segment.
+/// One call: some members enter or leave one segment.
 #[derive(Debug, Clone)]
 pub struct SegmentCall {
     /// Where and as whom.
     pub connection: Arc<Connection>,
     /// Which segment.
     pub segment: SegmentRef,
+    /// The members. There is at least one, and no key stands there twice. Their operations are all
+    /// the same unless the client's [`CallLimits`] let one call have several.
+    pub members: Vec<Member>,
+}
+
+/// What a call asks for one member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The member.
+    pub key: ContextKey,
     /// In or out.
     pub operation: Operation,
-    /// The members. There is at least one, and no key stands there twice.
-    pub keys: Vec<ContextKey>,
 }
 
 /// What one call may carry. How often calls may start, and which rate windows count them, is the
@@ -132,6 +143,19 @@ pub struct CallLimits {
 pub enum OperationsPerCall {
     /// All members of a call are added, or all are removed.
     One,
+    /// A call may add some members and remove others.
+    Mixed,
+}
+
+impl OperationsPerCall {
+    /// The operations, by the calls that they may share.
+    #[must_use]
+    pub fn groups(self) -> &'static [&'static [Operation]] {
+        match self {
+            Self::One => &[&[Operation::Add], &[Operation::Remove]],
+            Self::Mixed => &[&[Operation::Add, Operation::Remove]],
+        }
+    }
 }
 
 /// What became of one call. Whether to try again is decided here, where it is known.
@@ -323,7 +347,8 @@ mod tests {
     use super::*;
 
     fn named(name: &str) -> Result<SegmentRef, SegmentError> {
-        SegmentRef::new(SegmentId::new("vip").unwrap(), name)
+        let id = SegmentId::new("vip").unwrap();
+        SegmentRef::new(id, ContextKind::default(), name)
     }
 
     proptest! {

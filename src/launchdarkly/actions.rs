@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 
 use super::credentials::hints;
 use crate::domain::{
-    Action, ActionField, CONTEXT_KEY_FIELD, Choice, ContextKey, FieldType, MAX_CONTEXT_KEY_CHARS,
-    MAX_SEGMENT_ID_CHARS, MAX_SEGMENT_NAME_CHARS, NAME_PATTERN, Operation, Pattern,
-    SEGMENT_ID_PATTERN, SegmentError,
+    ACTIVATION_CONTEXT_KIND, Action, ActionField, CONTEXT_KEY_FIELD, CONTEXT_KIND_PATTERN, Choice,
+    ContextKey, ContextKind, ContextKindError, FieldType, MAX_CONTEXT_KEY_CHARS,
+    MAX_CONTEXT_KIND_CHARS, MAX_SEGMENT_ID_CHARS, MAX_SEGMENT_NAME_CHARS, NAME_PATTERN, Operation,
+    Pattern, SEGMENT_ID_PATTERN, SegmentError,
 };
 
 /// Longest access token, in characters. LaunchDarkly's have some 40; ours leaves room for another
@@ -38,8 +39,12 @@ fn access_token_pattern() -> Pattern {
     Pattern::new(&format!("^(?:{others}|{but_sdk}|{but_mob})$"))
 }
 
-/// Every action, in a stable order.
-pub(super) fn all() -> Vec<Action> {
+/// Every action, in a stable order. A context kind is offered if requests can name it.
+pub(super) fn all(names_context_kind: bool) -> Vec<Action> {
+    let mut activation_fields = vec![segment_name(), segment_id()];
+    if names_context_kind {
+        activation_fields.push(context_kind());
+    }
     vec![Action {
         id: "send-identifiers",
         display_name: "Send Identifiers to LaunchDarkly in realtime",
@@ -47,7 +52,7 @@ pub(super) fn all() -> Vec<Action> {
                       out of it, within moments.",
         destination_fields: vec![ACCESS_TOKEN.clone(), CLIENT_SIDE_ID.clone(), instance()],
         mapping_fields: vec![context_key()],
-        activation_fields: vec![segment_name(), segment_id()],
+        activation_fields,
         operations: vec![Operation::Add, Operation::Remove],
     }]
 }
@@ -122,9 +127,10 @@ fn context_key() -> ActionField {
     ActionField {
         path: CONTEXT_KEY_FIELD,
         display_name: "Context key",
-        description: "The identifier by which your application names a person to LaunchDarkly: \
-                      the key of contexts of kind user. It must be the very same, in upper and \
-                      lower case too, or hashed alike.",
+        description: "The identifier by which your application names a member to LaunchDarkly: \
+                      the key of a context, of kind user unless the activation names another \
+                      kind. It must be the very same, in upper and lower case too, or hashed \
+                      alike.",
         kind: FieldType::Text,
         required: true,
         // What a record holds is judged with the record.
@@ -171,6 +177,24 @@ fn segment_id() -> ActionField {
     }
 }
 
+fn context_kind() -> ActionField {
+    ActionField {
+        path: ACTIVATION_CONTEXT_KIND,
+        display_name: "Context kind",
+        description: "What the members are, as your application names their kind to \
+                      LaunchDarkly, such as user or account. All members of a segment are of one \
+                      kind. It stays the same for the life of the segment.",
+        kind: FieldType::Text,
+        required: false,
+        pattern: Some(CONTEXT_KIND_PATTERN.clone()),
+        max_length: MAX_CONTEXT_KIND_CHARS,
+        remedy: |_| ContextKindError.to_string(),
+        placeholder: "account",
+        default_value: ContextKind::DEFAULT,
+        help_uri: "https://launchdarkly.com/docs/home/flags/context-kinds",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -180,7 +204,7 @@ mod tests {
 
     fn fields() -> Vec<ActionField> {
         let one = |a: Action| [a.destination_fields, a.mapping_fields, a.activation_fields];
-        all().into_iter().flat_map(one).flatten().collect()
+        all(true).into_iter().flat_map(one).flatten().collect()
     }
 
     #[test]
@@ -197,6 +221,15 @@ mod tests {
                     field.path
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_context_kind_is_offered_exactly_if_requests_can_name_it() {
+        for offered in [false, true] {
+            let actions = all(offered);
+            let field = Action::activation_field(&actions, ACTIVATION_CONTEXT_KIND);
+            assert_eq!(field.is_some(), offered);
         }
     }
 
@@ -219,6 +252,7 @@ mod tests {
     fn lengths_are_in_characters() {
         assert!(no_longer(&ACCESS_TOKEN, "a") && no_longer(&CLIENT_SIDE_ID, "a"));
         assert!(no_longer(&segment_id(), "a") && no_longer(&segment_name(), "é"));
+        assert!(no_longer(&context_kind(), "a"));
         assert!(no_longer(&context_key(), "é"));
     }
 
@@ -239,9 +273,11 @@ mod tests {
         ) {
             let id = SegmentId::new(&text);
             prop_assert_eq!(segment_id().check(&text), id.map(drop).map_err(|e| e.to_string()));
-            let named = SegmentRef::new(SegmentId::new("a").unwrap(), &text);
+            let named = SegmentRef::new(SegmentId::new("a").unwrap(), ContextKind::default(), &text);
             let named = named.map(drop).map_err(|e| e.to_string());
             prop_assert_eq!(segment_name().check(&text), named);
+            let kind = ContextKind::new(&text);
+            prop_assert_eq!(context_kind().check(&text), kind.map(drop).map_err(|e| e.to_string()));
         }
 
         #[test]

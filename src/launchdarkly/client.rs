@@ -16,22 +16,22 @@ use super::{
     egress::Egress,
     hosts::{Endpoint, Hosts},
     identify::identify,
+    integration::Integration,
     stack::{Stack, Unwritable, authorized},
     throttle::Throttle,
     transport::{Http, Peer, Transport},
-    wire::{SegmentMembers, SegmentTargets},
 };
 use crate::domain::{
     Action, Attempt, CallLimits, CallOutcome, Connection, CredentialChecker, CredentialReport,
-    CredentialStanding, CredentialsUnavailable, Hold, Observer, OperationsPerCall, Refusal,
-    SegmentCall, SegmentClient, SegmentId, Slot,
+    CredentialStanding, CredentialsUnavailable, Hold, Observer, Refusal, SegmentCall,
+    SegmentClient, SegmentId, Slot,
 };
 
 /// How to call LaunchDarkly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSettings {
-    /// Key under which LaunchDarkly has registered the integration whose calls are sent.
-    pub integration_key: String,
+    /// The integration whose calls are sent.
+    pub integration: Integration,
     /// Stands for every LaunchDarkly host.
     pub url: Option<Endpoint>,
     /// How calls leave for another machine.
@@ -47,9 +47,6 @@ pub struct ClientSettings {
 /// Why a client cannot be made; the operator's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
-    /// The integration key cannot be part of an address.
-    #[error("the integration key must be one or more of A-Z a-z 0-9 _ -")]
-    IntegrationKey,
     /// No encrypted connection could be made.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
@@ -58,7 +55,7 @@ pub enum ClientError {
 /// Calls LaunchDarkly.
 #[derive(Debug)]
 pub struct Client {
-    integration_key: String,
+    integration: Integration,
     max_members: usize,
     hosts: Arc<Hosts>,
     stack: Arc<Stack>,
@@ -73,30 +70,21 @@ impl Client {
     /// Makes a client; nothing is called yet.
     ///
     /// # Errors
-    /// When the integration key cannot be sent, or the system has no root certificates and
-    /// they are needed.
+    /// When the system has no root certificates and they are needed.
     pub fn new(settings: ClientSettings) -> Result<Self, ClientError> {
         let peer = match &settings.url {
             Some(endpoint) if endpoint.is_plain_text() => Peer::Loopback,
             _ => Peer::Remote,
         };
         let transport = Http::new(peer, &egress(&settings)).map_err(ClientError::Tls)?;
-        Self::over(Box::new(transport), settings)
+        Ok(Self::over(Box::new(transport), settings))
     }
 
     /// Makes a client whose requests another transport carries.
-    ///
-    /// # Errors
-    /// When the integration key cannot be sent.
-    pub fn over(
-        transport: Box<dyn Transport>,
-        settings: ClientSettings,
-    ) -> Result<Self, ClientError> {
-        if !is_path_word(&settings.integration_key) {
-            return Err(ClientError::IntegrationKey);
-        }
-        Ok(Self {
-            integration_key: settings.integration_key,
+    pub fn over(transport: Box<dyn Transport>, settings: ClientSettings) -> Self {
+        Self {
+            actions: actions::all(settings.integration.names_context_kind()),
+            integration: settings.integration,
             max_members: settings.max_members_per_call.into(),
             hosts: Arc::new(Hosts::new(settings.url)),
             stack: Arc::new(Stack {
@@ -105,10 +93,9 @@ impl Client {
                 transport,
                 observer: None,
             }),
-            actions: actions::all(),
             queries: Mutex::default(),
             confirmations: Confirmations::default(),
-        })
+        }
     }
 
     /// Tells `observer` of every call that ends from now on, and of every change of an account's
@@ -128,12 +115,12 @@ impl Client {
         if let Some(hold) = self.stack.throttle.told_to_wait(&delivery.connection) {
             return CallOutcome::Held(hold);
         }
-        let Some(members) = SegmentMembers::new(&delivery.keys) else {
-            tracing::error!("a delivery without members was not sent: the caller has a defect");
+        let Some(body) = self.integration.body(delivery) else {
+            tracing::error!("a call that no request can say was not sent: the caller has a defect");
             return CallOutcome::Refused(Refusal::Payload);
         };
         // All that stands in the request but the token has been checked before.
-        let Ok(request) = self.request(delivery, members) else {
+        let Ok(request) = self.request(&delivery.connection, body) else {
             return CallOutcome::Refused(Refusal::Unauthorized);
         };
         self.stack.deliver(delivery, request).await
@@ -153,24 +140,13 @@ impl Client {
         queries.spawn(query.instrument(info_span!("identify")));
     }
 
-    fn request(
-        &self,
-        delivery: &SegmentCall,
-        members: SegmentMembers<'_>,
-    ) -> Result<Request<Bytes>, Unwritable> {
-        let connection = &*delivery.connection;
+    fn request(&self, connection: &Connection, body: Bytes) -> Result<Request<Bytes>, Unwritable> {
         let uri = format!(
             "{}/api/v2/segment-targets/{}",
             self.hosts.rest(connection.instance),
-            self.integration_key
+            self.integration.key()
         );
-        let body = SegmentTargets::new(
-            &connection.client_side_id,
-            &delivery.segment,
-            delivery.operation,
-            members,
-        );
-        authorized(Method::POST, &uri, &connection.access_token, body.encode())
+        authorized(Method::POST, &uri, &connection.access_token, body)
     }
 }
 
@@ -194,12 +170,6 @@ fn egress(settings: &ClientSettings) -> Egress {
         info!(%proxy, "calls to LaunchDarkly leave through a proxy");
     }
     egress
-}
-
-/// Whether a text can be one word of a path without any escaping.
-fn is_path_word(text: &str) -> bool {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-    !text.is_empty() && text.bytes().all(legal)
 }
 
 #[async_trait]
@@ -228,7 +198,7 @@ impl SegmentClient for Client {
         let known = self.stack.throttle.max_members(connection);
         CallLimits {
             max_members: known.map_or(self.max_members, |known| known.min(self.max_members)),
-            operations: OperationsPerCall::One,
+            operations: self.integration.operations(),
         }
     }
 
@@ -240,8 +210,8 @@ impl SegmentClient for Client {
         let span = info_span!(
             "attempt",
             segment.id = %delivery.segment.id,
-            segment.operation = ?delivery.operation,
-            attempt.members = delivery.keys.len(),
+            segment.kind = %delivery.segment.kind,
+            attempt.members = delivery.members.len(),
         );
         let outcome = self.attempt(delivery).instrument(span).await;
         drop(slot);

@@ -16,6 +16,7 @@ mod credentials;
 mod egress;
 mod hosts;
 mod identify;
+mod integration;
 mod pace;
 mod renewal;
 mod stack;
@@ -28,6 +29,7 @@ pub use client::{Client, ClientError, ClientSettings};
 pub use credentials::advice;
 pub use egress::{Egress, EgressProxy, EgressProxyError, Roots};
 pub use hosts::{Endpoint, EndpointError};
+pub use integration::{Integration, IntegrationKeyError, ManifestError, RequestShape};
 pub use transport::Transport;
 
 #[cfg(test)]

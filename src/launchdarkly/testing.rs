@@ -25,7 +25,7 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::{ClientSettings, Egress, Endpoint};
+use super::{ClientSettings, Egress, Endpoint, Integration, RequestShape};
 use crate::{
     domain::{ClientSideId, Connection, Instance},
     secret::AccessToken,
@@ -91,11 +91,16 @@ impl Server {
     }
 }
 
+/// The integration that is built in.
+pub(super) fn zeotap() -> Integration {
+    Integration::new("zeotap", RequestShape::built_in("zeotap").unwrap()).unwrap()
+}
+
 impl Default for ClientSettings {
     /// Those of a test that does not care.
     fn default() -> Self {
         Self {
-            integration_key: "zeotap".to_owned(),
+            integration: zeotap(),
             url: None,
             egress: Egress::default(),
             attempt_timeout: Duration::from_secs(10),

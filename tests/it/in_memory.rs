@@ -67,7 +67,7 @@ impl Service {
             ..settings.launchdarkly.clone()
         };
         let transport = Box::new(InProcess(sandbox.clone()));
-        let vendor = launchdarkly::Client::over(transport, vendor).unwrap();
+        let vendor = launchdarkly::Client::over(transport, vendor);
         let app = App::assemble(Arc::new(disk.reopen()), vendor, &settings);
         let shutdown = Shutdown::new();
         let (connections, incoming) = mpsc::unbounded_channel();

@@ -220,8 +220,7 @@ async fn an_open_against_the_rules_is_refused_with_its_reason() {
     let bad_segment = pb::OpenStream {
         activation: Some(pb::Activation {
             segment_id: "a b".into(),
-            segment_name: String::new(),
-            field_mappings: vec![],
+            ..Default::default()
         }),
         ..open(&name)
     };

@@ -266,7 +266,7 @@ pub(crate) fn open_into(destination: &str, segment: &str) -> pb::OpenStream {
         activation: Some(pb::Activation {
             segment_id: segment.into(),
             segment_name: segment.to_uppercase(),
-            field_mappings: vec![],
+            ..Default::default()
         }),
         ..Default::default()
     }

@@ -51,6 +51,7 @@ pub(super) fn open_stream() -> pb::OpenStream {
         activation: Some(pb::Activation {
             segment_id: SEGMENT_ID.into(),
             segment_name: "Very important people".into(),
+            context_kind: String::new(),
             field_mappings: vec![],
         }),
         stream_id: "demo".into(),

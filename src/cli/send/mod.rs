@@ -70,6 +70,10 @@ pub struct SendArgs {
     #[arg(long, value_name = "NAME")]
     segment_name: String,
 
+    /// Context kind of the members [default: user]
+    #[arg(long, value_name = "KIND")]
+    context_kind: Option<String>,
+
     #[arg(long, value_name = "MAPPING", help = mapping::help())]
     map: Vec<MapArg>,
 
@@ -220,6 +224,7 @@ impl SendArgs {
                     segment_id: self.segment_id.clone(),
                     segment_name: self.segment_name.clone(),
                     field_mappings: mapping,
+                    context_kind: self.context_kind.clone().unwrap_or_default(),
                 }),
                 // Without one, a stream that replaces a lost one would not fence it.
                 stream_id: stream_id.unwrap_or_else(|| format!("send-{}", Uuid::new_v4())),

@@ -4,21 +4,26 @@ use proptest::prelude::*;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
-use crate::delivery::{AckIssuer, SettledRecord};
+use crate::{
+    delivery::{AckIssuer, SettledRecord},
+    domain::OperationsPerCall,
+};
 
 const LINGER: Duration = Duration::from_millis(50);
-
-fn limits(max_members: usize) -> CallLimits {
-    CallLimits {
-        max_members,
-        operations: OperationsPerCall::One,
-    }
-}
+const ADD: OperationGroup = &[Operation::Add];
+const REMOVE: OperationGroup = &[Operation::Remove];
 
 fn rule(limit: usize) -> BatchPolicy {
+    rule_of(OperationsPerCall::One, limit)
+}
+
+fn rule_of(operations: OperationsPerCall, max_members: usize) -> BatchPolicy {
     BatchPolicy {
         linger: LINGER,
-        limits: limits(limit),
+        limits: CallLimits {
+            max_members,
+            operations,
+        },
     }
 }
 
@@ -95,10 +100,7 @@ async fn newer_removal_wins_over_older_addition_and_both_acks_share_its_verdict(
     let mut sealed = bench.seal_all();
     assert_eq!(sealed.len(), 1);
     let only = sealed.remove(0);
-    assert_eq!(
-        (only.operation, keys(&only)),
-        (Operation::Remove, vec!["a"])
-    );
+    assert_eq!((only.operations, keys(&only)), (REMOVE, vec!["a"]));
     bench.settle(only, Verdict::Delivered);
     let both = BTreeMap::from([(1, Verdict::Delivered), (2, Verdict::Delivered)]);
     assert_eq!(bench.verdicts(), both);
@@ -127,6 +129,31 @@ async fn a_batch_is_due_when_full_lingered_or_flushed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn additions_and_removals_share_a_call_where_one_can_carry_both() {
+    let mut bench = Bench::new();
+    let mixed = |limit| rule_of(OperationsPerCall::Mixed, limit);
+    let now = bench.now;
+    bench.push("a", Operation::Add);
+    bench.push("b", Operation::Remove);
+    assert_eq!(bench.batch.due(mixed(3), now), Some(now + LINGER));
+    bench.push("c", Operation::Add);
+    assert_eq!(
+        bench.batch.due(mixed(3), now),
+        Some(now),
+        "both kinds fill one call"
+    );
+    bench.push("d", Operation::Remove);
+    let full = bench.batch.seal(mixed(3), now).unwrap();
+    assert_eq!(keys(&full), ["a", "b", "c"], "in order of arrival");
+    let asked: Vec<_> = full.entries.iter().map(PendingKey::operation).collect();
+    let [add, remove] = [Some(Operation::Add), Some(Operation::Remove)];
+    assert_eq!(asked, [add, remove, add]);
+    assert!(bench.batch.seal(mixed(3), now).is_none(), "one lingers");
+    bench.batch.flush();
+    assert_eq!(keys(&bench.batch.seal(mixed(3), now).unwrap()), ["d"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_in_flight_waits_for_its_call_to_end() {
     let mut bench = Bench::new();
     bench.push("a", Operation::Add);
@@ -137,10 +164,7 @@ async fn a_key_in_flight_waits_for_its_call_to_end() {
     assert_eq!(keys(&second), ["b"]);
     bench.settle(first, Verdict::Delivered);
     let third = bench.seal_all().remove(0);
-    assert_eq!(
-        (third.operation, keys(&third)),
-        (Operation::Remove, vec!["a"])
-    );
+    assert_eq!((third.operations, keys(&third)), (REMOVE, vec!["a"]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,8 +181,8 @@ async fn a_restored_entry_goes_first_and_under_its_newer_changes() {
     let sealed = bench.seal_all();
     assert_eq!(keys(&sealed[0]), ["a", "c"]);
     assert_eq!(
-        (sealed[1].operation, keys(&sealed[1])),
-        (Operation::Remove, vec!["b"])
+        (sealed[1].operations, keys(&sealed[1])),
+        (REMOVE, vec!["b"])
     );
     for call in sealed {
         bench.settle(call, Verdict::Delivered);
@@ -177,10 +201,7 @@ async fn the_change_before_counts_again_when_the_newest_stream_goes_away() {
     // Whether the lane is told in time or not must make no difference.
     let sealed = bench.seal_all();
     assert_eq!(sealed.len(), 1);
-    assert_eq!(
-        (sealed[0].operation, keys(&sealed[0])),
-        (Operation::Add, vec!["a"])
-    );
+    assert_eq!((sealed[0].operations, keys(&sealed[0])), (ADD, vec!["a"]));
     assert!(bench.batch.is_empty());
     let deferred = Verdict::Deferred(DeferralCause::Abandoned);
     assert_eq!(other_settled.try_recv().unwrap().verdict, deferred);
@@ -318,19 +339,22 @@ proptest! {
     /// verdict, no key is in two calls, each key's applied changes are in order of arrival, and
     /// the last one of a living stream is the last one applied.
     #[test]
-    fn acks_are_conserved_and_keys_keep_their_order(acts in acts()) {
+    fn acks_are_conserved_and_keys_keep_their_order(
+        operations in prop_oneof![Just(OperationsPerCall::One), Just(OperationsPerCall::Mixed)],
+        acts in acts(),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(async { check(acts) })?;
+        runtime.block_on(async { check(operations, acts) })?;
     }
 }
 
-fn check(acts: Vec<Act>) -> Result<(), TestCaseError> {
+fn check(operations: OperationsPerCall, acts: Vec<Act>) -> Result<(), TestCaseError> {
     let now = Instant::now();
     let mut batch = Batch::new(LaneObserver::default());
     let rule = |limit| BatchPolicy {
         linger: Duration::ZERO,
-        limits: limits(limit),
+        ..rule_of(operations, limit)
     };
     let (acks, mut settled): (Vec<_>, Vec<_>) = (0..3)
         .map(|_| AckIssuer::new(Duration::from_secs(60)))
@@ -345,7 +369,13 @@ fn check(acts: Vec<Act>) -> Result<(), TestCaseError> {
         batch.release(&keys);
         if applied {
             for entry in call.entries {
-                member.insert(entry.key.as_str().to_owned(), call.operation);
+                // Nothing is pruned here once it is sealed: this is what the call asked for.
+                let asked = entry.operation().unwrap();
+                assert!(
+                    call.operations.contains(&asked),
+                    "no call mixes what it may not"
+                );
+                member.insert(entry.key.as_str().to_owned(), asked);
                 entry.settle(Verdict::Delivered);
             }
         } else {

@@ -20,9 +20,9 @@ use crate::{
         LiveState, SettledRecord, Verdict,
     },
     domain::{
-        Attempt, CallLimits, CallOutcome, ClientSideId, Connection, ContextKey, CredentialStanding,
-        DestinationUid, Hold, Instance, Operation, OperationsPerCall, Refusal, Revision,
-        SegmentCall, SegmentClient, SegmentId, SegmentRef, Slot, TransientError,
+        Attempt, CallLimits, CallOutcome, ClientSideId, Connection, ContextKey, ContextKind,
+        CredentialStanding, DestinationUid, Hold, Instance, Member, Operation, OperationsPerCall,
+        Refusal, Revision, SegmentCall, SegmentClient, SegmentId, SegmentRef, Slot, TransientError,
     },
     secret::AccessToken,
 };
@@ -130,6 +130,8 @@ fn waits() -> impl Strategy<Value = VecDeque<u64>> {
 /// A vendor that remembers what it has applied, and refuses to see a key twice at once.
 #[derive(Debug, Default)]
 struct Vendor {
+    /// Whether its calls may add and remove at once.
+    mixes: bool,
     fates: Mutex<VecDeque<Fate>>,
     waits: Mutex<VecDeque<u64>>,
     /// No call is made before, as it has told.
@@ -195,8 +197,9 @@ impl Vendor {
         CallOutcome::Refused(refusal)
     }
 
-    fn apply(&self, keys: &[String], operation: Operation) {
-        let changes = keys.iter().map(|key| (key.clone(), operation));
+    fn apply(&self, members: &[Member]) {
+        let change = |member: &Member| (member.key.as_str().to_owned(), member.operation);
+        let changes = members.iter().map(change);
         self.applied.lock().unwrap().extend(changes);
     }
 }
@@ -225,7 +228,11 @@ impl SegmentClient for Vendor {
         let known = *self.max_members.lock().unwrap();
         CallLimits {
             max_members: known.unwrap_or(MAX_MEMBERS).min(MAX_MEMBERS),
-            operations: OperationsPerCall::One,
+            operations: if self.mixes {
+                OperationsPerCall::Mixed
+            } else {
+                OperationsPerCall::One
+            },
         }
     }
 
@@ -235,10 +242,14 @@ impl SegmentClient for Vendor {
 
     async fn apply(&self, _: Slot, delivery: &SegmentCall) -> CallOutcome {
         let keys: Vec<_> = delivery
-            .keys
+            .members
             .iter()
-            .map(|k| k.as_str().to_owned())
+            .map(|member| member.key.as_str().to_owned())
             .collect();
+        let mut operations = delivery.members.iter().map(|member| member.operation);
+        let first = operations.next();
+        let is_mixed = operations.any(|operation| Some(operation) != first);
+        assert!(self.mixes || !is_mixed, "a call mixes what it may not");
         let token = delivery.connection.access_token.expose();
         assert_eq!(token, *self.token.lock().unwrap(), "the token in force");
         // Its permission takes a while, and another call may be told to wait meanwhile.
@@ -268,11 +279,11 @@ impl SegmentClient for Vendor {
         }
         match self.decide(&keys) {
             Fate::Applied => {
-                Self::apply(self, &keys, delivery.operation);
+                Self::apply(self, &delivery.members);
                 CallOutcome::Applied
             }
             Fate::AppliedUnheard => {
-                Self::apply(self, &keys, delivery.operation);
+                Self::apply(self, &delivery.members);
                 self.fail(&keys, TransientError::TimedOut, None)
             }
             Fate::Failed(error) => self.fail(&keys, error, None),
@@ -385,8 +396,9 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(fates: VecDeque<Fate>, waits: VecDeque<u64>) -> Self {
+    fn new(fates: VecDeque<Fate>, waits: VecDeque<u64>, mixes: bool) -> Self {
         let vendor = Arc::new(Vendor {
+            mixes,
             fates: Mutex::new(fates),
             waits: Mutex::new(waits),
             ..Vendor::default()
@@ -417,7 +429,12 @@ impl Bench {
 
     fn open(&mut self, index: usize) -> Stream {
         let live = self.live.watch(self.uid);
-        let segment = SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP").unwrap();
+        let segment = SegmentRef::new(
+            SegmentId::new("vip").unwrap(),
+            ContextKind::default(),
+            "VIP",
+        )
+        .unwrap();
         let (acks, settled) = AckIssuer::new(timeout(index));
         self.opened += 1;
         Stream {
@@ -661,19 +678,20 @@ fn runtime(seed: u64) -> Runtime {
     builder.build().unwrap()
 }
 
-/// What is done, what becomes of the calls, and how long they are waited for.
-type Case = (Vec<Act>, VecDeque<Fate>, VecDeque<u64>);
+/// What is done, what becomes of the calls, how long they are waited for, and whether one may add
+/// and remove.
+type Case = (Vec<Act>, VecDeque<Fate>, VecDeque<u64>, bool);
 
 fn cases() -> impl Strategy<Value = Case> {
-    (acts(), fates(), waits())
+    (acts(), fates(), waits(), any::<bool>())
 }
 
 /// Plays acts to their end, in the same way for the same seed; which calls were made, and when.
 fn play(seed: u64, case: Case) -> Vec<(Duration, Vec<String>)> {
-    let (acts, fates, waits) = case;
+    let (acts, fates, waits, mixes) = case;
     runtime(seed).block_on(async {
         let began = Instant::now();
-        let mut bench = Bench::new(fates, waits);
+        let mut bench = Bench::new(fates, waits, mixes);
         for act in acts {
             bench.act(act).await;
         }

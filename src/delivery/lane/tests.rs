@@ -15,8 +15,8 @@ use crate::{
         Verdict,
     },
     domain::{
-        CallOutcome, ClientSideId, ContextKey, CredentialStanding, DestinationUid, Instance,
-        Observer, Operation, Revision, SegmentCall, SegmentId, SettledChange,
+        CallOutcome, ClientSideId, ContextKey, ContextKind, CredentialStanding, DestinationUid,
+        Instance, Observer, Operation, Revision, SegmentCall, SegmentId, SettledChange,
     },
     secret::AccessToken,
 };
@@ -115,9 +115,9 @@ impl SegmentClient for Vendor {
 
     async fn apply(&self, _: Slot, delivery: &SegmentCall) -> CallOutcome {
         let keys: Vec<_> = delivery
-            .keys
+            .members
             .iter()
-            .map(|key| key.as_str().to_owned())
+            .map(|member| member.key.as_str().to_owned())
             .collect();
         for key in &keys {
             let alone = self.overlapping.lock().unwrap().insert(key.clone());
@@ -125,7 +125,7 @@ impl SegmentClient for Vendor {
         }
         self.calls.lock().unwrap().push(Call {
             at: self.started.elapsed(),
-            operation: delivery.operation,
+            operation: delivery.members[0].operation,
             keys: keys.clone(),
             token: delivery.connection.access_token.expose().to_owned(),
         });
@@ -247,7 +247,12 @@ impl Bench {
     fn open_into(&self, segment: &str, timeout: Duration) -> Stream {
         let live = self.live.watch(self.uid);
         self.live.publish(self.uid, Revision(1), active("first"));
-        let segment = SegmentRef::new(SegmentId::new(segment).unwrap(), "VIP").unwrap();
+        let segment = SegmentRef::new(
+            SegmentId::new(segment).unwrap(),
+            ContextKind::default(),
+            "VIP",
+        )
+        .unwrap();
         let (acks, settled) = AckIssuer::new(timeout);
         let lane = self.dispatcher.open(live, &segment);
         Stream {

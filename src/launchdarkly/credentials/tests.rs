@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{advice, advice::Advice};
 use crate::{
     domain::{
-        Attempt, CheckKind, CheckOutcome, Connection, ContextKey, CredentialChecker,
-        CredentialFacts, CredentialReport, Instance, Operation, SegmentCall, SegmentClient,
+        Attempt, CheckKind, CheckOutcome, Connection, ContextKey, ContextKind, CredentialChecker,
+        CredentialFacts, CredentialReport, Instance, Member, Operation, SegmentCall, SegmentClient,
         SegmentId, SegmentRef, TransientError,
     },
     launchdarkly::{
@@ -348,12 +348,15 @@ async fn what_another_host_answers_holds_up_no_deliveries() {
 async fn a_check_asks_even_while_failures_hold_back_deliveries() {
     let server = but("/api/v2/segment-targets/", || status(503));
     let client = Client::new(server.settings()).unwrap();
-    let segment = |id| SegmentRef::new(SegmentId::new(id).unwrap(), "VIP").unwrap();
+    let segment =
+        |id| SegmentRef::new(SegmentId::new(id).unwrap(), ContextKind::default(), "VIP").unwrap();
     let mut delivery = SegmentCall {
         connection: Arc::new(connection(TOKEN, NEAR)),
         segment: segment("vip"),
-        operation: Operation::Add,
-        keys: vec![ContextKey::new("u-1").unwrap()],
+        members: vec![Member {
+            key: ContextKey::new("u-1").unwrap(),
+            operation: Operation::Add,
+        }],
     };
     // Of two segments: one that fails alone is left to its lane.
     let mut turn = ["vip", "gold"].into_iter().cycle();

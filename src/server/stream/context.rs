@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 use super::fences::{Fencing, InProcessFences};
-use crate::{delivery::Dispatcher, metrics::Metrics, registry::Registry};
+use crate::{delivery::Dispatcher, domain::Action, metrics::Metrics, registry::Registry};
 
 /// The limits of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct StreamLimits {
 pub(crate) struct StreamContext {
     pub(super) registry: Registry,
     pub(super) dispatcher: Dispatcher,
+    /// What an activation may say.
+    pub(super) actions: Vec<Action>,
     pub(super) limits: StreamLimits,
     /// The drain deadline, once the process is asked to stop.
     pub(super) drain: watch::Receiver<Option<Instant>>,
@@ -43,6 +45,7 @@ impl StreamContext {
     pub(crate) fn new(
         registry: Registry,
         dispatcher: Dispatcher,
+        actions: Vec<Action>,
         limits: StreamLimits,
         drain: watch::Receiver<Option<Instant>>,
         metrics: Metrics,
@@ -50,6 +53,7 @@ impl StreamContext {
         Self {
             registry,
             dispatcher,
+            actions,
             limits,
             drain,
             metrics,

@@ -9,8 +9,8 @@ use super::{
 use crate::{
     delivery::{LaneHandle, LiveDestination, LiveState},
     domain::{
-        Authorized, Caller, Destination, DestinationName, Mapping, Permission, SegmentId,
-        SegmentRef,
+        ACTIVATION_CONTEXT_KIND, Action, Authorized, Caller, ContextKind, Destination,
+        DestinationName, Mapping, Permission, SegmentId, SegmentRef,
     },
     pb,
     server::{check, status::Failure, unary},
@@ -44,19 +44,20 @@ pub(super) struct AdmittedStream {
 }
 
 impl Opening {
-    /// Checks the first message of a stream.
+    /// Checks the first message of a stream. An activation may have the fields that `actions` offer.
     ///
     /// # Errors
     /// Everything that is wrong with it.
     pub(super) fn check(
         caller: &Caller,
         first: pb::SendIdentifiersRequest,
+        actions: &[Action],
         default_timeout: Duration,
     ) -> Result<Self, Failure> {
         use pb::send_identifiers_request::Message;
         match first.message {
             Some(Message::Open(open)) => {
-                check::all(|violations| opening(caller, open, default_timeout, violations))
+                check::all(|violations| opening(caller, open, actions, default_timeout, violations))
             }
             Some(Message::Batch(_)) => Err(Failure::StreamProtocol(
                 "the first message must be `open`, not `batch`".into(),
@@ -80,13 +81,14 @@ impl Opening {
 fn opening(
     caller: &Caller,
     open: pb::OpenStream,
+    actions: &[Action],
     default_timeout: Duration,
     violations: &mut check::Violations,
 ) -> Option<Opening> {
     let destination = caller.destination(&open.destination, Permission::Deliver);
     let destination = violations.authorized("open.destination", destination);
     let (segment, mapping) = match open.activation {
-        Some(activation) => activated(activation, violations),
+        Some(activation) => activated(activation, actions, violations),
         None => {
             violations.note("open.activation", "is required: it names the segment");
             (None, None)
@@ -106,21 +108,42 @@ fn opening(
 
 fn activated(
     activation: pb::Activation,
+    actions: &[Action],
     violations: &mut check::Violations,
 ) -> (Option<SegmentRef>, Option<Mapping>) {
     let id = SegmentId::new(&activation.segment_id);
     let id = violations.keep("open.activation.segment_id", id);
+    let kind = context_kind(&activation.context_kind, actions);
+    let kind = violations.keep("open.activation.context_kind", kind);
     // The name is checked even under a broken id, so that both are reported at once.
     let stand_in = || SegmentId::new("x").expect("a letter is an id");
     let named = SegmentRef::new(
         id.clone().unwrap_or_else(stand_in),
+        kind.clone().unwrap_or_default(),
         &activation.segment_name,
     );
     let named = violations.keep("open.activation.segment_name", named);
     let mappings = activation.field_mappings;
     let mapping = (!mappings.is_empty())
         .then(|| check::mapping(mappings, "open.activation.field_mappings", violations));
-    (id.and(named), mapping.flatten())
+    (id.and(kind).and(named), mapping.flatten())
+}
+
+/// The kind `user` needs no place in requests: LaunchDarkly takes it where none is named.
+fn context_kind(kind: &str, actions: &[Action]) -> Result<ContextKind, String> {
+    if kind.is_empty() {
+        return Ok(ContextKind::default());
+    }
+    let kind = ContextKind::new(kind).map_err(|error| error.to_string())?;
+    let is_offered = Action::activation_field(actions, ACTIVATION_CONTEXT_KIND).is_some();
+    if kind != ContextKind::default() && !is_offered {
+        return Err(format!(
+            "must be unset or `{}`: requests of the integration that this service is set to cannot \
+             name another context kind",
+            ContextKind::DEFAULT
+        ));
+    }
+    Ok(kind)
 }
 
 fn stream_id(id: String, violations: &mut check::Violations) -> Option<String> {
@@ -223,7 +246,10 @@ pub(super) fn usable(live: &LiveDestination, name: &DestinationName) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::status::Violation;
+    use crate::{
+        domain::{ActionField, FieldType},
+        server::status::Violation,
+    };
 
     const DEFAULT: Duration = Duration::from_secs(300);
 
@@ -233,19 +259,70 @@ mod tests {
             activation: Some(pb::Activation {
                 segment_id: "vip".into(),
                 segment_name: "VIP".into(),
-                field_mappings: vec![],
+                ..Default::default()
             }),
             ..Default::default()
         }
     }
 
     fn check(open: pb::OpenStream) -> Result<Opening, Failure> {
+        check_by(&[], open)
+    }
+
+    fn check_by(actions: &[Action], open: pb::OpenStream) -> Result<Opening, Failure> {
         let message = Some(pb::send_identifiers_request::Message::Open(open));
-        Opening::check(
-            &Caller::local(),
-            pb::SendIdentifiersRequest { message },
-            DEFAULT,
-        )
+        let first = pb::SendIdentifiersRequest { message };
+        Opening::check(&Caller::local(), first, actions, DEFAULT)
+    }
+
+    /// An action whose requests can name a context kind.
+    fn with_context_kind() -> Action {
+        let field = ActionField {
+            path: ACTIVATION_CONTEXT_KIND,
+            display_name: "",
+            description: "",
+            kind: FieldType::Text,
+            required: false,
+            pattern: None,
+            max_length: 0,
+            remedy: |_| String::new(),
+            placeholder: "",
+            default_value: "",
+            help_uri: "",
+        };
+        Action {
+            id: "",
+            display_name: "",
+            description: "",
+            destination_fields: vec![],
+            mapping_fields: vec![],
+            activation_fields: vec![field],
+            operations: vec![],
+        }
+    }
+
+    #[test]
+    fn a_context_kind_is_taken_where_requests_can_name_it() {
+        let of_kind = |kind: &str| {
+            let mut open = open();
+            open.activation.as_mut().unwrap().context_kind = kind.into();
+            open
+        };
+        let actions = [with_context_kind()];
+        for (actions, kind, taken) in [
+            (&actions[..], "", Some("user")),
+            (&actions, "user", Some("user")),
+            (&actions, "account", Some("account")),
+            (&actions, "multi", None),
+            (&[], "", Some("user")),
+            (&[], "user", Some("user")),
+            (&[], "account", None),
+        ] {
+            let opening = check_by(actions, of_kind(kind));
+            let known = opening.map(|opening| opening.segment.kind.to_string());
+            assert_eq!(known.ok().as_deref(), taken, "{kind:?}");
+        }
+        assert_eq!(fields(of_kind("account")), ["open.activation.context_kind"]);
     }
 
     fn fields(open: pb::OpenStream) -> Vec<String> {
@@ -273,6 +350,7 @@ mod tests {
                 segment_id: "a b".into(),
                 segment_name: " ".into(),
                 field_mappings: vec![pb::FieldMapping::default()],
+                context_kind: "a b".into(),
             }),
             stream_id: "x\n".into(),
             delivery_timeout: Some(prost_types::Duration {
@@ -286,6 +364,7 @@ mod tests {
             "open.destination",
             "open.activation.segment_id",
             "open.activation.segment_name",
+            "open.activation.context_kind",
             "open.activation.field_mappings[0].field",
             "open.activation.field_mappings[0].sources",
             "open.stream_id",
@@ -310,14 +389,14 @@ mod tests {
         let viewer = Caller::with(|_, permission| permission != Permission::Deliver);
         let message = Some(pb::send_identifiers_request::Message::Open(open()));
         let first = pb::SendIdentifiersRequest { message };
-        let refused = Opening::check(&viewer, first, DEFAULT);
+        let refused = Opening::check(&viewer, first, &[], DEFAULT);
         assert_eq!(refused.unwrap_err(), Failure::PermissionDenied);
     }
 
     #[test]
     fn a_first_message_that_is_not_open_breaks_the_protocol() {
         let empty = pb::SendIdentifiersRequest { message: None };
-        let refused = Opening::check(&Caller::local(), empty, DEFAULT);
+        let refused = Opening::check(&Caller::local(), empty, &[], DEFAULT);
         assert!(matches!(refused, Err(Failure::StreamProtocol(_))));
     }
 }

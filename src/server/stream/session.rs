@@ -50,7 +50,8 @@ pub(super) async fn run(
     };
     let default_timeout = context.limits.default_delivery_timeout;
     let opening = first.and_then(|first| {
-        Opening::check(&caller, first, default_timeout).map_err(SessionEnd::Failed)
+        let opening = Opening::check(&caller, first, &context.actions, default_timeout);
+        opening.map_err(SessionEnd::Failed)
     });
     let opening = match opening {
         Ok(opening) => opening,
@@ -60,6 +61,7 @@ pub(super) async fn run(
         "session",
         destination = %opening.destination,
         segment.id = %opening.segment.id,
+        segment.kind = %opening.segment.kind,
         stream.id = opening.stream_id.as_deref().unwrap_or_default(),
     );
     serve(context, inbound, responses, opening)

@@ -291,7 +291,7 @@ fn vendor(connections: Connections, settings: &Settings) -> launchdarkly::Client
         attempt_timeout: ATTEMPT,
         ..settings.launchdarkly.clone()
     };
-    launchdarkly::Client::over(Box::new(Calls(connections)), settings).unwrap()
+    launchdarkly::Client::over(Box::new(Calls(connections)), settings)
 }
 
 fn destination_name() -> String {
