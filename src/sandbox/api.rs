@@ -5,6 +5,7 @@ use axum::{
     body::Bytes,
     extract::{Path, Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde::Deserialize;
@@ -15,6 +16,7 @@ use super::{
     api_error::ApiError,
     calls::CallNumber,
     faults::ContentFault,
+    manifest::{Integration, ResponseValues, Template},
     segments::SegmentUpdate,
     world::{Caller, Denial, Environment, Owner, Project, Role, SandboxAccount, Token},
 };
@@ -29,6 +31,10 @@ const MOST_PER_PAGE: usize = 100;
 /// Assumption: an environment that is unknown, or another account's, is answered like one that the
 /// token may not write, so that answers do not tell which client-side IDs exist.
 const UNKNOWN_ENVIRONMENT: StatusCode = StatusCode::FORBIDDEN;
+
+/// Assumption: LaunchDarkly documents that all members of a synced segment are of one context kind,
+/// but not what becomes of a later call of another kind. It is refused as a whole.
+const OTHER_KIND: StatusCode = StatusCode::BAD_REQUEST;
 
 /// The one member of every account, the maker of all its tokens.
 const MEMBER: &str = "0e0000000000000000000001";
@@ -69,40 +75,92 @@ async fn segment_targets(
     Extension(CallNumber(number)): Extension<CallNumber>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     let caller = sandbox.caller(&headers)?;
-    if !sandbox.options().integrations.contains(&integration) {
-        return Err(ApiError::not_found());
-    }
+    let integration = sandbox
+        .integration(&integration)
+        .ok_or_else(ApiError::not_found)?;
     if !caller.token.role.writes() {
         return Err(ApiError::forbidden());
     }
-    let update = SegmentUpdate::read(&body).map_err(ApiError::invalid)?;
-    let segment = update.segment_key(&integration);
-    sandbox.lock().calls.describe(number, segment, &update);
-    if !caller.account.owns(&update.environment) {
-        return Err(ApiError::new(UNKNOWN_ENVIRONMENT, "Unknown environment"));
-    }
-    sandbox.apply(number, &integration, &update)?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// Notes what a call asked for that is answered by a fault, as far as it can be read.
-pub(super) fn describe(sandbox: &Sandbox, number: u64, path: &str, body: &[u8]) {
-    if let Some((integration, update)) = update(path, body) {
-        let segment = update.segment_key(integration);
-        sandbox.lock().calls.describe(number, segment, &update);
+    let outcome = sandbox.carry_out(number, integration, caller.account, &body);
+    match integration.manifest.response() {
+        None => outcome.map(|_| StatusCode::NO_CONTENT.into_response()),
+        Some(template) => in_its_own_words(template, &body, outcome),
     }
 }
 
-/// The integration and what is asked of it, if this is a segment-targets call that can be read.
-pub(super) fn update<'a>(path: &'a str, body: &[u8]) -> Option<(&'a str, SegmentUpdate)> {
-    let integration = path.strip_prefix(SEGMENT_TARGETS)?;
-    Some((integration, SegmentUpdate::read(body).ok()?))
+/// Where the segment lies that a call has updated; of several the first.
+struct Updated<'a> {
+    project: &'a Project,
+    environment: &'a Environment,
+    segment: String,
+}
+
+/// The response that a manifest has a template of, for a failure too.
+fn in_its_own_words(
+    template: &Template,
+    body: &[u8],
+    outcome: Result<Updated<'_>, ApiError>,
+) -> Result<Response, ApiError> {
+    let status = match &outcome {
+        Ok(_) => StatusCode::OK,
+        Err(refusal) => refusal.status(),
+    };
+    let updated = outcome.as_ref().ok();
+    let made = template.response(ResponseValues {
+        request_body: &serde_json::from_slice(body).unwrap_or_default(),
+        status_code: status.as_u16(),
+        error_message: outcome.as_ref().err().map_or("", ApiError::message),
+        project_key: updated.map_or("", |updated| &updated.project.key),
+        environment_key: updated.map_or("", |updated| &updated.environment.key),
+        segment_key: updated.map_or("", |updated| &updated.segment),
+    });
+    match made {
+        Ok(made) => Ok((status, Json(made)).into_response()),
+        Err(problem) => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, problem)),
+    }
 }
 
 impl Sandbox {
-    /// All members or none.
+    /// The integration and what is asked of it, if this is a segment-targets call that can be read.
+    pub(super) fn update(&self, path: &str, body: &[u8]) -> Option<(&Integration, SegmentUpdate)> {
+        let integration = self.integration(path.strip_prefix(SEGMENT_TARGETS)?)?;
+        Some((integration, integration.manifest.update(body).ok()?))
+    }
+
+    /// Notes what a call asked for that is answered by a fault, as far as it can be read.
+    pub(super) fn describe(&self, number: u64, path: &str, body: &[u8]) {
+        if let Some((integration, update)) = self.update(path, body) {
+            let calls = &mut self.lock().calls;
+            calls.describe(number, &integration.key, &update);
+        }
+    }
+
+    /// All of a segment-targets call, or nothing.
+    fn carry_out<'a>(
+        &self,
+        number: u64,
+        integration: &Integration,
+        account: &'a SandboxAccount,
+        body: &[u8],
+    ) -> Result<Updated<'a>, ApiError> {
+        let update = integration.manifest.update(body);
+        let update = update.map_err(ApiError::invalid)?;
+        let key = &integration.key;
+        self.lock().calls.describe(number, key, &update);
+        let Some((project, environment)) = account.find(&update.environment) else {
+            return Err(ApiError::new(UNKNOWN_ENVIRONMENT, "Unknown environment"));
+        };
+        self.apply(number, key, &update)?;
+        let segment = update.segments(key).next().map(|(key, _)| key);
+        Ok(Updated {
+            project,
+            environment,
+            segment: segment.unwrap_or_default(),
+        })
+    }
+
     fn apply(
         &self,
         number: u64,
@@ -110,16 +168,20 @@ impl Sandbox {
         update: &SegmentUpdate,
     ) -> Result<(), ApiError> {
         let path = format!("{SEGMENT_TARGETS}{integration}");
+        let keys: Vec<_> = update.changes().map(|change| change.key.as_str()).collect();
         let mut state = self.lock();
         state
             .injector
-            .weigh_members(&path, &update.keys)
+            .weigh_members(&path, &keys)
             .map_err(|objection| match objection {
                 ContentFault::RefusedKey => ApiError::invalid("a member was refused"),
                 ContentFault::TooLarge => ApiError::too_large(),
             })?;
-        state.segments.apply(integration, update);
-        state.calls.apply(number, update.keys.len());
+        state
+            .segments
+            .apply(integration, update)
+            .map_err(|refusal| ApiError::new(OTHER_KIND, refusal))?;
+        state.calls.apply(number, keys.len());
         state.listeners.tell(integration, update);
         drop(state);
         self.announce();

@@ -22,6 +22,14 @@ impl ApiError {
         }
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn invalid(message: impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }

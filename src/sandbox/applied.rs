@@ -4,13 +4,16 @@ use std::fmt;
 
 use super::{hidden::Hidden, segments::SegmentUpdate};
 
-/// A segment-targets call as it was applied.
+/// A segment-targets call as it was applied. A call that updates several segments, or adds and
+/// removes, is told in parts; one without members is not told.
 #[derive(Clone, Debug)]
 pub struct Applied<'a> {
     /// The client-side ID that it names.
     pub environment: &'a str,
     /// The key of the segment.
     pub segment: String,
+    /// The context kind of its members.
+    pub kind: &'a str,
     /// Whether its members went in; else they went out.
     pub adds: bool,
     /// The members' keys, in the order sent.
@@ -32,13 +35,19 @@ impl AppliedListeners {
         if self.0.is_empty() {
             return;
         }
-        let applied = Applied {
-            environment: &update.environment,
-            segment: update.segment_key(integration),
-            adds: update.adds(),
-            keys: &update.keys,
-        };
-        self.0.iter().for_each(|observer| observer(&applied));
+        for (segment, cohort) in update.segments(integration) {
+            for part in cohort.changes.chunk_by(|one, next| one.adds == next.adds) {
+                let keys = part.iter().map(|change| change.key.clone());
+                let applied = Applied {
+                    environment: &update.environment,
+                    segment: segment.clone(),
+                    kind: &update.kind,
+                    adds: part.iter().any(|change| change.adds),
+                    keys: &Hidden(keys.collect()),
+                };
+                self.0.iter().for_each(|observer| observer(&applied));
+            }
+        }
     }
 }
 

@@ -26,14 +26,21 @@ pub struct RecordedCall {
     pub status: Option<u16>,
     /// The fault that hit it.
     pub fault: Option<&'static str>,
-    /// `action` of a segment-targets call, as it was sent.
+    /// `action` of a segment-targets call, as it was sent, or the word that the integration has in
+    /// its place; none if it has none.
     pub action: Option<String>,
     /// The client-side ID that a segment-targets call names.
     pub environment: Option<String>,
-    /// The key of the segment that a segment-targets call names.
+    /// The key of the segment that a segment-targets call updates; of several the first.
     pub segment: Option<String>,
+    /// The keys of all segments that it updates.
+    pub segments: Vec<String>,
+    /// The context kind of its members.
+    pub kind: Option<String>,
     /// How many members it holds.
     pub members: usize,
+    /// How many of them it removes; it adds the others.
+    pub removals: usize,
     /// The members' keys, in the order sent.
     pub keys: Hidden<Vec<String>>,
     /// The rank of this call among those that were applied, from 1; none if it was not.
@@ -79,16 +86,20 @@ impl CallLog {
         self.last
     }
 
-    pub(super) fn describe(&mut self, number: u64, segment: String, update: &SegmentUpdate) {
+    pub(super) fn describe(&mut self, number: u64, integration: &str, update: &SegmentUpdate) {
         let Some(call) = self.find(number) else {
             return;
         };
-        call.action = Some(update.action.clone());
+        call.action.clone_from(&update.action);
         call.environment = Some(update.environment.clone());
-        call.segment = Some(segment);
-        call.members = update.keys.len();
-        call.keys = update.keys.clone();
-        self.keys += update.keys.len();
+        call.segments = update.segments(integration).map(|(key, _)| key).collect();
+        call.segment = call.segments.first().cloned();
+        call.kind = Some(update.kind.clone());
+        call.keys = Hidden(update.changes().map(|change| change.key.clone()).collect());
+        call.members = call.keys.len();
+        call.removals = update.changes().filter(|change| !change.adds).count();
+        let members = call.members;
+        self.keys += members;
         self.trim();
     }
 

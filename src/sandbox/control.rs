@@ -81,7 +81,7 @@ Faults, of which each may be left out
 
 pub(super) fn routes() -> Router<Sandbox> {
     Router::new()
-        .route("/", get(async || front_page()))
+        .route("/", get(front_page))
         .route("/_sandbox/segments", get(segments))
         .route("/_sandbox/segments/{environment}/{key}", get(segment))
         .route("/_sandbox/calls", get(calls))
@@ -97,7 +97,10 @@ pub(super) fn routes() -> Router<Sandbox> {
         .route("/_sandbox/reset", post(reset))
 }
 
-fn front_page() -> String {
+async fn front_page(State(sandbox): State<Sandbox>) -> String {
+    let integrations = sandbox.options().integrations.iter();
+    let integrations: Vec<_> = integrations.map(|each| each.key.as_str()).collect();
+    let integrations = integrations.join("\n                   ");
     format!(
         "{INDEX}
 What there is
@@ -105,6 +108,7 @@ What there is
   client-side ID   {CLIENT_SIDE_ID}
   SDK key          {SDK_KEY}
   mobile key       {MOBILE_KEY}
+  integrations     {integrations}
   flag             {FLAG}, true for members of the segment {SEGMENT}
 "
     )
@@ -117,7 +121,7 @@ async fn segments(State(sandbox): State<Sandbox>) -> Json<Value> {
         .by_environment()
         .map(|(environment, segment)| {
             json!({"environment": environment, "key": segment.key, "name": segment.name,
-                "version": segment.version, "members": segment.members.len()})
+                "kind": segment.kind, "version": segment.version, "members": segment.members.len()})
         })
         .collect();
     Json(json!({ "segments": segments }))

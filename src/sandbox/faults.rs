@@ -188,7 +188,7 @@ impl Fault {
         self.calls != Some(0)
             && is_meant(&self.account, &aim.account)
             && is_meant(&self.environment, &aim.environment)
-            && is_meant(&self.segment, &aim.segment)
+            && (self.segment.as_ref()).is_none_or(|segment| aim.segments.contains(segment))
     }
 
     fn looks_into_bodies(&self) -> bool {
@@ -241,8 +241,8 @@ pub(super) struct CallTraits {
     pub(super) account: Option<String>,
     /// The client-side ID in the body.
     pub(super) environment: Option<String>,
-    /// The cohort ID in the body.
-    pub(super) segment: Option<String>,
+    /// The cohort IDs in the body.
+    pub(super) segments: BTreeSet<String>,
 }
 
 /// What is in store for one call.
@@ -303,14 +303,14 @@ impl FaultInjector {
         }
     }
 
-    pub(super) fn weigh_members(&self, path: &str, keys: &[String]) -> Result<(), ContentFault> {
+    pub(super) fn weigh_members(&self, path: &str, keys: &[&str]) -> Result<(), ContentFault> {
         if !self.covers(path) {
             return Ok(());
         }
         if self.plan.max_members.is_some_and(|most| keys.len() > most) {
             return Err(ContentFault::TooLarge);
         }
-        if keys.iter().any(|key| self.plan.refused_keys.contains(key)) {
+        if keys.iter().any(|&key| self.plan.refused_keys.contains(key)) {
             return Err(ContentFault::RefusedKey);
         }
         Ok(())

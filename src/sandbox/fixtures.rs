@@ -216,8 +216,16 @@ mod tests {
             assert_eq!(of_sdk_key.client_side_id, id);
             assert_eq!(of_mobile_key.client_side_id, id);
         }
-        assert!(!world.accounts[0].owns(OTHER_ACCOUNT_CLIENT_SIDE_ID));
-        assert!(world.accounts[1].owns(OTHER_ACCOUNT_CLIENT_SIDE_ID));
+        assert!(
+            world.accounts[0]
+                .find(OTHER_ACCOUNT_CLIENT_SIDE_ID)
+                .is_none()
+        );
+        assert!(
+            world.accounts[1]
+                .find(OTHER_ACCOUNT_CLIENT_SIDE_ID)
+                .is_some()
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Flag,
+    context::{ContextKeys, USER},
     segments::{Segment, Segments},
 };
 
@@ -70,13 +71,16 @@ impl Flags {
         &self,
         environment: &str,
         segments: &Segments,
-        user: Option<&str>,
+        context: &ContextKeys,
         reasons: Reasons,
     ) -> Map<String, Value> {
         self.within(environment)
             .map(|flag| {
                 let segment = segments.get(environment, &flag.segment);
-                (flag.key.clone(), evaluation(flag, segment, user, reasons))
+                (
+                    flag.key.clone(),
+                    evaluation(flag, segment, context, reasons),
+                )
             })
             .collect()
     }
@@ -87,12 +91,13 @@ impl Flags {
 fn evaluation(
     flag: &Flag,
     segment: Option<&Segment>,
-    user: Option<&str>,
+    context: &ContextKeys,
     reasons: Reasons,
 ) -> Value {
-    let is_member = segment
-        .zip(user)
-        .is_some_and(|(segment, user)| segment.members.contains(user));
+    let is_member = segment.is_some_and(|segment| {
+        let key = context.of_kind(&segment.kind);
+        key.is_some_and(|key| segment.members.contains(key))
+    });
     let (value, reason) = match (flag.on, is_member) {
         (false, _) => (false, json!({"kind": "OFF"})),
         (true, false) => (false, json!({"kind": "FALLTHROUGH"})),
@@ -128,11 +133,18 @@ fn flag_json(Flag { key, segment, on }: &Flag) -> Value {
     })
 }
 
+/// Contexts of kind `user` have a list of their own, as in the time when there were only users.
 pub(super) fn segment_json(segment: &Segment) -> Value {
+    let (users, others) = if segment.kind == USER {
+        (json!(segment.members), json!([]))
+    } else {
+        let others = json!([{"contextKind": segment.kind, "values": segment.members}]);
+        (json!([]), others)
+    };
     json!({
         "key": segment.key, "version": segment.version, "deleted": false,
-        "included": segment.members, "excluded": [], "includedContexts": [],
+        "included": users, "excluded": [], "includedContexts": others,
         "excludedContexts": [], "rules": [], "salt": "s", "unbounded": false,
-        "unboundedContextKind": "user", "generation": 1,
+        "unboundedContextKind": segment.kind, "generation": 1,
     })
 }

@@ -1,6 +1,9 @@
 //! The layer around every call: log, rate limits, latency, injected faults.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -12,7 +15,7 @@ use axum::{
 
 use super::{
     Sandbox,
-    api::{self, is_rest},
+    api::is_rest,
     api_error::ApiError,
     calls::{CallNumber, RecordedCall},
     connections::Cut,
@@ -20,6 +23,7 @@ use super::{
     faults::{CallTraits, Fault, FaultTiming},
     now_ms,
     rate_limit::{RateCheck, RemainingCalls},
+    segments::SegmentUpdate,
 };
 
 /// 9999-12-31 23:59:59 UTC.
@@ -85,7 +89,7 @@ async fn answer(
         .clone()
         .filter(|fault| fault.when == FaultTiming::Instead)
     {
-        api::describe(sandbox, number, parts.uri.path(), &body);
+        sandbox.describe(number, parts.uri.path(), &body);
         return CallEnd::Fault(fault);
     }
     parts.extensions.insert(CallNumber(number));
@@ -105,15 +109,13 @@ impl Sandbox {
             .lock()
             .injector
             .looks_into_bodies()
-            .then(|| api::update(parts.uri.path(), body))
-            .flatten();
-        let (environment, segment) = update
-            .map(|(_, update)| (update.environment, update.cohort_id))
-            .unzip();
+            .then(|| self.update(parts.uri.path(), body))
+            .flatten()
+            .map(|(_, update)| update);
         CallTraits {
             account: caller.map(|caller| caller.account.id.clone()),
-            environment,
-            segment,
+            segments: (update.as_ref()).map_or_else(BTreeSet::new, SegmentUpdate::cohort_ids),
+            environment: update.map(|update| update.environment),
         }
     }
 

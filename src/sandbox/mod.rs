@@ -3,14 +3,14 @@
 //! It shares no types with the client on purpose: a misreading of LaunchDarkly in one of them must
 //! not be repeated by the other, or no test would see it.
 //!
-//! - The decisions are plain data and functions: [`world`], [`segments`], [`flags`], [`faults`],
-//!   [`rate_limit`], [`calls`], and the listeners of what is [`applied`].
+//! - The decisions are plain data and functions: [`world`], [`manifest`], [`segments`], [`flags`],
+//!   [`faults`], [`rate_limit`], [`calls`], and the listeners of what is [`applied`].
 //! - HTTP lies around them: every call passes the [`layer`] (log, limits, faults) to [`api`] (REST)
 //!   or [`sdk`] (what LaunchDarkly's SDKs read); [`control`] is the interface for people and tests,
 //!   under `/_sandbox/`; [`connections`] holds the connections.
 //!
-//! Assumptions about LaunchDarkly that nothing documents each stand as a named constant in [`api`]
-//! or [`segments`].
+//! Assumptions about LaunchDarkly that nothing documents each stand as a named constant or an error in
+//! [`api`], [`manifest`] or [`segments`].
 
 mod api;
 mod api_error;
@@ -18,6 +18,7 @@ mod applied;
 mod auth;
 mod calls;
 mod connections;
+mod context;
 mod control;
 mod fault_response;
 mod faults;
@@ -25,6 +26,7 @@ pub mod fixtures;
 mod flags;
 mod hidden;
 mod layer;
+mod manifest;
 mod rate_limit;
 mod sdk;
 mod segments;
@@ -46,6 +48,7 @@ pub use self::{
     connections::Wire,
     faults::{Fault, FaultKind, FaultPlan, FaultTiming},
     hidden::Hidden,
+    manifest::{Integration, Manifest, ManifestError},
     rate_limit::{IpLimit, RateLimits},
     segments::Segment,
     world::{Denial, Environment, Owner, Project, Rights, Role, SandboxAccount, Token, World},
@@ -59,8 +62,8 @@ const MOST_BODY_BYTES: usize = 16 * 1024 * 1024;
 pub struct SandboxOptions {
     /// Accounts, tokens and environments.
     pub world: World,
-    /// The integrations that are registered, by key.
-    pub integrations: Vec<String>,
+    /// The integrations that are registered.
+    pub integrations: Vec<Integration>,
     /// The flags that every environment has.
     pub flags: Vec<Flag>,
     /// What goes wrong from the start.
@@ -86,7 +89,7 @@ impl Default for SandboxOptions {
     fn default() -> Self {
         Self {
             world: fixtures::world(),
-            integrations: vec![fixtures::INTEGRATION.into()],
+            integrations: vec![Integration::zeotap()],
             flags: vec![Flag {
                 key: fixtures::FLAG.into(),
                 segment: fixtures::SEGMENT.into(),
@@ -296,6 +299,11 @@ impl Sandbox {
 
     fn lock(&self) -> MutexGuard<'_, SandboxState> {
         self.0.state.lock()
+    }
+
+    fn integration(&self, key: &str) -> Option<&Integration> {
+        let mut integrations = self.0.options.integrations.iter();
+        integrations.find(|integration| integration.key == key)
     }
 
     fn options(&self) -> &SandboxOptions {

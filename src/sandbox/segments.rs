@@ -1,13 +1,10 @@
-//! Segments, and how a segment-targets call updates them by the registered integration's manifest.
+//! Segments, and how a segment-targets call updates them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::hidden::Hidden;
-
-/// The words that add; the manifest matches `^(members|add_members)$`.
-const ADD_WORDS: [&str; 2] = ["members", "add_members"];
 
 /// The cohort id of a call without members: LaunchDarkly's validation server reads the cohort
 /// from the members it finds, and without any names the segment like this.
@@ -20,9 +17,11 @@ pub struct Segment {
     pub key: String,
     /// The cohort's name, as last sent.
     pub name: String,
+    /// The context kind of all its members, that of the first call.
+    pub kind: String,
     /// Rises with every change; never falls, not even over a reset.
     pub version: u64,
-    /// Keys of the contexts of kind `user` that are in.
+    /// Keys of the contexts of its kind that are in.
     pub members: Hidden<BTreeSet<String>>,
 }
 
@@ -30,98 +29,113 @@ pub struct Segment {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SegmentUpdate {
     pub(super) environment: String,
-    pub(super) action: String,
-    pub(super) keys: Hidden<Vec<String>>,
-    pub(super) cohort_id: String,
-    cohort_name: String,
+    /// The context kind of all members.
+    pub(super) kind: String,
+    /// The word that tells additions from removals, where the integration has one.
+    pub(super) action: Option<String>,
+    /// The cohort that the call names, for its members that name none.
+    pub(super) cohort: Cohort,
+    /// In the order in which members name them; never empty.
+    cohorts: Vec<CohortUpdate>,
 }
 
-#[derive(Deserialize)]
-struct UpdateBody {
-    action: String,
-    parameters: UpdateParameters,
+/// What becomes a segment: the sender's ID and name of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cohort {
+    pub(super) id: String,
+    pub(super) name: String,
 }
 
-#[derive(Deserialize)]
-struct UpdateParameters {
-    integration_project_id: String,
-    integration_cohort_id: String,
-    integration_cohort_name: String,
-    members: Vec<UpdateMember>,
+/// The changes of one cohort.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CohortUpdate {
+    cohort: Cohort,
+    /// In the order sent.
+    pub(super) changes: Hidden<Vec<MemberChange>>,
 }
 
-#[derive(Deserialize)]
-struct UpdateMember {
-    integration_distinct_id: String,
+/// One member that goes in or out.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct MemberChange {
+    pub(super) key: String,
+    /// Whether it goes in; else it goes out.
+    pub(super) adds: bool,
 }
 
-/// Why a body is refused as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum InvalidUpdate {
-    #[error("the body is not the JSON that the integration's manifest describes")]
-    Shape,
-    #[error("a required part of the body is empty")]
-    EmptyPart,
+/// A call whose members are of another context kind than those of the segment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the segment {segment} has contexts of kind {kind}, not {other}")]
+pub(super) struct OtherKind {
+    segment: String,
+    kind: String,
+    other: String,
 }
 
 impl SegmentUpdate {
-    pub(super) fn read(body: &[u8]) -> Result<Self, InvalidUpdate> {
-        let body: UpdateBody = serde_json::from_slice(body).map_err(|_| InvalidUpdate::Shape)?;
-        let update = SegmentUpdate::from(body);
-        if update.has_empty_part() {
-            return Err(InvalidUpdate::EmptyPart);
-        }
-        Ok(update)
-    }
-
-    pub(super) fn segment_key(&self, integration: &str) -> String {
-        let cohort = if self.keys.is_empty() {
-            NO_COHORT
-        } else {
-            &self.cohort_id
-        };
-        format!("{integration}-{cohort}")
-    }
-
-    fn segment_name(&self) -> &str {
-        if self.keys.is_empty() {
-            NO_COHORT
-        } else {
-            &self.cohort_name
+    pub(super) fn new(
+        environment: String,
+        kind: String,
+        action: Option<String>,
+        cohort: Cohort,
+        members: Vec<(Cohort, MemberChange)>,
+    ) -> Self {
+        Self {
+            environment,
+            kind,
+            action,
+            cohort,
+            cohorts: by_cohort(members),
         }
     }
 
-    pub(super) fn adds(&self) -> bool {
-        ADD_WORDS.contains(&self.action.as_str())
+    /// The keys of the segments that it updates, with their changes.
+    pub(super) fn segments(
+        &self,
+        integration: &str,
+    ) -> impl Iterator<Item = (String, &CohortUpdate)> {
+        let key = move |update: &CohortUpdate| format!("{integration}-{}", update.cohort.id);
+        self.cohorts.iter().map(move |update| (key(update), update))
     }
 
-    fn has_empty_part(&self) -> bool {
-        [
-            &self.environment,
-            &self.action,
-            &self.cohort_id,
-            &self.cohort_name,
-        ]
-        .into_iter()
-        .chain(self.keys.iter())
-        .any(String::is_empty)
+    /// The IDs of the cohorts that it names.
+    pub(super) fn cohort_ids(&self) -> BTreeSet<String> {
+        let of_members = self.cohorts.iter().map(|update| &update.cohort);
+        let all = of_members.chain([&self.cohort]);
+        all.map(|cohort| cohort.id.clone()).collect()
+    }
+
+    pub(super) fn changes(&self) -> impl Iterator<Item = &MemberChange> {
+        self.cohorts.iter().flat_map(|update| update.changes.iter())
     }
 }
 
-impl From<UpdateBody> for SegmentUpdate {
-    fn from(UpdateBody { action, parameters }: UpdateBody) -> Self {
-        let keys = parameters
-            .members
-            .into_iter()
-            .map(|member| member.integration_distinct_id);
-        Self {
-            environment: parameters.integration_project_id,
-            action,
-            keys: Hidden(keys.collect()),
-            cohort_id: parameters.integration_cohort_id,
-            cohort_name: parameters.integration_cohort_name,
+/// Cohorts in the order in which they are first named. The last name of each counts.
+fn by_cohort(members: Vec<(Cohort, MemberChange)>) -> Vec<CohortUpdate> {
+    let mut cohorts: Vec<CohortUpdate> = vec![];
+    let mut places = HashMap::new();
+    for (cohort, change) in members {
+        let place = *places.entry(cohort.id.clone()).or_insert(cohorts.len());
+        match cohorts.get_mut(place) {
+            Some(known) => {
+                known.cohort = cohort;
+                known.changes.push(change);
+            }
+            None => cohorts.push(CohortUpdate {
+                cohort,
+                changes: Hidden(vec![change]),
+            }),
         }
     }
+    if cohorts.is_empty() {
+        cohorts.push(CohortUpdate {
+            cohort: Cohort {
+                id: NO_COHORT.into(),
+                name: NO_COHORT.into(),
+            },
+            changes: Hidden::default(),
+        });
+    }
+    cohorts
 }
 
 /// The segments of every environment.
@@ -134,20 +148,37 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// Carries out one call, all of it.
-    pub(super) fn apply(&mut self, integration: &str, update: &SegmentUpdate) {
-        let key = update.segment_key(integration);
-        let segments = self
-            .environments
-            .entry(update.environment.clone())
-            .or_default();
-        let segment = segments
-            .entry(key.clone())
-            .or_insert_with(|| Segment::new(key));
-        if segment.follow(update) {
-            self.version += 1;
-            segment.version = self.version;
+    /// Carries out one call: all of it, or nothing.
+    pub(super) fn apply(
+        &mut self,
+        integration: &str,
+        update: &SegmentUpdate,
+    ) -> Result<(), OtherKind> {
+        let SegmentUpdate {
+            environment, kind, ..
+        } = update;
+        for (key, _) in update.segments(integration) {
+            if let Some(segment) = self.get(environment, &key)
+                && segment.kind != *kind
+            {
+                return Err(OtherKind {
+                    segment: key,
+                    kind: segment.kind.clone(),
+                    other: kind.clone(),
+                });
+            }
         }
+        let segments = self.environments.entry(environment.clone()).or_default();
+        for (key, cohort) in update.segments(integration) {
+            let segment = segments
+                .entry(key.clone())
+                .or_insert_with(|| Segment::new(key, kind.clone()));
+            if segment.follow(cohort) {
+                self.version += 1;
+                segment.version = self.version;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn get(&self, environment: &str, key: &str) -> Option<&Segment> {
@@ -173,128 +204,122 @@ impl Segments {
 }
 
 impl Segment {
-    fn new(key: String) -> Self {
+    fn new(key: String, kind: String) -> Self {
         Self {
             key,
             name: String::new(),
+            kind,
             version: 0,
             members: Hidden::default(),
         }
     }
 
     /// Answers whether anything changed: a new segment has no name yet, so it always does.
-    fn follow(&mut self, update: &SegmentUpdate) -> bool {
-        let renamed = self.name != update.segment_name();
-        if renamed {
-            update.segment_name().clone_into(&mut self.name);
+    fn follow(&mut self, update: &CohortUpdate) -> bool {
+        let mut has_changed = self.name != update.cohort.name;
+        if has_changed {
+            self.name.clone_from(&update.cohort.name);
         }
-        let before = self.members.len();
-        for key in update.keys.iter() {
-            if update.adds() {
-                self.members.insert(key.clone());
+        for MemberChange { key, adds } in update.changes.iter() {
+            has_changed |= if *adds {
+                self.members.insert(key.clone())
             } else {
-                self.members.remove(key);
-            }
+                self.members.remove(key)
+            };
         }
-        renamed || before != self.members.len()
+        has_changed
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
-    fn body(action: &str, name: &str, keys: &[&str]) -> Value {
-        let members: Vec<_> = keys
-            .iter()
-            .map(|key| json!({ "integration_distinct_id": key }))
-            .collect();
-        json!({"action": action, "parameters": {
-            "integration_project_id": "env", "integration_cohort_id": "vip",
-            "integration_cohort_name": name, "members": members}})
+    const USER: &str = "user";
+
+    /// `+a` adds a, `-a` removes it; each belongs to the cohort before its colon, or to `vip`.
+    fn update(kind: &str, name: &str, members: &[&str]) -> SegmentUpdate {
+        let cohort = |id: &str| Cohort {
+            id: id.into(),
+            name: name.into(),
+        };
+        let members = members.iter().map(|member| {
+            let (id, change) = member.split_once(':').unwrap_or(("vip", member));
+            let change = MemberChange {
+                key: change[1..].into(),
+                adds: change.starts_with('+'),
+            };
+            (cohort(id), change)
+        });
+        let members = members.collect();
+        SegmentUpdate::new("env".into(), kind.into(), None, cohort("vip"), members)
     }
 
-    fn read(body: &Value) -> Result<SegmentUpdate, InvalidUpdate> {
-        SegmentUpdate::read(body.to_string().as_bytes())
+    fn apply(segments: &mut Segments, name: &str, members: &[&str]) -> Segment {
+        let update = update(USER, name, members);
+        segments.apply("zeotap", &update).unwrap();
+        let (key, _) = update.segments("zeotap").next().unwrap();
+        segments.get("env", &key).unwrap().clone()
     }
 
-    fn apply(segments: &mut Segments, action: &str, name: &str, keys: &[&str]) -> Segment {
-        let update = read(&body(action, name, keys)).unwrap();
-        segments.apply("zeotap", &update);
-        segments
-            .get("env", &update.segment_key("zeotap"))
-            .unwrap()
-            .clone()
-    }
-
-    #[test]
-    fn any_word_outside_the_manifest_pattern_removes() {
-        let pattern = regex::Regex::new("^(members|add_members)$").unwrap();
-        let words = [
-            "members",
-            "add_members",
-            "remove_members",
-            "add",
-            "Add_members",
-            " members",
-            "members\n",
-            "add_members2",
-            "xadd_members",
-            "remove",
-            "0",
-        ];
-        for word in words {
-            let update = read(&body(word, "VIP", &["a"])).unwrap();
-            assert_eq!(update.adds(), pattern.is_match(word), "{word:?}");
-        }
-    }
-
-    #[test]
-    fn a_missing_or_empty_part_refuses_the_whole_call() {
-        let whole = body("add_members", "VIP", &["a", "b"]);
-        assert!(read(&whole).is_ok());
-        let parts = [
-            "/action",
-            "/parameters",
-            "/parameters/integration_project_id",
-            "/parameters/integration_cohort_id",
-            "/parameters/integration_cohort_name",
-            "/parameters/members",
-            "/parameters/members/1",
-            "/parameters/members/1/integration_distinct_id",
-        ];
-        for part in parts {
-            let mut without = whole.clone();
-            *without.pointer_mut(part).unwrap() = Value::Null;
-            assert_eq!(read(&without), Err(InvalidUpdate::Shape), "{part}");
-            *without.pointer_mut(part).unwrap() = json!("");
-            assert!(read(&without).is_err(), "{part}");
-        }
-        assert_eq!(SegmentUpdate::read(b"not json"), Err(InvalidUpdate::Shape));
+    fn set(keys: &[&str]) -> BTreeSet<String> {
+        keys.iter().map(|&key| key.to_owned()).collect()
     }
 
     #[test]
     fn adding_the_present_or_removing_the_absent_changes_nothing() {
         let mut segments = Segments::default();
-        let first = apply(&mut segments, "add_members", "VIP", &["a", "b"]);
+        let first = apply(&mut segments, "VIP", &["+a", "+b"]);
         assert_eq!(
             (first.key.as_str(), first.name.as_str()),
             ("zeotap-vip", "VIP")
         );
-        assert_eq!(apply(&mut segments, "members", "VIP", &["b"]), first);
-        assert_eq!(apply(&mut segments, "remove_members", "VIP", &["c"]), first);
-        let third = apply(&mut segments, "remove_members", "VIP", &["a"]);
+        assert_eq!(apply(&mut segments, "VIP", &["+b"]), first);
+        assert_eq!(apply(&mut segments, "VIP", &["-c"]), first);
+        let third = apply(&mut segments, "VIP", &["-a"]);
         assert!(third.version > first.version);
-        assert_eq!(*third.members, BTreeSet::from(["b".to_owned()]));
+        assert_eq!(*third.members, set(&["b"]));
+    }
+
+    #[test]
+    fn one_call_may_add_and_remove_and_the_last_change_of_a_key_counts() {
+        let mut segments = Segments::default();
+        let first = apply(&mut segments, "VIP", &["+a", "+b"]);
+        let second = apply(&mut segments, "VIP", &["-a", "+c", "+a", "-b"]);
+        assert_eq!(*second.members, set(&["a", "c"]));
+        // As many as before: the size alone would hide the change.
+        assert!(second.version > first.version);
+    }
+
+    #[test]
+    fn one_call_may_change_several_segments() {
+        let mut segments = Segments::default();
+        apply(&mut segments, "VIP", &["new:+a", "+b", "new:-c", "new:+d"]);
+        let members = |key| segments.get("env", key).unwrap().members.0.clone();
+        assert_eq!(members("zeotap-vip"), set(&["b"]));
+        assert_eq!(members("zeotap-new"), set(&["a", "d"]));
+    }
+
+    #[test]
+    fn a_segment_keeps_the_kind_of_its_first_call() {
+        let mut segments = Segments::default();
+        let account = update("account", "VIP", &["+a"]);
+        segments.apply("zeotap", &account).unwrap();
+        let before = segments.get("env", "zeotap-vip").unwrap().clone();
+        assert_eq!(before.kind, "account");
+        // Nothing of a call is carried out, the part for another segment neither.
+        let other = update(USER, "VIP", &["new:+b", "+b"]);
+        let refusal = segments.apply("zeotap", &other).unwrap_err();
+        assert!(refusal.to_string().contains("zeotap-vip"), "{refusal}");
+        assert_eq!(segments.get("env", "zeotap-vip"), Some(&before));
+        assert_eq!(segments.get("env", "zeotap-new"), None);
     }
 
     #[test]
     fn a_new_cohort_name_renames_the_segment_under_its_key() {
         let mut segments = Segments::default();
-        let first = apply(&mut segments, "add_members", "VIP", &["a"]);
-        let renamed = apply(&mut segments, "add_members", "Very important", &["a"]);
+        let first = apply(&mut segments, "VIP", &["+a"]);
+        let renamed = apply(&mut segments, "Very important", &["+a"]);
         assert_eq!(
             (&renamed.key, renamed.name.as_str()),
             (&first.key, "Very important")
@@ -305,7 +330,7 @@ mod tests {
     #[test]
     fn a_call_without_members_makes_the_undefined_segment() {
         let mut segments = Segments::default();
-        let made = apply(&mut segments, "add_members", "VIP", &[]);
+        let made = apply(&mut segments, "VIP", &[]);
         assert_eq!(made.key, "zeotap-undefined");
         assert!(segments.get("env", "zeotap-vip").is_none());
     }
@@ -313,8 +338,8 @@ mod tests {
     #[test]
     fn versions_go_on_rising_after_a_clear() {
         let mut segments = Segments::default();
-        let before = apply(&mut segments, "add_members", "VIP", &["a"]);
+        let before = apply(&mut segments, "VIP", &["+a"]);
         segments.clear();
-        assert!(apply(&mut segments, "add_members", "VIP", &["a"]).version > before.version);
+        assert!(apply(&mut segments, "VIP", &["+a"]).version > before.version);
     }
 }

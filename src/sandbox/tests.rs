@@ -6,10 +6,15 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode, header},
 };
+use base64::{Engine, prelude::BASE64_URL_SAFE};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{fixtures::*, *};
+use super::{
+    fixtures::*,
+    manifest::tests::{REGISTERED, kind_field, manifest, request},
+    *,
+};
 
 const TARGETS: &str = "/api/v2/segment-targets/zeotap";
 /// A window that has not ended since the epoch, so that no test straddles two.
@@ -495,6 +500,7 @@ async fn the_log_says_who_came_when_and_where_to_but_shows_no_token() {
     assert_eq!(first["path"], TARGETS);
     assert_eq!(first["action"], "add_members");
     assert_eq!(first["segment"], SEGMENT);
+    assert_eq!(first["kind"], "user");
     assert_eq!(first["keys"], json!(["ann"]));
     assert_eq!(log["totals"]["statuses"], json!({"200": 1, "204": 1}));
     assert!(!log.to_string().contains("api-0") && !log.to_string().contains(context));
@@ -558,6 +564,7 @@ async fn the_front_page_names_what_there_is() {
         "/msdk/evalx/context",
         "clock_ahead_ms",
         "segment",
+        "integrations     zeotap\n",
     ] {
         assert!(page.contains(word), "{word}");
     }
@@ -635,4 +642,220 @@ async fn observers_are_told_of_each_applied_call_in_order_and_of_no_other() {
         (CLIENT_SIDE_ID.to_owned(), SEGMENT.to_owned(), adds, keys)
     };
     assert_eq!(all, [told(true, &["a", "b"]), told(false, &["b"])]);
+}
+
+/// A sandbox with every registered integration.
+fn with_every_integration() -> Sandbox {
+    let integration = |key: &str| Integration {
+        key: key.into(),
+        manifest: manifest(key),
+    };
+    Sandbox::new(SandboxOptions {
+        integrations: REGISTERED.map(integration).to_vec(),
+        ..SandboxOptions::default()
+    })
+}
+
+/// Sends what an integration would; of this kind, if it is not `user`.
+async fn send_as(sandbox: &Sandbox, integration: &str, kind: &str, body: Option<Value>) -> Reply {
+    let mut body = body.unwrap();
+    if kind != "user" {
+        body[kind_field(integration).unwrap()] = kind.into();
+    }
+    let line = format!("POST /api/v2/segment-targets/{integration}");
+    call(sandbox, &line, WRITER_TOKEN, body).await
+}
+
+fn target(sandbox: &Sandbox, segment: &str) {
+    let flag = Flag {
+        key: FLAG.into(),
+        segment: segment.into(),
+        on: true,
+    };
+    sandbox.put_flag(CLIENT_SIDE_ID, flag);
+}
+
+/// What a browser is told of the flag.
+async fn value_for(sandbox: &Sandbox, context: &Value) -> bool {
+    let context = BASE64_URL_SAFE.encode(context.to_string());
+    let path = format!("/sdk/evalx/{CLIENT_SIDE_ID}/contexts/{context}");
+    let told = get(sandbox, &path, "").await;
+    told.body[FLAG]["value"].as_bool().unwrap()
+}
+
+#[tokio::test]
+async fn every_registered_integration_flips_a_flag_for_contexts_of_its_kind_alone() {
+    for key in REGISTERED {
+        for kind in ["user", "account"] {
+            if kind != "user" && kind_field(key).is_none() {
+                continue;
+            }
+            let sandbox = with_every_integration();
+            let segment = format!("{key}-vip");
+            target(&sandbox, &segment);
+            let add = request(key, &["acme", "other"], &[]);
+            let status = send_as(&sandbox, key, kind, add).await.status;
+            assert!(matches!(status.as_u16(), 200 | 204), "{key}: {status}");
+            let single = |kind: &str, key: &str| json!({"kind": kind, "key": key});
+            let multi = |account: &str, user: &str| json!({"kind": "multi", "account": {"key": account}, "user": {"key": user}});
+            let is_of = |asked: &str| kind == asked;
+            for (context, expected) in [
+                (single("user", "acme"), is_of("user")),
+                (single("account", "acme"), is_of("account")),
+                (single("device", "acme"), false),
+                (multi("acme", "ann"), is_of("account")),
+                (multi("zeta", "acme"), is_of("user")),
+                (multi("zeta", "ann"), false),
+            ] {
+                let value = value_for(&sandbox, &context).await;
+                assert_eq!(value, expected, "{key} {kind} {context}");
+            }
+            let server = get(&sandbox, "/sdk/latest-all", SDK_KEY).await.body;
+            let told = &server["segments"][&segment];
+            let (included, of_kinds) = match kind {
+                "user" => (json!(["acme", "other"]), json!([])),
+                _ => (
+                    json!([]),
+                    json!([{"contextKind": kind, "values": ["acme", "other"]}]),
+                ),
+            };
+            assert_eq!(told["included"], included, "{key}");
+            assert_eq!(told["includedContexts"], of_kinds, "{key}");
+
+            let remove = request(key, &[], &["acme"]);
+            send_as(&sandbox, key, kind, remove).await;
+            assert!(!value_for(&sandbox, &single(kind, "acme")).await, "{key}");
+            assert!(value_for(&sandbox, &single(kind, "other")).await, "{key}");
+            if let Some(both) = request(key, &["acme"], &["other"]) {
+                send_as(&sandbox, key, kind, Some(both)).await;
+                assert!(value_for(&sandbox, &single(kind, "acme")).await, "{key}");
+                assert!(!value_for(&sandbox, &single(kind, "other")).await, "{key}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_of_another_kind_than_its_segment_is_refused() {
+    let sandbox = with_every_integration();
+    let add = |key| request("fulcrum", &[key], &["gone"]);
+    let first = send_as(&sandbox, "fulcrum", "account", add("acme")).await;
+    assert_eq!(first.status, 204);
+    for kind in ["user", "device"] {
+        let refused = send_as(&sandbox, "fulcrum", kind, add("ann")).await;
+        assert_eq!(refused.status, 400);
+        assert_eq!(refused.body["code"], "invalid_request");
+    }
+    let segment = sandbox.segment(CLIENT_SIDE_ID, "fulcrum-vip").unwrap();
+    assert_eq!((&*segment.kind, segment.members.len()), ("account", 1));
+    // The segment of another integration has a kind of its own.
+    let other = request("hightouch", &["ann"], &[]);
+    assert_eq!(
+        send_as(&sandbox, "hightouch", "user", other).await.status,
+        204
+    );
+    let list = get(&sandbox, "/_sandbox/segments", "").await.body;
+    let kinds: Vec<_> = list["segments"].as_array().unwrap().iter().collect();
+    let kinds: Vec<_> = kinds.iter().map(|each| each["kind"].as_str()).collect();
+    assert_eq!(kinds, [Some("account"), Some("user")]);
+    let path = format!("/_sandbox/segments/{CLIENT_SIDE_ID}/fulcrum-vip");
+    assert_eq!(get(&sandbox, &path, "").await.body["kind"], "account");
+    // A reset forgets the kind with the segment.
+    sandbox.reset();
+    let again = send_as(&sandbox, "fulcrum", "device", add("ann")).await;
+    assert_eq!(again.status, 204);
+}
+
+#[tokio::test]
+async fn a_manifest_with_a_response_body_is_answered_with_it() {
+    let sandbox = with_every_integration();
+    let add = || request("heap-inbound", &["ann"], &[]);
+    let done = send_as(&sandbox, "heap-inbound", "user", add()).await;
+    assert_eq!(done.status, 200);
+    let place = "https://app.launchdarkly.com/journeys/production/segments/heap-inbound-vip";
+    assert_eq!(
+        done.body,
+        json!({"projectId": "journeys", "environmentId": "production",
+            "segmentId": "heap-inbound-vip", "segmentUrl": place, "status": "success"})
+    );
+    let mut wrong = add().unwrap();
+    wrong["heap"]["data"]["segment"]["name"] = Value::Null;
+    let refused = send_as(&sandbox, "heap-inbound", "user", Some(wrong)).await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(refused.body["status"], "failure");
+    assert_eq!(
+        refused.body["error"],
+        json!({"code": 400,
+            "message": "/heap/data/segment/name must be a text that is not empty"})
+    );
+    // Who is refused is not yet read.
+    let line = "POST /api/v2/segment-targets/heap-inbound";
+    let unauthorized = call(&sandbox, line, "", add().unwrap()).await;
+    assert_eq!(unauthorized.body["code"], "unauthorized");
+
+    let key = "example-synced-segment-integration2";
+    let done = send_as(&sandbox, key, "account", request(key, &["acme"], &[])).await;
+    assert_eq!(done.body["contextKind"], "account");
+    // What would not be JSON is a failure of LaunchDarkly's, after the call was carried out.
+    let mut quoted = request(key, &["zeta"], &[]).unwrap();
+    quoted["environmentId"] = json!("\\");
+    let failed = send_as(&sandbox, key, "account", Some(quoted)).await;
+    assert_eq!(failed.status, 500);
+    let members = sandbox.members(CLIENT_SIDE_ID, &format!("{key}-vip"));
+    assert_eq!(members.len(), 2);
+}
+
+#[tokio::test]
+async fn log_listeners_and_faults_know_each_segment_of_a_call() {
+    let sandbox = with_every_integration();
+    let (told, heard) = std::sync::mpsc::channel();
+    sandbox.observe(move |applied| {
+        let keys = applied.keys.join(",");
+        let kind = applied.kind.to_owned();
+        told.send((applied.segment.clone(), kind, applied.adds, keys))
+            .unwrap();
+    });
+    let member = |cohort: &str, user: &str, value: bool| json!({"cohortId": cohort, "cohortName": cohort, "userId": user, "value": value});
+    let body = json!({"environmentId": CLIENT_SIDE_ID, "batch": [
+        member("vip", "a", true), member("new", "b", false), member("vip", "c", true),
+        member("vip", "d", false)]});
+    let key = "segment-audiences";
+    let done = send_as(&sandbox, key, "account", Some(body.clone())).await;
+    assert_eq!(done.status, 204);
+    let (vip, new) = ("segment-audiences-vip", "segment-audiences-new");
+    let part = |segment: &str, adds, keys: &str| {
+        (
+            segment.to_owned(),
+            "account".to_owned(),
+            adds,
+            keys.to_owned(),
+        )
+    };
+    assert_eq!(
+        heard.try_iter().collect::<Vec<_>>(),
+        [
+            part(vip, true, "a,c"),
+            part(vip, false, "d"),
+            part(new, false, "b")
+        ]
+    );
+    let log = get(&sandbox, "/_sandbox/calls", "").await.body;
+    let call = &log["calls"][0];
+    assert_eq!(call["segment"], vip);
+    assert_eq!(call["segments"], json!([vip, new]));
+    assert_eq!(call["kind"], "account");
+    assert_eq!(call["action"], Value::Null);
+    assert_eq!(
+        (&call["members"], &call["removals"]),
+        (&json!(4), &json!(2))
+    );
+    for (cohort, status) in [("vip", 503), ("new", 503), ("old", 204)] {
+        let unavailable = Fault::new(FaultKind::Status(StatusCode::SERVICE_UNAVAILABLE));
+        sandbox.set_faults(FaultPlan {
+            faults: vec![unavailable.of_segment(cohort)],
+            ..FaultPlan::default()
+        });
+        let reply = send_as(&sandbox, key, "account", Some(body.clone())).await;
+        assert_eq!(reply.status, status, "{cohort}");
+    }
 }

@@ -168,9 +168,13 @@ impl SandboxAccount {
             .flat_map(|project| &project.environments)
     }
 
-    pub(super) fn owns(&self, client_side_id: &str) -> bool {
-        self.environments()
-            .any(|environment| environment.client_side_id == client_side_id)
+    /// The project and the environment of a client-side ID of this account.
+    pub(super) fn find(&self, client_side_id: &str) -> Option<(&Project, &Environment)> {
+        self.projects.iter().find_map(|project| {
+            let mut environments = project.environments.iter();
+            let found = environments.find(|each| each.client_side_id == client_side_id)?;
+            Some((project, found))
+        })
     }
 }
 

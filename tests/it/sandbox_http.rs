@@ -6,11 +6,11 @@ use http::{StatusCode, Version};
 use launchdarkly_connector::{
     clock,
     sandbox::{
-        Fault, FaultKind, FaultPlan, Sandbox,
+        Fault, FaultKind, FaultPlan, Sandbox, SandboxOptions,
         fixtures::{CLIENT_SIDE_ID, INTEGRATION, MOBILE_KEY, SDK_KEY, SEGMENT, WRITER_TOKEN},
     },
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::oneshot,
@@ -30,7 +30,11 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start() -> Self {
-        let sandbox = Sandbox::default();
+        Self::start_with(SandboxOptions::default()).await
+    }
+
+    pub(crate) async fn start_with(options: SandboxOptions) -> Self {
+        let sandbox = Sandbox::new(options);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -58,7 +62,16 @@ impl Running {
         let body = json!({"action": action, "parameters": {
             "integration_project_id": CLIENT_SIDE_ID, "integration_cohort_id": "vip",
             "integration_cohort_name": "VIP", "members": [{"integration_distinct_id": key}]}});
-        let path = format!("/api/v2/segment-targets/{INTEGRATION}");
+        self.send_as(INTEGRATION, &body).await
+    }
+
+    /// Sends what an integration would.
+    pub(crate) async fn send_as(
+        &self,
+        integration: &str,
+        body: &Value,
+    ) -> Result<reqwest::StatusCode, reqwest::Error> {
+        let path = format!("/api/v2/segment-targets/{integration}");
         let request = http().post(self.url(&path)).body(body.to_string());
         let response = request.header("authorization", WRITER_TOKEN).send().await?;
         Ok(response.status())

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use launchdarkly_connector::sandbox::{
-    Sandbox,
-    fixtures::{FLAG, SDK_KEY},
+    Flag, Integration, Manifest, Sandbox, SandboxOptions,
+    fixtures::{CLIENT_SIDE_ID, FLAG, SDK_KEY},
 };
 use launchdarkly_sdk_transport::HyperTransport;
 use launchdarkly_server_sdk::{
-    Client, ConfigBuilder, Context, ContextBuilder, EventProcessorBuilder,
+    Client, ConfigBuilder, Context, ContextBuilder, EventProcessorBuilder, MultiContextBuilder,
     PollingDataSourceBuilder, ServiceEndpointsBuilder, StreamingDataSourceBuilder,
 };
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::sandbox_http::{Running, soon};
@@ -105,4 +106,82 @@ async fn a_streaming_sdk_sees_the_flag_flip() {
 #[tokio::test]
 async fn a_polling_sdk_sees_the_flag_flip() {
     the_sdk_sees_the_flag_flip(Mode::Polling).await;
+}
+
+/// A sandbox whose flag targets accounts, which an integration other than the default one sends.
+async fn for_accounts() -> Running {
+    Running::start_with(SandboxOptions {
+        integrations: vec![Integration {
+            key: "acme".into(),
+            manifest: Manifest::read(include_str!("../manifests/hightouch.json")).unwrap(),
+        }],
+        flags: vec![flag("acme-enterprise")],
+        ..SandboxOptions::default()
+    })
+    .await
+}
+
+fn flag(segment: &str) -> Flag {
+    Flag {
+        key: FLAG.into(),
+        segment: segment.into(),
+        on: true,
+    }
+}
+
+fn accounts(action: &str, keys: &[&str]) -> Value {
+    let member = |key| json!({ "integration_distinct_id": key });
+    json!({"environmentId": CLIENT_SIDE_ID, "cohortId": "enterprise", "cohortName": "Enterprise",
+        "contextKind": "account", "action": action,
+        "members": keys.iter().map(member).collect::<Vec<_>>()})
+}
+
+#[tokio::test]
+async fn an_sdk_sees_the_flag_flip_for_an_account() {
+    let running = for_accounts().await;
+    let context = |kind: &str, key: &str| {
+        let mut builder = ContextBuilder::new(key);
+        builder.kind(kind);
+        builder.build().unwrap()
+    };
+    let both = |account: &str, user: &str| {
+        let mut builder = MultiContextBuilder::new();
+        builder.add_context(context("account", account));
+        builder.add_context(context("user", user));
+        builder.build().unwrap()
+    };
+    let watch = |mode, context| watch_flag(running.url(""), mode, context);
+    let mut members = [
+        watch(Mode::Streaming, context("account", "initech")),
+        watch(Mode::Polling, context("account", "initech")),
+        watch(Mode::Streaming, both("initech", "ann")),
+    ];
+    let mut others = [
+        watch(Mode::Streaming, context("user", "initech")),
+        watch(Mode::Streaming, both("hooli", "initech")),
+    ];
+    for flag in members.iter_mut().chain(&mut others) {
+        assert_eq!(soon("the SDK starts", flag.recv()).await, Some(false));
+    }
+    for (action, value) in [("add", true), ("remove", false)] {
+        let sent = accounts(action, &["initech", "globex"]);
+        assert_eq!(running.send_as("acme", &sent).await.unwrap(), 204);
+        for flag in &mut members {
+            assert_eq!(soon("the flag flips", flag.recv()).await, Some(value));
+        }
+    }
+    drop(members);
+    // The others see the flag flip once, when it targets a segment of users.
+    running
+        .sandbox
+        .put_flag(CLIENT_SIDE_ID, flag("acme-people"));
+    let people = json!({"environmentId": CLIENT_SIDE_ID, "cohortId": "people",
+        "cohortName": "People", "action": "add",
+        "members": [{"integration_distinct_id": "initech"}]});
+    assert_eq!(running.send_as("acme", &people).await.unwrap(), 204);
+    for mut flag in others {
+        assert_eq!(soon("the flag flips", flag.recv()).await, Some(true));
+        assert!(flag.try_recv().is_err());
+    }
+    running.stop().await;
 }

@@ -173,6 +173,7 @@ mod tests {
     };
     use crate::sandbox::{
         Flag, SandboxOptions,
+        context::ContextKeys,
         fixtures::{CLIENT_SIDE_ID, FLAG, SEGMENT, TEST_CLIENT_SIDE_ID},
         flags::Reasons,
     };
@@ -182,7 +183,7 @@ mod tests {
         let mut state = SandboxState::new(&SandboxOptions::default());
         let mut view = ClientFeed::of(EvaluationRequest {
             environment: CLIENT_SIDE_ID.into(),
-            user: Some("ann".into()),
+            context: ContextKeys::from_iter([("user".into(), "ann".into())]),
             reasons: Reasons::Omitted,
         });
         let put = view.news(&state);

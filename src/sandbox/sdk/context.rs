@@ -7,6 +7,8 @@ use base64::{
 };
 use serde_json::Value;
 
+use crate::sandbox::context::{ContextKeys, USER, is_kind};
+
 /// SDKs write contexts with and without padding.
 const ENCODING: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
@@ -24,27 +26,30 @@ pub(super) fn decode(encoded: &str) -> Result<Vec<u8>, NotAContext> {
     ENCODING.decode(encoded).map_err(|_| NotAContext)
 }
 
-/// The person in a context, or `None` if there is none of kind `user` in it.
-pub(super) fn user_key(json: &[u8]) -> Result<Option<String>, NotAContext> {
+/// The key of each context in it.
+pub(super) fn keys(json: &[u8]) -> Result<ContextKeys, NotAContext> {
     let context: Value = serde_json::from_slice(json).map_err(|_| NotAContext)?;
     match context.get("kind").map(Value::as_str) {
         // Contexts without a kind are the users of older SDKs.
-        None | Some(Some("user")) => key(&context).map(Some),
-        Some(Some("multi")) => user_of_many(&context),
-        Some(Some(_)) => key(&context).map(|_| None),
+        None => one(USER, &context).map(|one| ContextKeys::from_iter([one])),
+        Some(Some("multi")) => many(&context),
+        Some(Some(kind)) => one(kind, &context).map(|one| ContextKeys::from_iter([one])),
         Some(None) => Err(NotAContext),
     }
 }
 
-fn user_of_many(context: &Value) -> Result<Option<String>, NotAContext> {
-    let mut user = None;
-    for (kind, part) in context.as_object().into_iter().flatten() {
-        if kind != "kind" {
-            let key = key(part)?;
-            user = user.or((kind == "user").then_some(key));
-        }
+fn many(context: &Value) -> Result<ContextKeys, NotAContext> {
+    let parts = context.as_object().ok_or(NotAContext)?.iter();
+    let kinds = parts.filter(|(name, _)| *name != "kind");
+    kinds.map(|(kind, part)| one(kind, part)).collect()
+}
+
+fn one(kind: &str, context: &Value) -> Result<(String, String), NotAContext> {
+    if is_kind(kind) {
+        Ok((kind.to_owned(), key(context)?))
+    } else {
+        Err(NotAContext)
     }
-    Ok(user)
 }
 
 fn key(context: &Value) -> Result<String, NotAContext> {
@@ -60,39 +65,48 @@ mod tests {
 
     use super::*;
 
-    fn decoded(encoded: &str) -> Result<Option<String>, NotAContext> {
-        user_key(&decode(encoded)?)
+    fn decoded(encoded: &str) -> Result<ContextKeys, NotAContext> {
+        keys(&decode(encoded)?)
     }
 
     #[test]
-    fn the_user_is_found_in_every_kind_of_context() {
-        let cases = [
-            (r#"{"kind":"user","key":"ann?>~"}"#, Ok(Some("ann?>~"))),
-            (r#"{"key":"ann","custom":{}}"#, Ok(Some("ann"))),
-            (
-                r#"{"kind":"multi","user":{"key":"ann"},"org":{"key":"o"}}"#,
-                Ok(Some("ann")),
-            ),
-            (r#"{"kind":"multi","org":{"key":"o"}}"#, Ok(None)),
-            (
-                r#"{"kind":"multi","user":{"key":"ann"},"org":{}}"#,
-                Err(NotAContext),
-            ),
-            (r#"{"kind":"org","key":"ann"}"#, Ok(None)),
-            (r#"{"kind":"org"}"#, Err(NotAContext)),
-            (r#"{"kind":5,"key":"ann"}"#, Err(NotAContext)),
-            (r#"{"kind":"user"}"#, Err(NotAContext)),
-            (r#"{"kind":"user","key":""}"#, Err(NotAContext)),
-            ("[]", Err(NotAContext)),
+    fn each_context_is_found_by_its_kind() {
+        let many = r#"{"kind":"multi","user":{"key":"ann"},"account":{"key":"acme"}}"#;
+        let found: [(&str, &[(&str, &str)]); 7] = [
+            (r#"{"kind":"user","key":"ann?>~"}"#, &[("user", "ann?>~")]),
+            (r#"{"key":"ann","custom":{}}"#, &[("user", "ann")]),
+            (r#"{"kind":"account","key":"acme"}"#, &[("account", "acme")]),
+            (r#"{"kind":"A.b_c-1","key":"acme"}"#, &[("A.b_c-1", "acme")]),
+            (many, &[("user", "ann"), ("account", "acme")]),
+            (r#"{"kind":"multi","org":{"key":"o"}}"#, &[("org", "o")]),
+            (r#"{"kind":"multi"}"#, &[]),
         ];
-        for (context, user) in cases {
-            let user = user.map(|user| user.map(str::to_owned));
-            let padded = URL_SAFE.encode(context);
-            assert_eq!(user_key(context.as_bytes()), user, "{context}");
-            assert_eq!(decoded(padded.trim_end_matches('=')), user, "{context}");
-            assert_eq!(decoded(&padded), user, "{context}");
-            assert_eq!(decoded(&STANDARD.encode(context)), user, "{context}");
+        for (context, expected) in found {
+            let owned = |&(kind, key): &(&str, &str)| (kind.to_owned(), key.to_owned());
+            assert_found(context, Ok(expected.iter().map(owned).collect()));
+        }
+        for context in [
+            r#"{"kind":"multi","user":{"key":"ann"},"org":{}}"#,
+            r#"{"kind":"multi","user":{"key":"ann"},"multi":{"key":"o"}}"#,
+            r#"{"kind":"org"}"#,
+            r#"{"kind":"kind","key":"ann"}"#,
+            r#"{"kind":"","key":"ann"}"#,
+            r#"{"kind":"a b","key":"ann"}"#,
+            r#"{"kind":5,"key":"ann"}"#,
+            r#"{"kind":"user"}"#,
+            r#"{"kind":"user","key":""}"#,
+            "[]",
+        ] {
+            assert_found(context, Err(NotAContext));
         }
         assert_eq!(decoded("!"), Err(NotAContext));
+    }
+
+    fn assert_found(context: &str, expected: Result<ContextKeys, NotAContext>) {
+        let padded = URL_SAFE.encode(context);
+        assert_eq!(keys(context.as_bytes()), expected, "{context}");
+        assert_eq!(decoded(padded.trim_end_matches('=')), expected, "{context}");
+        assert_eq!(decoded(&padded), expected, "{context}");
+        assert_eq!(decoded(&STANDARD.encode(context)), expected, "{context}");
     }
 }

@@ -10,16 +10,16 @@ use serde_json::{Map, Value};
 
 use super::{
     SandboxState,
-    context::{decode, user_key},
+    context::{decode, keys},
     credential::{ById, ByMobileKey, path_part},
 };
-use crate::sandbox::{Sandbox, api_error::ApiError, flags::Reasons};
+use crate::sandbox::{Sandbox, api_error::ApiError, context::ContextKeys, flags::Reasons};
 
 /// The environment and the context of an evaluation.
 #[derive(Debug)]
 pub(super) struct EvaluationRequest {
     pub(super) environment: String,
-    pub(super) user: Option<String>,
+    pub(super) context: ContextKeys,
     pub(super) reasons: Reasons,
 }
 
@@ -31,10 +31,12 @@ struct EvaluationQuery {
 
 impl EvaluationRequest {
     pub(super) fn answer(&self, state: &SandboxState) -> Map<String, Value> {
-        let user = self.user.as_deref();
-        state
-            .flags
-            .evaluate(&self.environment, &state.segments, user, self.reasons)
+        state.flags.evaluate(
+            &self.environment,
+            &state.segments,
+            &self.context,
+            self.reasons,
+        )
     }
 }
 
@@ -57,7 +59,7 @@ impl FromRequest<Sandbox> for EvaluationRequest {
         };
         Ok(Self {
             environment,
-            user: user_key(&context).map_err(|_| no_context())?,
+            context: keys(&context).map_err(|_| no_context())?,
             reasons,
         })
     }

@@ -14,12 +14,11 @@ use tower::ServiceExt;
 
 use super::{SandboxState, feed::Message};
 use crate::sandbox::{
-    Flag, Sandbox,
+    Flag, Integration, Sandbox,
     fixtures::{
         CLIENT_SIDE_ID, FLAG, MOBILE_KEY, SDK_KEY, SEGMENT, TEST_MOBILE_KEY,
         UNKNOWN_CLIENT_SIDE_ID, WRITER_TOKEN,
     },
-    segments::SegmentUpdate,
     tests::{call, get, send},
 };
 
@@ -30,8 +29,9 @@ pub(super) fn add(state: &mut SandboxState, environment: &str, cohort: &str, key
     let update = json!({"action": "add_members", "parameters": {
         "integration_project_id": environment, "integration_cohort_id": cohort,
         "integration_cohort_name": cohort, "members": [{"integration_distinct_id": key}]}});
-    let update = SegmentUpdate::read(update.to_string().as_bytes()).unwrap();
-    state.segments.apply("zeotap", &update);
+    let manifest = Integration::zeotap().manifest;
+    let update = manifest.update(update.to_string().as_bytes()).unwrap();
+    state.segments.apply("zeotap", &update).unwrap();
 }
 
 pub(super) fn events(news: &[Message]) -> Vec<&'static str> {
