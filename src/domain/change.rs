@@ -76,7 +76,7 @@ impl fmt::Debug for ContextKey {
     }
 }
 
-/// Whether there are more characters; most values are told by their bytes alone.
-pub(super) fn is_longer(value: &str, chars: u16) -> bool {
+/// Whether a value has more characters than so many. For most values their bytes alone decide.
+pub(crate) fn is_longer(value: &str, chars: u16) -> bool {
     value.len() > chars.into() && value.chars().count() > chars.into()
 }

@@ -19,6 +19,7 @@ mod visibility;
 
 pub use action::{ACTIVATION_CONTEXT_KIND, Action, ActionField, Choice, FieldType};
 pub use caller::{AccessError, Authorized, Caller, Permission};
+pub(crate) use change::is_longer;
 pub use change::{ContextKey, KeyError, MAX_CONTEXT_KEY_CHARS, Operation};
 pub use context_kind::{
     CONTEXT_KIND_PATTERN, ContextKind, ContextKindError, MAX_CONTEXT_KIND_CHARS,

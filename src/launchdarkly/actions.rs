@@ -1,43 +1,18 @@
-//! What can be done with LaunchDarkly, in enough words to draw the forms from.
+//! Catalog of actions: what can be done with LaunchDarkly, in enough words to draw the forms from.
 
-use std::sync::LazyLock;
-
-use super::credentials::hints;
+use super::credentials::{
+    format::{
+        ACCESS_TOKEN_PATTERN, CLIENT_SIDE_ID_PATTERN, MAX_ACCESS_TOKEN_CHARS,
+        MAX_CLIENT_SIDE_ID_CHARS,
+    },
+    hints,
+};
 use crate::domain::{
     ACTIVATION_CONTEXT_KIND, Action, ActionField, CONTEXT_KEY_FIELD, CONTEXT_KIND_PATTERN, Choice,
     ContextKey, ContextKind, ContextKindError, FieldType, MAX_CONTEXT_KEY_CHARS,
     MAX_CONTEXT_KIND_CHARS, MAX_SEGMENT_ID_CHARS, MAX_SEGMENT_NAME_CHARS, NAME_PATTERN, Operation,
-    Pattern, SEGMENT_ID_PATTERN, SegmentError,
+    SEGMENT_ID_PATTERN, SegmentError,
 };
-
-/// Longest access token, in characters. LaunchDarkly's have some 40; ours leaves room for another
-/// form.
-const MAX_ACCESS_TOKEN_CHARS: u16 = 512;
-/// Longest client-side ID, in characters. LaunchDarkly's have 24.
-const MAX_CLIENT_SIDE_ID_CHARS: u16 = 64;
-/// No dashes, as LaunchDarkly documents; 24 hexadecimal digits are a convention. That nothing else
-/// stands in one is ours: none has been seen with it, and the ID goes into a path.
-const CLIENT_SIDE_ID_PATTERN: &str = "^[A-Za-z0-9_]+$";
-
-/// What is published of the access token, and checked of it.
-pub(super) static ACCESS_TOKEN: LazyLock<ActionField> = LazyLock::new(access_token);
-/// What is published of the client-side ID, and checked of it.
-pub(super) static CLIENT_SIDE_ID: LazyLock<ActionField> = LazyLock::new(client_side_id);
-
-/// Visible ASCII, which can stand in a header, without quotation marks; and neither `sdk-` nor
-/// `mob-` at the start, which are keys of another kind. That tokens begin with `api-` is a
-/// convention. RE2 cannot look ahead, so what may follow each letter of those is written out.
-fn access_token_pattern() -> Pattern {
-    let any = r"[!#-&\(-_a-~]*";
-    let but_sdk = format!(
-        r"s(?:[!#-&\(-_a-ce-~]{any}|d(?:[!#-&\(-_a-jl-~]{any}|k(?:[!#-&\(-,.-_a-~]{any})?)?)?"
-    );
-    let but_mob = format!(
-        r"m(?:[!#-&\(-_a-np-~]{any}|o(?:[!#-&\(-_ac-~]{any}|b(?:[!#-&\(-,.-_a-~]{any})?)?)?"
-    );
-    let others = format!(r"[!#-&\(-_a-ln-rt-~]{any}");
-    Pattern::new(&format!("^(?:{others}|{but_sdk}|{but_mob})$"))
-}
 
 /// Every action, in a stable order. A context kind is offered if requests can name it.
 pub(super) fn all(names_context_kind: bool) -> Vec<Action> {
@@ -50,7 +25,7 @@ pub(super) fn all(names_context_kind: bool) -> Vec<Action> {
         display_name: "Send Identifiers to LaunchDarkly in realtime",
         description: "Puts each member of a journey into a LaunchDarkly segment, or takes them \
                       out of it, within moments.",
-        destination_fields: vec![ACCESS_TOKEN.clone(), CLIENT_SIDE_ID.clone(), instance()],
+        destination_fields: vec![access_token(), client_side_id(), instance()],
         mapping_fields: vec![context_key()],
         activation_fields,
         operations: vec![Operation::Add, Operation::Remove],
@@ -67,7 +42,7 @@ fn access_token() -> ActionField {
                       when the person who created it leaves. LaunchDarkly shows it only once.",
         kind: FieldType::Secret,
         required: true,
-        pattern: Some(access_token_pattern()),
+        pattern: Some(ACCESS_TOKEN_PATTERN.clone()),
         max_length: MAX_ACCESS_TOKEN_CHARS,
         remedy: |token| hints::why_no_access_token(token).message.to_owned(),
         placeholder: "api-00000000-0000-0000-0000-000000000000",
@@ -85,7 +60,7 @@ fn client_side_id() -> ActionField {
                       client-side ID of the environment: not its SDK key, mobile key or name.",
         kind: FieldType::Text,
         required: true,
-        pattern: Some(Pattern::new(CLIENT_SIDE_ID_PATTERN)),
+        pattern: Some(CLIENT_SIDE_ID_PATTERN.clone()),
         max_length: MAX_CLIENT_SIDE_ID_CHARS,
         remedy: |id| hints::why_no_client_side_id(id).message.to_owned(),
         placeholder: "000000000000000000000000",
@@ -250,7 +225,7 @@ mod tests {
 
     #[test]
     fn lengths_are_in_characters() {
-        assert!(no_longer(&ACCESS_TOKEN, "a") && no_longer(&CLIENT_SIDE_ID, "a"));
+        assert!(no_longer(&access_token(), "a") && no_longer(&client_side_id(), "a"));
         assert!(no_longer(&segment_id(), "a") && no_longer(&segment_name(), "é"));
         assert!(no_longer(&context_kind(), "a"));
         assert!(no_longer(&context_key(), "é"));
@@ -264,7 +239,7 @@ mod tests {
             let legal = |c: char| c.is_ascii_graphic() && !['"', '\'', '`'].contains(&c);
             let is_key = token.starts_with("sdk-") || token.starts_with("mob-");
             let fits = !token.is_empty() && token.chars().all(legal) && !is_key;
-            prop_assert_eq!(ACCESS_TOKEN.accepts(&token), fits);
+            prop_assert_eq!(access_token().accepts(&token), fits);
         }
 
         #[test]

@@ -5,9 +5,9 @@ use std::{fmt, str::FromStr};
 use http::Uri;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::transport;
+use super::transport::roots::Roots;
 
-/// How calls leave for LaunchDarkly.
+/// The way that calls take to LaunchDarkly.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Egress {
     /// What tunnels them (HTTP `CONNECT`); it sees host names, and nothing that is encrypted.
@@ -111,31 +111,6 @@ impl PartialEq for EgressProxy {
 
 impl Eq for EgressProxy {}
 
-/// Certificates of authorities, in PEM; at least one, and none that cannot be used.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Roots(Vec<u8>);
-
-impl Roots {
-    /// Reads certificates.
-    ///
-    /// # Errors
-    /// In words, if there is none, or one that cannot be used.
-    pub fn from_pem(pem: Vec<u8>) -> Result<Self, String> {
-        transport::check_roots(&pem)?;
-        Ok(Self(pem))
-    }
-
-    pub(super) fn pem(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Roots {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Roots({} bytes)", self.0.len())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,24 +152,6 @@ mod tests {
             ("http://proxy#a", Path),
         ] {
             assert_eq!(url.parse::<EgressProxy>(), Err(why), "{url}");
-        }
-    }
-
-    #[test]
-    fn roots_are_certificates() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let good = rcgen::CertificateParams::default()
-            .self_signed(&key)
-            .unwrap();
-        assert!(Roots::from_pem(good.pem().into()).is_ok());
-        for wrong in [
-            String::new(),
-            "no certificate".into(),
-            key.serialize_pem(),
-            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into(),
-            good.pem().replace("-----END", "-----ENDE"),
-        ] {
-            assert!(Roots::from_pem(wrong.clone().into()).is_err(), "{wrong}");
         }
     }
 }

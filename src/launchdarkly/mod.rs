@@ -27,10 +27,10 @@ mod wire;
 pub use body::{Body, BrokenOff};
 pub use client::{Client, ClientError, ClientSettings};
 pub use credentials::advice;
-pub use egress::{Egress, EgressProxy, EgressProxyError, Roots};
+pub use egress::{Egress, EgressProxy, EgressProxyError};
 pub use hosts::{Endpoint, EndpointError};
 pub use integration::{Integration, IntegrationKeyError, ManifestError, RequestShape};
-pub use transport::Transport;
+pub use transport::{Transport, roots::Roots};
 
 #[cfg(test)]
 mod testing;

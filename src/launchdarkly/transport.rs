@@ -1,9 +1,12 @@
-//! HTTP transport: the only place that knows reqwest.
+//! HTTP transport: the only module that knows reqwest.
 //!
 //! [`Transport`] is where the network ends and this client begins. Whatever stands in for the
 //! network, such as a simulated one, is another transport; all that is above it stays the same.
 
-use std::{collections::HashMap, error::Error as _, fmt, sync::Arc, time::Duration};
+mod error;
+pub(super) mod roots;
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 use reqwest::{Certificate, Client, ClientBuilder, Proxy, redirect, retry, tls};
 use tokio::time::Instant;
 
+use self::error::{transient_error, with_causes};
 use super::{
     body::{Body, BrokenOff},
     egress::Egress,
@@ -116,7 +120,7 @@ impl Http {
         let make = move || {
             let client = builder(peer, &egress).and_then(ClientBuilder::build);
             // A URL may be the proxy's.
-            client.map_err(|error| in_full(&error.without_url()))
+            client.map_err(|error| with_causes(&error.without_url()))
         };
         // So that what is wrong shows at the start.
         make()?;
@@ -160,27 +164,14 @@ impl Http {
     }
 }
 
-/// Whether certificates in PEM can be used.
-///
-/// # Errors
-/// In words.
-pub(super) fn check_roots(pem: &[u8]) -> Result<(), String> {
-    let certificates = Certificate::from_pem_bundle(pem).map_err(|error| in_full(&error))?;
-    if certificates.is_empty() {
-        return Err("there is no certificate in PEM form in it".to_owned());
-    }
-    let client = Client::builder().tls_certs_only(certificates).build();
-    client.map(drop).map_err(|error| in_full(&error))
-}
-
 fn builder(peer: Peer, egress: &Egress) -> reqwest::Result<ClientBuilder> {
     let builder = Client::builder()
         .user_agent(USER_AGENT)
-        // A redirect would carry the token to whoever is named in it.
+        // A redirect would carry the token to the host that it names.
         .redirect(redirect::Policy::none())
         // The lane retries; a second retry below it would multiply calls unseen.
         .retry(retry::never())
-        // Only the operator's flags name a proxy, and not whatever is in the environment.
+        // Only the operator's flags name a proxy. The environment's variables do not.
         .no_proxy()
         .referer(false)
         .tls_version_min(tls::Version::TLS_1_2)
@@ -189,13 +180,13 @@ fn builder(peer: Peer, egress: &Egress) -> reqwest::Result<ClientBuilder> {
         .tcp_keepalive(KEEP_ALIVE)
         .http2_keep_alive_interval(KEEP_ALIVE);
     match peer {
-        Peer::Remote => leave(builder.https_only(true), egress),
+        Peer::Remote => with_egress(builder.https_only(true), egress),
         // No certificate is ever looked at, so the system need not have any.
         Peer::Loopback => Ok(builder.tls_certs_only([])),
     }
 }
 
-fn leave(mut builder: ClientBuilder, egress: &Egress) -> reqwest::Result<ClientBuilder> {
+fn with_egress(mut builder: ClientBuilder, egress: &Egress) -> reqwest::Result<ClientBuilder> {
     if let Some(proxy) = &egress.proxy {
         builder = builder.proxy(Proxy::https(proxy.expose())?);
     }
@@ -229,34 +220,11 @@ impl Transport for Http {
             Err(error) => {
                 pooled.broke();
                 let error = error.without_url();
-                tracing::warn!(error = in_full(&error), "no answer from LaunchDarkly");
+                tracing::warn!(error = with_causes(&error), "no answer from LaunchDarkly");
                 Err(transient_error(&error))
             }
         }
     }
-}
-
-fn transient_error(error: &reqwest::Error) -> TransientError {
-    // A connection that is not made in time has carried nothing: that is not a time-out.
-    if error.is_connect() {
-        TransientError::Connection
-    } else if error.is_timeout() {
-        TransientError::TimedOut
-    } else {
-        TransientError::Broken
-    }
-}
-
-/// An error with its causes, which is where reqwest keeps what an operator wants to know.
-/// None of them holds headers or bodies.
-fn in_full(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -267,6 +235,6 @@ impl Http {
             let builder = builder(Peer::Loopback, &Egress::default())?;
             builder.http2_prior_knowledge().build()
         };
-        Self::with(move || make().map_err(|error| in_full(&error)), renewal)
+        Self::with(move || make().map_err(|error| with_causes(&error)), renewal)
     }
 }

@@ -1,11 +1,12 @@
-//! What is plainly wrong with credentials before anyone is asked.
+//! Format check of credentials: the likeliest mistake, found without a call.
 
-use super::advice::{self, Advice};
-use crate::{
-    domain::ClientSideId,
-    launchdarkly::actions::{ACCESS_TOKEN as TOKEN_FIELD, CLIENT_SIDE_ID as CLIENT_SIDE_ID_FIELD},
-    secret::AccessToken,
+use super::{
+    advice::{self, Advice},
+    format::{
+        MAX_ACCESS_TOKEN_CHARS, MAX_CLIENT_SIDE_ID_CHARS, is_access_token, is_client_side_id,
+    },
 };
+use crate::{domain::ClientSideId, secret::AccessToken};
 
 /// Start of SDK keys, as LaunchDarkly documents.
 const SDK_KEY: &str = "sdk-";
@@ -21,16 +22,16 @@ const QUOTATION_MARKS: [char; 13] = [
     '"', '\'', '`', '´', '“', '”', '„', '‘', '’', '‚', '«', '»', '\u{ff02}',
 ];
 
-/// What is wrong with the form of an access token.
+/// What is wrong with the format of an access token.
 pub(super) fn access_token(token: &AccessToken) -> Option<Advice> {
     let token = token.expose();
-    (!TOKEN_FIELD.accepts(token)).then(|| why_no_access_token(token))
+    (!is_access_token(token)).then(|| why_no_access_token(token))
 }
 
-/// What is wrong with the form of a client-side ID.
+/// What is wrong with the format of a client-side ID.
 pub(super) fn client_side_id(id: &ClientSideId) -> Option<Advice> {
     let id = id.as_str();
-    (!CLIENT_SIDE_ID_FIELD.accepts(id)).then(|| why_no_client_side_id(id))
+    (!is_client_side_id(id)).then(|| why_no_client_side_id(id))
 }
 
 /// The likeliest mistake behind a value that the field of access tokens refuses.
@@ -49,7 +50,7 @@ pub(in crate::launchdarkly) fn why_no_access_token(token: &str) -> Advice {
         advice::TOKEN_HAS_SCHEME
     } else if trimmed.len() < token.len() {
         advice::TOKEN_HAS_WHITE_SPACE
-    } else if trimmed.chars().count() > TOKEN_FIELD.max_length.into() {
+    } else if trimmed.chars().count() > MAX_ACCESS_TOKEN_CHARS.into() {
         advice::TOKEN_TOO_LONG
     } else {
         advice::TOKEN_HAS_ILLEGAL_CHARACTERS
@@ -74,7 +75,7 @@ pub(in crate::launchdarkly) fn why_no_client_side_id(id: &str) -> Advice {
         advice::CLIENT_SIDE_ID_HAS_WHITE_SPACE
     } else if id.contains('-') {
         advice::CLIENT_SIDE_ID_HAS_DASH
-    } else if trimmed.chars().count() > CLIENT_SIDE_ID_FIELD.max_length.into() {
+    } else if trimmed.chars().count() > MAX_CLIENT_SIDE_ID_CHARS.into() {
         advice::CLIENT_SIDE_ID_TOO_LONG
     } else {
         advice::CLIENT_SIDE_ID_HAS_ILLEGAL_CHARACTERS

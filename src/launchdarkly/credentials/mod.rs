@@ -6,11 +6,12 @@
 //! | client-side ID | it is an environment's among those that the token may see |
 //! | write permission | the token's base role writes, in that environment, on an instance that has synced segments |
 //!
-//! A check after a failed one is skipped. What is plainly wrong by its form ([`hints`]) needs no
-//! call and is always told, so that two wrong fields are marked at once; a token that is wrong
-//! by its form is never sent.
+//! A check after a failed one is skipped. A value with a wrong format ([`hints`]) needs no call and
+//! is always reported, so that two wrong fields are marked at once. A token with a wrong format is
+//! never sent.
 
 pub mod advice;
+pub(super) mod format;
 pub(super) mod hints;
 mod judge;
 mod lookup;
