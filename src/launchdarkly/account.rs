@@ -2,14 +2,14 @@
 //!
 //! The [pace](super::pace) decides which call may start when. Every change asks it again: a new
 //! waiting call, an observed answer, a permit that is given back. When time alone may change the
-//! decision, one of the waiting callers, the one that holds the watch, sleeps until then and asks.
-//! The caller that asks grants every permit that the pace allows, also those of other callers.
+//! decision, one of the waiting callers, the timekeeper, sleeps until then and asks. The caller that
+//! asks grants every permit that the pace allows, also those of other callers.
 
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
-    sync::{Mutex as Watch, Notify, oneshot},
+    sync::{Mutex as AsyncMutex, Notify, oneshot},
     time::{Instant, sleep_until},
 };
 
@@ -20,8 +20,9 @@ use crate::domain::{Attempt, ClientSideId, Hold, PaceState};
 #[derive(Debug)]
 pub(super) struct Account {
     state: Mutex<AccountState>,
-    watch: Watch<()>,
-    /// Tells the caller with the watch that the moment to ask again may have changed.
+    /// The caller that holds this lock is the timekeeper.
+    timekeeper: AsyncMutex<()>,
+    /// Tells the timekeeper that the moment to ask again may have changed.
     changed: Notify,
 }
 
@@ -69,7 +70,7 @@ impl Account {
                 pace,
                 waiting: HashMap::new(),
             }),
-            watch: Watch::default(),
+            timekeeper: AsyncMutex::default(),
             changed: Notify::new(),
         }
     }
@@ -86,19 +87,19 @@ impl Account {
     }
 
     async fn wait(self: &Arc<Self>, request: CallRequest) -> CallPermit {
-        let mut waiter = self.enter(request);
+        let mut waiting = self.enqueue(request);
         tokio::select! {
             // A permit that was granted is used.
             biased;
-            Ok(permit) = &mut waiter.granted => permit,
-            _watch = self.watch.lock() => self.keep_watch(&mut waiter.granted).await,
+            Ok(permit) = &mut waiting.granted => permit,
+            _guard = self.timekeeper.lock() => self.keep_time(&mut waiting.granted).await,
         }
     }
 
-    fn enter(self: &Arc<Self>, request: CallRequest) -> WaitingCall<'_> {
+    fn enqueue(self: &Arc<Self>, request: CallRequest) -> WaitingCall<'_> {
         let (grant, granted) = oneshot::channel();
         let mut state = self.state();
-        let ticket = state.pace.enter(request, Instant::now());
+        let ticket = state.pace.enqueue(request, Instant::now());
         state.waiting.insert(ticket, grant);
         drop(state);
         self.reconsider();
@@ -109,23 +110,23 @@ impl Account {
         }
     }
 
-    /// Something has changed: grants what the pace allows now, and makes the caller with the watch
-    /// ask when to look again.
+    /// After any change: grants what the pace allows now, and makes the timekeeper ask when to try
+    /// again.
     fn reconsider(self: &Arc<Self>) {
         self.admit();
         self.changed.notify_one();
     }
 
-    /// Grants permits, to any caller, until the caller with the watch has its own.
-    async fn keep_watch(
+    /// As the timekeeper, grants permits to any caller until its own is granted.
+    async fn keep_time(
         self: &Arc<Self>,
         granted: &mut oneshot::Receiver<CallPermit>,
     ) -> CallPermit {
         loop {
             let next = self.admit();
             tokio::select! {
-                // Its own permit ends the watch. Otherwise the pace is asked again, so the order of
-                // the rest does not matter.
+                // With its own permit, the caller is the timekeeper no longer. Otherwise the pace is
+                // asked again, so the order of the rest does not matter.
                 biased;
                 Ok(permit) = &mut *granted => return permit,
                 () = self.changed.notified() => {}
@@ -166,24 +167,26 @@ impl Account {
         self.state().pace.state(environment, Instant::now())
     }
 
-    /// What holds calls of an environment back now.
+    /// The hold on calls of an environment now.
     pub(super) fn hold(&self, environment: &ClientSideId) -> Option<Hold> {
         self.state().pace.hold(environment, Instant::now())
     }
 
-    /// What holds all calls back now.
-    pub(super) fn hold_of_account(&self) -> Option<Hold> {
-        self.state().pace.hold_of_account(Instant::now())
+    /// The hold on all calls now.
+    pub(super) fn account_hold(&self) -> Option<Hold> {
+        self.state().pace.account_hold(Instant::now())
     }
 
-    /// What it was told to wait for now; not a breaker, which lets probes pass.
-    pub(super) fn told_to_wait(&self) -> Option<Hold> {
-        self.state().pace.told_to_wait(Instant::now())
+    /// The hold that LaunchDarkly asked for. An open breaker is none: it lets probes pass.
+    pub(super) fn server_hold(&self) -> Option<Hold> {
+        self.state().pace.server_hold(Instant::now())
     }
 
-    /// Whether a call of no urgency would take nothing from deliveries now.
-    pub(super) fn is_at_ease(&self, environment: &ClientSideId) -> bool {
-        self.state().pace.is_at_ease(environment, Instant::now())
+    /// Whether a call of low priority would delay no delivery now.
+    pub(super) fn has_spare_capacity(&self, environment: &ClientSideId) -> bool {
+        self.state()
+            .pace
+            .has_spare_capacity(environment, Instant::now())
     }
 
     /// Most members to put into a call, if a limit is known.
@@ -196,14 +199,14 @@ impl Account {
         self.state().pace.learn_max_members(members, Instant::now());
     }
 
-    /// Takes over what an account was told that turned out to be this one.
+    /// Takes over the server hold of another account entry that turned out to be this account.
     pub(super) fn inherit(&self, other: &Self) {
         // One lock after the other: two at once could wait for each other.
-        let told = other.told_to_wait();
-        if let Some(hold) = told
+        let hold = other.server_hold();
+        if let Some(hold) = hold
             && !std::ptr::eq(self, other)
         {
-            // No call may start sooner for it, and the pace is asked before any starts.
+            // No call may start sooner because of it, and the pace is asked before any starts.
             self.state().pace.inherit(hold);
         }
     }

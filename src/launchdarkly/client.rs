@@ -112,7 +112,7 @@ impl Client {
 
     async fn attempt(&self, delivery: &SegmentCall) -> CallOutcome {
         // Another call's answer may have come between `ready` and this.
-        if let Some(hold) = self.stack.throttle.told_to_wait(&delivery.connection) {
+        if let Some(hold) = self.stack.throttle.server_hold(&delivery.connection) {
             return CallOutcome::Held(hold);
         }
         let Some(body) = self.integration.body(delivery) else {

@@ -2,8 +2,8 @@
 //!
 //! | a token's account is | from | until |
 //! |---|---|---|
-//! | its own | its first call | it is identified |
-//! | that of its account's ID | a credential check or a query of its own told the ID | it is forgotten |
+//! | its own entry | its first call | it is identified |
+//! | the entry of its account's ID | a credential check or a query of its own returned the ID | it is forgotten |
 //!
 //! A token that is identified second joins the account of the first; the later of the two holds
 //! remains. Calls under way keep their permits. A token that replaces another of the same
@@ -27,13 +27,14 @@ use super::{
 };
 use crate::domain::{Attempt, Connection, Hold, PaceState, SegmentId, Slot};
 
-/// How many tokens are remembered before unused ones are looked for. Some 500
-/// bytes each, so the number matters little; it must only not grow for ever.
+/// How many tokens are remembered before unused ones are forgotten. Some 500 bytes each, so the
+/// number matters little; it must only be bounded.
 const SWEEP_ABOVE: usize = 256;
-/// Between two queries whose token one is. Ours: a query that failed costs a call a minute.
-const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// Shortest time between two queries for the account of a token. Ours: a query that fails costs a call
+/// a minute.
+const IDENTIFY_AGAIN: Duration = Duration::from_secs(60);
 
-/// Lets calls go at the pace of their accounts.
+/// Admits calls at the pace of their accounts.
 pub(super) struct Throttle {
     calls_per_account: NonZeroU16,
     accounts: Mutex<Accounts>,
@@ -41,7 +42,7 @@ pub(super) struct Throttle {
 
 struct Accounts {
     by_token: HashMap<IdentityDigest, TokenEntry>,
-    /// Those whose ID is known; kept alive by their tokens and calls.
+    /// The accounts with a known ID; their tokens and calls keep them alive.
     by_id: HashMap<IdentityDigest, Weak<Account>>,
     /// Size at which to sweep next: twice what the last sweep had to leave, so that sweeping
     /// costs little however many accounts are in use.
@@ -53,14 +54,14 @@ struct TokenEntry {
     owner: TokenOwner,
 }
 
-/// Whose a token is.
+/// The account that a token belongs to.
 #[derive(PartialEq, Eq)]
 enum TokenOwner {
-    /// Not known; worth a query, but not before a moment.
+    /// Not known; a query may ask for it from a moment on.
     Unknown { ask_after: Instant },
     /// The account of this ID.
     Known(IdentityDigest),
-    /// LaunchDarkly does not tell it.
+    /// LaunchDarkly does not disclose it.
     Undisclosed,
 }
 
@@ -75,8 +76,8 @@ impl fmt::Debug for IdentityDigest {
 }
 
 impl IdentityDigest {
-    /// The instances are separate worlds: a token or an ID of one says nothing in another, and
-    /// where one is down the other need not be.
+    /// The instances are separate: a token or an ID of one means nothing in another, and an outage of
+    /// one need not affect another.
     fn of(connection: &Connection, name: &str) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(format!("{:?}/", connection.instance).as_bytes());
@@ -108,7 +109,7 @@ impl Throttle {
         }
     }
 
-    /// Waits until a delivery of this connection's account may start. Cancel safe: the place in
+    /// Waits until a delivery of this connection's account may start. Cancel safe: the position in
     /// the queue is lost.
     pub(super) async fn ready(
         &self,
@@ -118,29 +119,30 @@ impl Throttle {
     ) -> Slot {
         let account = self.account(connection);
         let origin = Origin::new(connection, segment);
-        // Its place keeps the account from being forgotten while it has calls under way.
+        // The slot keeps the account alive while it has calls under way.
         Slot::holding(account.ready(origin, attempt).await)
     }
 
-    /// Waits until this connection's account may be asked something; cancel safe as well.
+    /// Waits until a query of this connection's account may start. Cancel safe, as
+    /// [`ready`](Self::ready) is.
     pub(super) async fn ready_for_query(&self, connection: &Connection) -> Slot {
         let account = self.account(connection);
         Slot::holding(account.ready_for_query().await)
     }
 
-    /// What holds calls of this connection's environment back.
+    /// The hold on calls of this connection's environment.
     pub(super) fn hold(&self, connection: &Connection) -> Option<Hold> {
         self.known(connection)?.hold(&connection.client_side_id)
     }
 
-    /// What this connection's account was told to wait for; not a breaker, which lets probes
-    /// pass.
-    pub(super) fn told_to_wait(&self, connection: &Connection) -> Option<Hold> {
-        self.known(connection)?.told_to_wait()
+    /// The hold that LaunchDarkly asked of this connection's account. An open breaker is none: it
+    /// lets probes pass.
+    pub(super) fn server_hold(&self, connection: &Connection) -> Option<Hold> {
+        self.known(connection)?.server_hold()
     }
 
-    /// Takes `after` for a token of the account of `before`, if both lead to one environment: what
-    /// that account was told to wait for holds for both, though `after` is not identified yet.
+    /// If both connections lead to one environment, both tokens belong to one account: `after`
+    /// inherits the server hold of `before`, though it is not identified yet.
     pub(super) fn replace(&self, before: &Connection, after: &Connection) {
         if !before.is_same_environment(after) {
             return;
@@ -170,8 +172,8 @@ impl Throttle {
         self.account(connection).observe(feedback);
     }
 
-    /// Whether to ask now whose this connection's token is: that is not known, has not been
-    /// asked of late, and the query takes nothing from deliveries.
+    /// Whether to ask now for the account of this connection's token: it is not known, was not asked
+    /// for recently, and the query would delay no delivery.
     pub(super) fn asks_for_owner(&self, connection: &Connection) -> bool {
         let now = Instant::now();
         let mut accounts = self.accounts();
@@ -182,15 +184,15 @@ impl Throttle {
             return false;
         };
         let due = matches!(token.owner, TokenOwner::Unknown { ask_after } if ask_after <= now);
-        let asks = due && token.account.is_at_ease(&connection.client_side_id);
+        let asks = due && token.account.has_spare_capacity(&connection.client_side_id);
         if asks {
-            let ask_after = now + ASK_AGAIN;
+            let ask_after = now + IDENTIFY_AGAIN;
             token.owner = TokenOwner::Unknown { ask_after };
         }
         asks
     }
 
-    /// Learns whose this connection's token is; none if LaunchDarkly does not tell.
+    /// Learns the account of this connection's token; none if LaunchDarkly does not disclose it.
     pub(super) fn identify(&self, connection: &Connection, account_id: Option<&str>) {
         // Makes sure that the token is known.
         drop(self.account(connection));
@@ -232,7 +234,7 @@ impl Accounts {
             return;
         };
         let Some(owner) = owner else {
-            // What is known already stays.
+            // An account that is known already stays.
             if matches!(token.owner, TokenOwner::Unknown { .. }) {
                 token.owner = TokenOwner::Undisclosed;
             }
@@ -252,7 +254,7 @@ impl Accounts {
         token.owner = TokenOwner::Known(owner);
     }
 
-    /// Forgets the tokens whose accounts are unused and not held back, once there are many.
+    /// Forgets the tokens of accounts that are unused and have no hold, once there are many.
     fn sweep(&mut self) {
         if self.by_token.len() <= self.sweep_above {
             return;
@@ -264,7 +266,7 @@ impl Accounts {
         self.by_token.retain(|_, token| {
             let account = &token.account;
             let in_use = Arc::strong_count(account) > tokens[&Arc::as_ptr(account)];
-            if !in_use && account.hold_of_account().is_none() {
+            if !in_use && account.account_hold().is_none() {
                 // One reference goes with this token.
                 tokens.entry(Arc::as_ptr(account)).and_modify(|n| *n -= 1);
                 return false;

@@ -1,4 +1,4 @@
-//! Waiting in line, in paused time.
+//! Admission of waiting calls, in paused time.
 
 use std::{num::NonZeroU16, time::Duration};
 
@@ -17,14 +17,14 @@ fn account(calls: u16) -> Arc<Account> {
     Arc::new(Account::new(Pace::new(calls, Instant::now())))
 }
 
-fn tell_to_wait(account: &Arc<Account>) {
+fn observe_retry_after(account: &Arc<Account>) {
     account.observe(&Feedback {
         wait: Some(HOLD),
         ..Feedback::failure(Instant::now(), TransientError::RateLimited)
     });
 }
 
-/// Segments fail in turns, so many times in all.
+/// Segments fail alternately, so many times in all.
 fn fail(account: &Arc<Account>, times: u32) {
     for n in 0..times {
         let of = Origin::of("env", if n % 2 == 0 { "vip" } else { "gold" });
@@ -54,11 +54,11 @@ async fn an_account_has_so_many_calls_under_way_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_asked_first_goes_first() {
+async fn calls_start_in_order_of_arrival() {
     let account = account(1);
     let order = Mutex::new(Vec::new());
     let calls = (0..5).map(async |n| {
-        let _place = ready(&account, Attempt::First).await;
+        let _permit = ready(&account, Attempt::First).await;
         order.lock().push(n);
         tokio::time::sleep(MOMENT).await;
     });
@@ -67,47 +67,47 @@ async fn whoever_asked_first_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_give_up_waiting_take_no_place_with_them() {
+async fn a_call_that_stops_waiting_occupies_no_slot() {
     let account = account(1);
-    tell_to_wait(&account);
+    observe_retry_after(&account);
     assert!(!goes(&account, Attempt::First).await);
-    let left = timeout(2 * HOLD, ready(&account, Attempt::First)).await;
-    assert!(left.is_ok());
+    let started = timeout(2 * HOLD, ready(&account, Attempt::First)).await;
+    assert!(started.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_who_wait_for_the_same_moment_leave_after_it_at_different_times() {
+async fn calls_that_wait_for_the_same_moment_start_after_it_at_different_times() {
     let account = account(16);
     let start = Instant::now();
-    tell_to_wait(&account);
-    let left = join_all((0..16).map(async |_| {
-        let _place = ready(&account, Attempt::First).await;
+    observe_retry_after(&account);
+    let started = join_all((0..16).map(async |_| {
+        let _permit = ready(&account, Attempt::First).await;
         start.elapsed()
     }))
     .await;
-    assert!(left.iter().all(|after| *after >= HOLD), "{left:?}");
-    let distinct: std::collections::BTreeSet<_> = left.iter().collect();
-    assert!(distinct.len() > 8, "{left:?}");
+    assert!(started.iter().all(|after| *after >= HOLD), "{started:?}");
+    let distinct: std::collections::BTreeSet<_> = started.iter().collect();
+    assert!(distinct.len() > 8, "{started:?}");
     assert!(
-        left.iter().all(|after| *after < HOLD + HOLD / 2),
-        "{left:?}"
+        started.iter().all(|after| *after < HOLD + HOLD / 2),
+        "{started:?}"
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hold_that_comes_while_waiting_is_waited_for_too() {
     let account = account(1);
-    tell_to_wait(&account);
+    observe_retry_after(&account);
     let start = Instant::now();
     let mut waiting = std::pin::pin!(ready(&account, Attempt::First));
     assert!(timeout(HOLD / 2, &mut waiting).await.is_err());
-    tell_to_wait(&account);
+    observe_retry_after(&account);
     drop(waiting.await);
     assert!(start.elapsed() >= HOLD / 2 + HOLD);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeated_attempt_that_cannot_be_afforded_waits_and_lets_first_ones_by() {
+async fn a_retry_above_the_budget_waits_and_first_attempts_overtake_it() {
     let account = account(8);
     let mut again = std::pin::pin!(ready(&account, Attempt::Retry));
     assert!(timeout(MOMENT, &mut again).await.is_err());
@@ -119,7 +119,7 @@ async fn a_repeated_attempt_that_cannot_be_afforded_waits_and_lets_first_ones_by
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeated_attempt_that_is_given_up_has_paid_nothing() {
+async fn a_retry_that_stops_waiting_has_withdrawn_nothing() {
     let account = account(1);
     tokio::time::advance(110 * MOMENT).await;
     let taken = ready(&account, Attempt::First).await;
@@ -130,7 +130,7 @@ async fn a_repeated_attempt_that_is_given_up_has_paid_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_vendor_is_probed_now_and_then_and_a_success_frees_all() {
+async fn a_dead_vendor_is_probed_now_and_then_and_a_success_closes_the_breaker() {
     let account = account(16);
     fail(&account, 8);
     let start = Instant::now();
@@ -154,7 +154,7 @@ async fn a_dead_vendor_is_probed_now_and_then_and_a_success_frees_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_passes_those_who_wait_for_a_dead_vendor_and_takes_no_probe() {
+async fn a_query_overtakes_calls_that_wait_for_the_breaker_and_is_no_probe() {
     let account = account(8);
     fail(&account, 8);
     let mut waiting = std::pin::pin!(ready(&account, Attempt::First));
@@ -166,16 +166,16 @@ async fn a_question_passes_those_who_wait_for_a_dead_vendor_and_takes_no_probe()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_that_must_wait_has_its_turn() {
+async fn a_query_that_must_wait_has_its_turn() {
     let account = account(8);
-    tell_to_wait(&account);
+    observe_retry_after(&account);
     let mut waiting = std::pin::pin!(account.ready_for_query());
     assert!(timeout(HOLD, &mut waiting).await.is_err());
     assert!(timeout(HOLD, waiting).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_is_dropped_lets_another_take_its_place() {
+async fn a_dropped_probe_lets_another_start() {
     let account = account(16);
     fail(&account, 8);
     let probe = ready(&account, Attempt::First).await;
@@ -185,37 +185,37 @@ async fn a_probe_that_is_dropped_lets_another_take_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn repeats_that_came_while_the_account_had_to_wait_do_not_leave_together() {
+async fn retries_enqueued_during_a_hold_do_not_start_together() {
     let account = account(200);
     account.observe(&Feedback {
         wait: Some(4 * HOLD),
         ..Feedback::failure(Instant::now(), TransientError::RateLimited)
     });
-    let left = Mutex::new(Vec::new());
+    let started = Mutex::new(Vec::new());
     let calls = (0..200).map(async |_| {
-        let _place = ready(&account, Attempt::Retry).await;
-        left.lock().push(Instant::now());
+        let _permit = ready(&account, Attempt::Retry).await;
+        started.lock().push(Instant::now());
     });
     join_all(calls).await;
-    let left = left.lock();
-    let first = left[0];
-    let at_once = left
+    let started = started.lock();
+    let first = started[0];
+    let at_once = started
         .iter()
         .filter(|at| **at < first + Duration::from_secs(1));
-    // Ten a second, what may be saved, and the one that stood in line.
+    // Ten a second, the largest balance, and the call at the head of the queue.
     let at_once = at_once.count();
-    assert!(at_once <= 14, "{at_once} left within a second");
+    assert!(at_once <= 14, "{at_once} started within a second");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeat_that_is_paid_for_waits_behind_one_first_attempt_and_not_behind_all() {
+async fn a_funded_retry_waits_behind_one_first_attempt_and_not_behind_all() {
     let account = account(1);
     tokio::time::advance(110 * MOMENT).await;
     let taken = ready(&account, Attempt::First).await;
     let order = Mutex::new(Vec::new());
     let attempts = std::iter::repeat_n(Attempt::First, 40).chain([Attempt::Retry]);
     let calls = attempts.map(async |attempt| {
-        let _place = ready(&account, attempt).await;
+        let _permit = ready(&account, attempt).await;
         order.lock().push(attempt);
         tokio::time::sleep(MOMENT).await;
     });
@@ -225,60 +225,60 @@ async fn a_repeat_that_is_paid_for_waits_behind_one_first_attempt_and_not_behind
     };
     tokio::join!(join_all(calls), free);
     let order = order.lock();
-    let repeat = order.iter().position(|attempt| *attempt == Attempt::Retry);
-    assert_eq!(repeat, Some(1));
+    let retry = order.iter().position(|attempt| *attempt == Attempt::Retry);
+    assert_eq!(retry, Some(1));
 }
 
-/// A call that never ends, of one environment, for each place that it may take.
+/// Calls of one environment that never end, one for each slot that it may take.
 async fn hang(account: &Arc<Account>, environment: &str) -> Vec<CallPermit> {
-    let mut places = Vec::new();
+    let mut permits = Vec::new();
     for segment in 0.. {
         let origin = Origin::of(environment, &segment.to_string());
         match timeout(MOMENT, account.ready(origin, Attempt::First)).await {
-            Ok(place) => places.push(place),
+            Ok(permit) => permits.push(permit),
             Err(_) => break,
         }
     }
-    places
+    permits
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_environment_that_hangs_leaves_a_place_to_its_neighbour() {
+async fn an_environment_that_hangs_leaves_a_slot_to_its_neighbour() {
     let account = account(8);
     let neighbour = || account.ready(Origin::of("well", "vip"), Attempt::First);
     drop(neighbour().await);
     let hanging = hang(&account, "sick").await;
     assert!(!hanging.is_empty());
     for _ in 0..100 {
-        let place = timeout(MOMENT, neighbour()).await;
-        assert!(place.is_ok(), "beside {} that hang", hanging.len());
+        let permit = timeout(MOMENT, neighbour()).await;
+        assert!(permit.is_ok(), "beside {} that hang", hanging.len());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_segment_that_hangs_leaves_a_place_to_its_neighbour() {
+async fn a_segment_that_hangs_leaves_a_slot_to_its_neighbour() {
     let account = account(8);
     let of = |segment| account.ready(Origin::of("env", segment), Attempt::First);
     drop(of("well").await);
     let mut hanging = Vec::new();
-    while let Ok(place) = timeout(MOMENT, of("sick")).await {
-        hanging.push(place);
+    while let Ok(permit) = timeout(MOMENT, of("sick")).await {
+        hanging.push(permit);
     }
     assert!(!hanging.is_empty());
     assert!(timeout(MOMENT, of("well")).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_behind_a_crowd_of_another_environment_has_the_next_turn() {
+async fn a_call_behind_many_of_another_environment_has_the_next_turn() {
     let account = account(1);
     let taken = ready(&account, Attempt::First).await;
     let order = Mutex::new(Vec::new());
-    let origins = (0..20).map(|n| Origin::of("fair_share", &n.to_string()));
+    let origins = (0..20).map(|n| Origin::of("many", &n.to_string()));
     let calls = origins
         .chain([Origin::of("single", "vip")])
         .map(async |origin| {
             let environment = origin.environment.clone();
-            let _place = account.ready(origin, Attempt::First).await;
+            let _permit = account.ready(origin, Attempt::First).await;
             order.lock().push(environment);
             tokio::time::sleep(MOMENT).await;
         });
@@ -293,13 +293,13 @@ async fn whoever_waits_behind_a_crowd_of_another_environment_has_the_next_turn()
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_stops_waiting_in_the_very_moment_gives_its_place_back() {
+async fn a_call_that_stops_waiting_as_it_is_granted_gives_its_permit_back() {
     let account = account(1);
     for _ in 0..100 {
         let taken = ready(&account, Attempt::First).await;
         let mut waiting = Box::pin(ready(&account, Attempt::First));
         assert!(timeout(MOMENT, &mut waiting).await.is_err());
-        // The next in line has the watch and hands the place to whoever is before it.
+        // The next caller becomes the timekeeper, and grants the permit to the one before it.
         let next = tokio::spawn({
             let account = Arc::clone(&account);
             async move { drop(ready(&account, Attempt::First).await) }

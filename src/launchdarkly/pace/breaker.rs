@@ -8,7 +8,10 @@
 //! | state | left when |
 //! |---|---|
 //! | closed | calls of several failed [`FAILURES_TO_OPEN`] times in a row → open |
-//! | open | a call went well → closed; until then a probe may start every now and then, less often when one has failed |
+//! | open | a call succeeded → closed |
+//!
+//! While it is open, a probe may start every now and then, less often after each probe that failed.
+//! That is what other breakers call half-open.
 
 use std::time::Duration;
 
@@ -20,8 +23,8 @@ use crate::{
 };
 
 /// Failures in a row that open it. Where every second call fails by chance, a run of eight
-/// comes once in 500 calls, so that half a vendor is still used; a dead one has been called
-/// eight times when it is left alone.
+/// comes once in 500 calls, so that half a vendor is still used. A dead one is called eight times
+/// before the breaker opens.
 const FAILURES_TO_OPEN: u32 = 8;
 /// Between probes: the first after about a second; later ones still so close together that a
 /// recovery is noticed within seconds.
@@ -32,16 +35,16 @@ const PROBES: Backoff = Backoff {
 /// Most probes under way at once. Beside a probe that hangs, others can be made. With three, one is
 /// made every few seconds even if each takes the ten seconds of an attempt; more would teach no more.
 const PROBES_AT_ONCE: usize = 3;
-/// How long a call is told to wait while all probes are under way: about what an answer takes.
+/// How long a call waits while the most probes are under way: about what an answer takes.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// The breaker over calls of several `K`.
 #[derive(Debug)]
 pub(super) struct CircuitBreaker<K> {
     state: BreakerState<K>,
-    /// When the state last changed between open and closed: calls from before tell of before.
+    /// When the breaker last opened or closed. A call that began earlier says nothing about now.
     changed: Option<Instant>,
-    /// Counts probes, so that one that is given up late does not end another.
+    /// Numbers the probes, so that the late end of one does not end another.
     probes: u64,
 }
 
@@ -55,21 +58,20 @@ enum BreakerState<K> {
 #[derive(Debug)]
 struct FailureRun<K> {
     length: u32,
-    /// Whose they are: one, or two of those.
-    of: [Option<K>; 2],
+    /// The first two distinct origins of the failures.
+    origins: [Option<K>; 2],
 }
 
 #[derive(Debug)]
 struct OpenBreaker {
     error: TransientError,
     next_probe: Instant,
-    /// Probes that failed.
-    failed: u32,
-    /// At most [`PROBES_AT_ONCE`], by their begin.
-    probing: Vec<Probe>,
+    failed_probes: u32,
+    /// Probes under way, in order of their start: at most [`PROBES_AT_ONCE`].
+    probes: Vec<Probe>,
 }
 
-/// A call that was let through to see whether the vendor is back.
+/// A call that the open breaker let through, to see whether the vendor works again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Probe {
     number: u64,
@@ -79,35 +81,35 @@ pub(super) struct Probe {
 /// Whether a call may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BreakerDecision {
-    /// It may.
-    Free,
-    /// It may, as a probe.
-    AsProbe,
-    /// The next probe is due then.
+    /// It may: the breaker is closed.
+    Allow,
+    /// It may, as a probe: the breaker is open, and a probe is due.
+    AllowAsProbe,
+    /// It may not: the next probe is due then.
     NotBefore(Instant),
-    /// Enough probes are under way.
-    AfterProbe,
+    /// It may not: the most probes are under way.
+    TooManyProbes,
 }
 
 impl<K: Clone + PartialEq> FailureRun<K> {
     fn none() -> Self {
         Self {
             length: 0,
-            of: [None, None],
+            origins: [None, None],
         }
     }
 
-    fn add(&mut self, of: &K) {
+    fn add(&mut self, origin: &K) {
         self.length = self.length.saturating_add(1);
-        match &self.of {
-            [None, _] => self.of[0] = Some(of.clone()),
-            [Some(one), None] if one != of => self.of[1] = Some(of.clone()),
+        match &self.origins {
+            [None, _] => self.origins[0] = Some(origin.clone()),
+            [Some(first), None] if first != origin => self.origins[1] = Some(origin.clone()),
             _ => {}
         }
     }
 
-    fn is_of_several(&self) -> bool {
-        self.of[1].is_some()
+    fn has_several_origins(&self) -> bool {
+        self.origins[1].is_some()
     }
 }
 
@@ -123,18 +125,20 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
     /// Whether a call may start at `now`.
     pub(super) fn decide(&self, now: Instant) -> BreakerDecision {
         match &self.state {
-            BreakerState::Closed(_) => BreakerDecision::Free,
-            BreakerState::Open(open) if open.probing.len() >= PROBES_AT_ONCE => {
-                BreakerDecision::AfterProbe
+            BreakerState::Closed(_) => BreakerDecision::Allow,
+            BreakerState::Open(open) if open.probes.len() >= PROBES_AT_ONCE => {
+                BreakerDecision::TooManyProbes
             }
             BreakerState::Open(open) if now < open.next_probe => {
                 BreakerDecision::NotBefore(open.next_probe)
             }
-            BreakerState::Open(_) => BreakerDecision::AsProbe,
+            BreakerState::Open(_) => BreakerDecision::AllowAsProbe,
         }
     }
 
-    /// A call starts that had been [let through](Self::decide); `unit` is drawn from `0.0..1.0`.
+    /// Open → open, with one more probe under way: a call starts that was [let
+    /// through](Self::decide), and the next probe is due later. Closed → closed: the call is no
+    /// probe. `unit` is drawn from `0.0..1.0`.
     pub(super) fn start(&mut self, now: Instant, unit: f64) -> Option<Probe> {
         let BreakerState::Open(open) = &mut self.state else {
             return None;
@@ -144,12 +148,13 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
             number: self.probes,
             started: now,
         };
-        open.probing.push(probe);
-        open.next_probe = now + PROBES.delay(open.failed.saturating_add(1), unit);
+        open.probes.push(probe);
+        open.next_probe = now + PROBES.delay(open.failed_probes.saturating_add(1), unit);
         Some(probe)
     }
 
-    /// A call was answered by a vendor that works.
+    /// Open → closed: a call succeeded, so the vendor works again. Closed → closed: the run of
+    /// failures ends.
     pub(super) fn succeeded(&mut self, now: Instant) {
         if matches!(self.state, BreakerState::Open(_)) {
             self.changed = Some(now);
@@ -157,22 +162,25 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
         self.state = BreakerState::Closed(FailureRun::none());
     }
 
-    /// A call of `of` that began at `started` met a vendor that does not; `unit` is drawn from
-    /// `0.0..1.0`.
+    /// Closed → open: a call failed, and the run of failures is long enough and concerns all.
+    /// Closed → closed: the run is one failure longer. Open → open: see [`OpenBreaker::failed`].
+    ///
+    /// The call of `origin` began at `started`; `unit` is drawn from `0.0..1.0`.
     pub(super) fn failed(
         &mut self,
-        of: &K,
+        origin: &K,
         started: Instant,
         now: Instant,
         error: TransientError,
         unit: f64,
     ) {
         match &mut self.state {
+            // The call began before the breaker closed, and failed for the cause of then.
             BreakerState::Closed(_) if self.changed.is_some_and(|changed| started < changed) => {}
             BreakerState::Closed(run) => {
-                run.add(of);
+                run.add(origin);
                 // Without any connection, no other call would succeed either.
-                let concerns_all = run.is_of_several() || error == TransientError::Connection;
+                let concerns_all = run.has_several_origins() || error == TransientError::Connection;
                 if run.length >= FAILURES_TO_OPEN && concerns_all {
                     self.open(now, error, unit);
                 }
@@ -181,20 +189,22 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
         }
     }
 
+    /// Closed → open: too many failures in a row. The first probe is due after a delay.
     fn open(&mut self, now: Instant, error: TransientError, unit: f64) {
         self.changed = Some(now);
         self.state = BreakerState::Open(OpenBreaker {
             error,
             next_probe: now + PROBES.delay(0, unit),
-            failed: 0,
-            probing: Vec::new(),
+            failed_probes: 0,
+            probes: Vec::new(),
         });
     }
 
-    /// A probe has ended. If it has taught nothing, another may take its place at once.
+    /// Open → open, with one probe less: it was given up without an answer, so the next is due at
+    /// once. A probe with an answer is [no longer there](OpenBreaker::failed).
     pub(super) fn ended(&mut self, probe: Probe) {
         if let BreakerState::Open(open) = &mut self.state
-            && open.take(|known| *known == probe).is_some()
+            && open.remove_probe(|known| *known == probe).is_some()
         {
             open.next_probe = probe.started;
         }
@@ -206,7 +216,7 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
             return None;
         };
         let until = match self.decide(now) {
-            BreakerDecision::AfterProbe => now + PROBE_TIME,
+            BreakerDecision::TooManyProbes => now + PROBE_TIME,
             _ => open.next_probe,
         };
         let error = open.error;
@@ -215,19 +225,23 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
 }
 
 impl OpenBreaker {
+    /// Open → open, with one probe less: it failed, so the next is due after a longer delay.
     fn failed(&mut self, started: Instant, now: Instant, error: TransientError, unit: f64) {
-        // Others are stragglers from before it opened.
-        if self.take(|probe| probe.started <= started).is_some() {
-            self.failed = self.failed.saturating_add(1);
-            self.next_probe = now + PROBES.delay(self.failed, unit);
+        // Calls that are no probes began before the breaker opened, and change nothing.
+        if self
+            .remove_probe(|probe| probe.started <= started)
+            .is_some()
+        {
+            self.failed_probes = self.failed_probes.saturating_add(1);
+            self.next_probe = now + PROBES.delay(self.failed_probes, unit);
             self.error = error;
         }
     }
 
-    fn take(&mut self, is_it: impl Fn(&Probe) -> bool) -> Option<Probe> {
-        // The latest that fits: a call began after its own probe was let through.
-        let place = self.probing.iter().rposition(is_it)?;
-        Some(self.probing.remove(place))
+    fn remove_probe(&mut self, matches: impl Fn(&Probe) -> bool) -> Option<Probe> {
+        // The latest that matches: a call begins after its own probe was let through.
+        let index = self.probes.iter().rposition(matches)?;
+        Some(self.probes.remove(index))
     }
 }
 
@@ -242,7 +256,7 @@ mod tests {
         CircuitBreaker::new()
     }
 
-    /// Calls of two fail in turns, so many in all.
+    /// Calls of two origins fail alternately, so many in all.
     fn fail(breaker: &mut CircuitBreaker<u8>, now: Instant, times: u32) {
         (0..times).for_each(|n| breaker.failed(&u8::from(n % 2 == 0), now, now, DOWN, 0.0));
     }
@@ -262,7 +276,7 @@ mod tests {
     }
 
     fn probe(breaker: &mut CircuitBreaker<u8>, now: Instant) -> Probe {
-        assert_eq!(breaker.decide(now), BreakerDecision::AsProbe);
+        assert_eq!(breaker.decide(now), BreakerDecision::AllowAsProbe);
         breaker.start(now, 0.0).unwrap()
     }
 
@@ -271,7 +285,7 @@ mod tests {
         let (mut breaker, now) = (breaker(), Instant::now());
         for _ in 0..5 {
             fail(&mut breaker, now, FAILURES_TO_OPEN - 1);
-            assert_eq!(breaker.decide(now), BreakerDecision::Free);
+            assert_eq!(breaker.decide(now), BreakerDecision::Allow);
             breaker.succeeded(now);
         }
         fail(&mut breaker, now, FAILURES_TO_OPEN);
@@ -281,16 +295,16 @@ mod tests {
     }
 
     #[test]
-    fn one_that_fails_alone_opens_nothing_until_a_second_joins() {
+    fn one_failing_origin_does_not_open_it_until_a_second_fails() {
         let (mut breaker, now) = (breaker(), Instant::now());
         (0..10 * FAILURES_TO_OPEN).for_each(|_| breaker.failed(&1, now, now, DOWN, 0.0));
-        assert_eq!(breaker.decide(now), BreakerDecision::Free);
+        assert_eq!(breaker.decide(now), BreakerDecision::Allow);
         breaker.failed(&2, now, now, DOWN, 0.0);
         assert!(breaker.hold(now).is_some());
     }
 
     #[test]
-    fn connections_that_cannot_be_made_open_it_whoever_wanted_them() {
+    fn connections_that_cannot_be_made_open_it_whatever_the_origin() {
         let (mut breaker, now) = (breaker(), Instant::now());
         (0..FAILURES_TO_OPEN)
             .for_each(|_| breaker.failed(&1, now, now, TransientError::Connection, 0.0));
@@ -298,18 +312,18 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_went_well_closes_it() {
+    fn a_successful_probe_closes_it() {
         let (mut breaker, now) = opened();
         let due = next_probe(&breaker, now);
         probe(&mut breaker, due);
         assert!(breaker.hold(due).is_some());
         breaker.succeeded(due + MOMENT);
-        assert_eq!(breaker.decide(due + MOMENT), BreakerDecision::Free);
+        assert_eq!(breaker.decide(due + MOMENT), BreakerDecision::Allow);
         assert_eq!(breaker.hold(due + MOMENT), None);
     }
 
     #[test]
-    fn a_probe_that_hangs_keeps_the_next_from_nothing_but_three_are_enough() {
+    fn a_hanging_probe_does_not_delay_the_next_but_three_are_the_most() {
         let (mut breaker, now) = opened();
         let mut at = next_probe(&breaker, now);
         let first = probe(&mut breaker, at);
@@ -318,9 +332,9 @@ mod tests {
             probe(&mut breaker, at);
         }
         let much_later = at + 2 * PROBES.longest;
-        assert_eq!(breaker.decide(much_later), BreakerDecision::AfterProbe);
+        assert_eq!(breaker.decide(much_later), BreakerDecision::TooManyProbes);
         assert!(breaker.hold(much_later).is_some());
-        // Its time is out.
+        // It times out.
         breaker.failed(&1, first.started, much_later, DOWN, 0.0);
         breaker.ended(first);
         let next = next_probe(&breaker, much_later);
@@ -329,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_that_fail_come_ever_less_often_down_to_one_in_four_seconds() {
+    fn failed_probes_get_less_frequent_down_to_one_in_four_seconds() {
         let (mut breaker, mut now) = opened();
         let mut waits = Vec::new();
         for _ in 0..5 {
@@ -344,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_is_given_up_gives_its_place_back_but_never_anothers() {
+    fn a_probe_that_is_given_up_frees_its_own_slot_and_no_other() {
         let (mut breaker, now) = opened();
         let due = next_probe(&breaker, now);
         let given_up = probe(&mut breaker, due);
@@ -372,6 +386,6 @@ mod tests {
             let of = u8::from(n % 2 == 0);
             breaker.failed(&of, now, due + MOMENT, DOWN, 0.0);
         });
-        assert_eq!(breaker.decide(due + MOMENT), BreakerDecision::Free);
+        assert_eq!(breaker.decide(due + MOMENT), BreakerDecision::Allow);
     }
 }

@@ -19,13 +19,13 @@ const START: f64 = 4.0;
 /// The limit of one account.
 #[derive(Debug, Clone)]
 pub(super) struct ConcurrencyLimit {
-    /// Fractional: between whole places, growth adds up.
+    /// Fractional, so that growth by less than one adds up.
     size: f64,
     most: u16,
     /// Below this it doubles in a round trip; above, it grows by one.
     threshold: f64,
-    /// When every place was last seen taken.
-    filled: Option<Instant>,
+    /// When the limit was last seen reached.
+    reached: Option<Instant>,
     lowered: Option<Instant>,
 }
 
@@ -36,17 +36,17 @@ impl ConcurrencyLimit {
             size: START.min(ceiling),
             most: most.get(),
             threshold: ceiling,
-            filled: None,
+            reached: None,
             lowered: None,
         }
     }
 
     /// How many calls may be under way; at least one.
-    pub(super) fn places(&self) -> usize {
-        // `most` was sixteen bits wide, and the size is never below one.
+    pub(super) fn limit(&self) -> usize {
+        // `most` has sixteen bits, and the size is never below one.
         #[expect(clippy::cast_possible_truncation, reason = "rounding down is meant")]
-        let places = self.size as usize;
-        places
+        let limit = self.size as usize;
+        limit
     }
 
     /// The operator's bound.
@@ -56,23 +56,22 @@ impl ConcurrencyLimit {
 
     /// So many calls are under way at `now`, one of which starts or ends there.
     pub(super) fn note_use(&mut self, now: Instant, under_way: usize) {
-        if under_way >= self.places() {
-            self.filled = Some(now);
+        if under_way >= self.limit() {
+            self.reached = Some(now);
         }
     }
 
-    /// A call is wanted at `now` for which no place is left.
+    /// A waiting call found no free slot at `now`.
     pub(super) fn note_full(&mut self, now: Instant) {
-        self.filled = Some(now);
+        self.reached = Some(now);
     }
 
-    /// A call that began at `started` went well; it is still counted among those `under_way`. Only
-    /// if every place was taken while it ran is that a sign that more would have gone well: a
-    /// quiet time proves nothing.
+    /// A call that began at `started` succeeded; it is still counted among those `under_way`. Only
+    /// if the limit was reached while it ran is that a sign that more calls would have succeeded.
     pub(super) fn succeeded(&mut self, started: Instant, now: Instant, under_way: usize) {
-        // Where there is a single place, its call began after that was taken.
+        // With a limit of one, the call itself began after the limit was reached.
         self.note_use(now, under_way);
-        if self.filled.is_none_or(|filled| filled < started) {
+        if self.reached.is_none_or(|reached| reached < started) {
             return;
         }
         let step = if self.size < self.threshold {
@@ -83,8 +82,8 @@ impl ConcurrencyLimit {
         self.size = (self.size + step).min(f64::from(self.most));
     }
 
-    /// A call that began at `started` failed in a way that fewer calls may mend. What was under
-    /// way when the limit fell says nothing about the limit of now.
+    /// A call that began at `started` failed in a way that fewer calls may prevent. A call that was
+    /// under way when the limit fell says nothing about the new limit.
     pub(super) fn failed(&mut self, started: Instant, now: Instant) {
         if self.lowered.is_some_and(|lowered| started < lowered) {
             return;
@@ -109,7 +108,7 @@ mod tests {
         ConcurrencyLimit::new(NonZeroU16::new(most).unwrap())
     }
 
-    /// One round trip with `calls` under way, all well; returns the time after it.
+    /// One round trip with `calls` under way, all successful; returns the time after it.
     fn round_trip(limit: &mut ConcurrencyLimit, now: Instant, calls: usize) -> Instant {
         (1..=calls).for_each(|under_way| limit.note_use(now, under_way));
         let (started, ended) = (now + DISPATCH, now + ROUND_TRIP);
@@ -120,30 +119,30 @@ mod tests {
     }
 
     #[test]
-    fn it_doubles_up_to_the_most_while_all_goes_well() {
+    fn it_doubles_up_to_the_most_while_calls_succeed() {
         let (mut limit, mut now) = (limit(20), Instant::now());
-        let mut places = Vec::new();
+        let mut limits = Vec::new();
         for _ in 0..4 {
-            places.push(limit.places());
-            let all = limit.places();
+            limits.push(limit.limit());
+            let all = limit.limit();
             now = round_trip(&mut limit, now, all);
         }
-        assert_eq!(places, [4, 8, 16, 20]);
+        assert_eq!(limits, [4, 8, 16, 20]);
     }
 
     #[test]
     fn after_a_failure_it_is_half_and_grows_by_one_a_round_trip() {
         let (mut limit, mut now) = (limit(16), Instant::now());
         for _ in 0..3 {
-            let all = limit.places();
+            let all = limit.limit();
             now = round_trip(&mut limit, now, all);
         }
         limit.failed(now, now);
-        assert_eq!(limit.places(), 8);
+        assert_eq!(limit.limit(), 8);
         for expected in [8, 9, 10] {
             // Adding a fraction for each call falls a hair short of one a round trip.
-            assert!(limit.places().abs_diff(expected) <= 1, "{limit:?}");
-            let all = limit.places();
+            assert!(limit.limit().abs_diff(expected) <= 1, "{limit:?}");
+            let all = limit.limit();
             now = round_trip(&mut limit, now, all);
         }
     }
@@ -154,7 +153,7 @@ mod tests {
         for _ in 0..100 {
             now = round_trip(&mut limit, now, 3);
         }
-        assert_eq!(limit.places(), 4);
+        assert_eq!(limit.limit(), 4);
     }
 
     #[test]
@@ -162,10 +161,10 @@ mod tests {
         let (mut limit, start) = (limit(4), Instant::now());
         let now = start + ROUND_TRIP;
         (0..4).for_each(|_| limit.failed(start, now));
-        assert_eq!(limit.places(), 2);
+        assert_eq!(limit.limit(), 2);
         for n in 0..4u32 {
             limit.failed(now + ROUND_TRIP * n, now + ROUND_TRIP * (n + 1));
         }
-        assert_eq!(limit.places(), 1);
+        assert_eq!(limit.limit(), 1);
     }
 }

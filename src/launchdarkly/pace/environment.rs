@@ -1,4 +1,5 @@
-//! Pace of the environments of an account: concurrency limit, circuit breaker and shares of each.
+//! Per-environment pace: concurrency limit, circuit breaker and fair share of each environment of an
+//! account.
 
 use std::{collections::HashMap, num::NonZeroU16};
 
@@ -83,9 +84,9 @@ impl EnvironmentPaces {
         if !blockers.pass(decision) {
             return Eligibility::NotThisQueue;
         }
-        // A probe goes whatever places stragglers have taken.
-        let free = decision == BreakerDecision::Free;
-        if free && !fair_share.has_room(segment, concurrency.places(), now) {
+        // A probe needs no free slot: calls from before the breaker opened may have taken them all.
+        let closed = decision == BreakerDecision::Allow;
+        if closed && !fair_share.has_free_slot(segment, concurrency.limit(), now) {
             concurrency.note_full(now);
             return Eligibility::NotThisSegment;
         }
@@ -133,7 +134,7 @@ impl EnvironmentPaces {
                 breaker.succeeded(now);
             }
             Some(TransientError::Conflict | TransientError::RateLimited) => breaker.succeeded(now),
-            // The account's.
+            // The matter of the account.
             Some(TransientError::Connection) => {}
             Some(error) => {
                 concurrency.failed(started, now);
@@ -147,7 +148,7 @@ impl EnvironmentPaces {
         self.known.get(environment)?.breaker.hold(now)
     }
 
-    /// Forgets those that have no call and no trouble, once there are many.
+    /// Forgets the environments with no call under way and a closed breaker, once there are many.
     fn sweep(&mut self, now: Instant) {
         if self.known.len() <= self.sweep_above {
             return;
@@ -161,14 +162,14 @@ impl EnvironmentPaces {
 
 #[cfg(test)]
 impl EnvironmentPaces {
-    /// How many calls one may have under way.
-    pub(super) fn places(&self, environment: &ClientSideId) -> usize {
+    /// The concurrency limit of an environment.
+    pub(super) fn limit(&self, environment: &ClientSideId) -> usize {
         let known = self.known.get(environment);
         known
             .map_or_else(
                 || ConcurrencyLimit::new(self.most),
                 |it| it.concurrency.clone(),
             )
-            .places()
+            .limit()
     }
 }

@@ -1,19 +1,19 @@
 //! Fair sharing of a concurrency limit: the environments of an account share the calls that it may
 //! have under way, and the segments of an environment share that environment's.
 //!
-//! A call that hangs keeps its place for its whole time-out. So a participant with a call under way
-//! leaves a place to each other participant that was active recently and has none, but never more
-//! than half of the places. A participant that hangs then takes no turn of its neighbours, and a busy
-//! one is not held up by many that rest.
+//! A call that hangs occupies its slot for its whole time-out. So a participant with a call under way
+//! leaves one slot to each other participant that was active recently and has none, but never more
+//! than half of the slots. A participant that hangs then does not delay the others, and a busy one is
+//! not delayed by many idle ones.
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use tokio::time::Instant;
 
-/// How long after its last call a place is left to a participant. Ours: as long as a stream may be
-/// idle by default.
+/// How long after its last call a slot is reserved for a participant. Ours: as long as a stream may
+/// be idle by default.
 const ACTIVE: Duration = Duration::from_secs(600);
-/// How many participants are remembered before resting ones are forgotten. Some 200 bytes each.
+/// How many participants are remembered before idle ones are forgotten. Some 200 bytes each.
 const SWEEP_ABOVE: usize = 64;
 
 /// The participants that share a limit, and their calls under way.
@@ -28,13 +28,14 @@ pub(super) struct FairShare<K> {
 #[derive(Debug, Clone, Copy)]
 struct Participant {
     under_way: usize,
-    /// When it last wanted, began or ended a call.
-    seen: Instant,
+    /// When it last waited for a call or began one.
+    last_active: Instant,
 }
 
 impl Participant {
-    fn rests(&self, now: Instant) -> bool {
-        self.under_way == 0 && self.seen + ACTIVE < now
+    /// Whether it has no call under way and was not active recently.
+    fn is_expired(&self, now: Instant) -> bool {
+        self.under_way == 0 && self.last_active + ACTIVE < now
     }
 }
 
@@ -57,24 +58,24 @@ impl<K: Eq + Hash + Clone> FairShare<K> {
         self.participants.len()
     }
 
-    /// Whether `key` may take one more of `places` at `now`.
-    pub(super) fn has_room(&self, key: &K, places: usize, now: Instant) -> bool {
-        let free = places.saturating_sub(self.under_way);
-        let has_one = self
+    /// Whether `key` may take one more of `slots` at `now`.
+    pub(super) fn has_free_slot(&self, key: &K, slots: usize, now: Instant) -> bool {
+        let free = slots.saturating_sub(self.under_way);
+        let has_call = self
             .participants
             .get(key)
             .is_some_and(|it| it.under_way > 0);
-        let kept = if has_one {
-            self.waiting_for_none(now, places / 2)
+        let reserved = if has_call {
+            self.idle_participants(now, slots / 2)
         } else {
             0
         };
-        free > kept
+        free > reserved
     }
 
     /// How many participants, up to `most`, were active recently and have no call under way.
-    fn waiting_for_none(&self, now: Instant, most: usize) -> usize {
-        let idle = |it: &&Participant| it.under_way == 0 && !it.rests(now);
+    fn idle_participants(&self, now: Instant, most: usize) -> usize {
+        let idle = |it: &&Participant| it.under_way == 0 && !it.is_expired(now);
         self.participants.values().filter(idle).take(most).count()
     }
 
@@ -104,7 +105,7 @@ impl<K: Eq + Hash + Clone> FairShare<K> {
         if !self.participants.contains_key(key) {
             let participant = Participant {
                 under_way: 0,
-                seen: now,
+                last_active: now,
             };
             self.participants.insert(key.clone(), participant);
         }
@@ -112,7 +113,7 @@ impl<K: Eq + Hash + Clone> FairShare<K> {
             .participants
             .get_mut(key)
             .expect("it is there, or was put");
-        participant.seen = now;
+        participant.last_active = now;
         participant
     }
 
@@ -121,7 +122,7 @@ impl<K: Eq + Hash + Clone> FairShare<K> {
             return;
         }
         self.participants
-            .retain(|_, participant| !participant.rests(now));
+            .retain(|_, participant| !participant.is_expired(now));
         self.sweep_above = SWEEP_ABOVE.max(2 * self.participants.len());
     }
 }
@@ -133,58 +134,58 @@ mod tests {
     /// A share in which each of these participants has so many calls under way.
     fn fair_share(calls: &[(&'static str, usize)], now: Instant) -> FairShare<&'static str> {
         let mut fair_share = FairShare::new();
-        for (who, calls) in calls {
-            fair_share.waits(who, now);
-            (0..*calls).for_each(|_| fair_share.starts(who, now));
+        for (key, calls) in calls {
+            fair_share.waits(key, now);
+            (0..*calls).for_each(|_| fair_share.starts(key, now));
         }
         fair_share
     }
 
-    /// How many calls `who` gets under way beside those that are.
-    fn takes(mut fair_share: FairShare<&'static str>, who: &'static str, places: usize) -> usize {
+    /// How many calls of `key` may start, beside those under way.
+    fn takes(mut fair_share: FairShare<&'static str>, key: &'static str, slots: usize) -> usize {
         let now = Instant::now();
         let mut taken = 0;
-        while fair_share.has_room(&who, places, now) {
-            fair_share.starts(&who, now);
+        while fair_share.has_free_slot(&key, slots, now) {
+            fair_share.starts(&key, now);
             taken += 1;
         }
         taken
     }
 
     #[test]
-    fn who_is_alone_may_take_every_place() {
+    fn a_single_participant_may_take_every_slot() {
         assert_eq!(takes(fair_share(&[], Instant::now()), "a", 8), 8);
     }
 
     #[test]
-    fn a_place_is_left_to_each_that_has_none_but_no_more_than_half() {
+    fn one_slot_is_reserved_for_each_idle_participant_up_to_half() {
         let now = Instant::now();
         assert_eq!(takes(fair_share(&[("b", 0)], now), "a", 8), 7);
         assert_eq!(takes(fair_share(&[("b", 0), ("c", 0)], now), "a", 8), 6);
         let many = [("b", 0), ("c", 0), ("d", 0), ("e", 0), ("f", 0), ("g", 0)];
         assert_eq!(takes(fair_share(&many, now), "a", 8), 4);
-        // Who has a call under way has its place.
+        // A participant with a call under way has its slot.
         assert_eq!(takes(fair_share(&[("b", 1)], now), "a", 8), 7);
     }
 
     #[test]
-    fn who_has_none_takes_the_last_place() {
+    fn a_participant_without_a_call_takes_the_last_slot() {
         let fair_share = fair_share(&[("a", 7), ("b", 0), ("c", 0)], Instant::now());
         assert_eq!(takes(fair_share, "b", 8), 1);
     }
 
     #[test]
-    fn nothing_is_left_to_who_has_long_been_gone() {
+    fn no_slot_is_reserved_for_a_participant_long_idle() {
         let long_ago = Instant::now();
         let mut fair_share = fair_share(&[("b", 0)], long_ago);
         let now = long_ago + 2 * ACTIVE;
         fair_share.waits(&"a", now);
         (0..7).for_each(|_| fair_share.starts(&"a", now));
-        assert!(fair_share.has_room(&"a", 8, now));
+        assert!(fair_share.has_free_slot(&"a", 8, now));
     }
 
     #[test]
-    fn those_that_rest_are_forgotten_once_there_are_many() {
+    fn idle_participants_are_forgotten_once_there_are_many() {
         let long_ago = Instant::now();
         let mut fair_share = FairShare::new();
         (0..1000).for_each(|n| fair_share.waits(&n, long_ago));

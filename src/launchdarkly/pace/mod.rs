@@ -5,11 +5,11 @@
 //!
 //! | | of | bounds | learns from |
 //! |---|---|---|---|
-//! | [`concurrency`] | account and environment | calls under way | what succeeds while every place is taken, and what fails |
-//! | [`fair_share`] | account and environment | how many of these places one participant may take | calls under way of each |
+//! | [`concurrency`] | account and environment | calls under way | what succeeds while the limit is reached, and what fails |
+//! | [`fair_share`] | account and environment | how many of these slots one participant may take | calls under way of each |
 //! | [`rate_window`] | account | the moment, and calls until a reset | `Retry-After`, `X-Ratelimit-*` |
 //! | [`breaker`] | account and environment | whether to call at all | failures in a row |
-//! | [`retry_budget`] | account | repeated attempts | first attempts, time, successes in a row |
+//! | [`retry_budget`] | account | retries | first attempts, time, successes in a row |
 //! | [`batch_size`] | account | members of a call | 413 |
 //!
 //! LaunchDarkly counts rates by account. But one environment, or one segment, often hangs or fails
@@ -21,19 +21,19 @@
 //!
 //! | an answer | concurrency | rate window | breaker | retry budget |
 //! |---|---|---|---|---|
-//! | served, or refused for good | both grow, if they were used | by its headers | both close | one more in a row |
-//! | 429 | the account's halves | by its headers | both close: the vendor works | its run ends |
-//! | 409 | nothing: the segment's matter | by its headers | both close | nothing |
-//! | no connection | the account's halves | nothing | the account's: one more in a row | its run ends |
-//! | 5xx, 408, 425, time-out, broken off | the environment's halves | by its headers | both: one more in a row | its run ends |
-//! | to a query: a 429 | the account's halves | by its headers | nothing | its run ends |
+//! | served, or refused for good | both grow, if they were reached | by its headers | both close | one success more in a row |
+//! | 429 | the account's halves | by its headers | both close: the vendor works | the row of successes ends |
+//! | 409 | nothing: it concerns the segment alone | by its headers | both close | nothing |
+//! | no connection | the account's halves | nothing | the account's: one failure more in a row | the row of successes ends |
+//! | 5xx, 408, 425, time-out, broken off | the environment's halves | by its headers | both: one failure more in a row | the row of successes ends |
+//! | to a query: a 429 | the account's halves | by its headers | nothing | the row of successes ends |
 //! | to a query: anything else | nothing | by its headers | nothing | nothing |
 //!
 //! Only the rate window and the operator's bound hold a query back. A caller waits for its answer,
-//! and the answer says nothing to an open breaker. A query never takes the turn of a probe.
+//! and the answer says nothing to an open breaker. A query is never a probe.
 //!
-//! Time comes in as an argument, and chance as a number from `0.0..1.0`. So the scenarios beside the
-//! tests can play a whole afternoon of LaunchDarkly in a moment.
+//! Time is an argument, and a random draw is a number from `0.0..1.0`. So the scenarios beside the
+//! tests can simulate hours of LaunchDarkly in a moment.
 
 mod batch_size;
 mod breaker;
@@ -63,9 +63,9 @@ use crate::domain::{
     Attempt, ClientSideId, Connection, Hold, PaceState, SegmentId, TransientError,
 };
 
-/// Places that an account has at least once it is known to have several environments: one that
-/// hangs must not have the only one.
-const LEAST_SHARED: usize = 2;
+/// The fewest slots of an account that has several environments: one that hangs must not occupy the
+/// only slot.
+const MIN_SHARED_SLOTS: usize = 2;
 
 /// What a call would change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,18 +83,18 @@ impl Origin {
     }
 }
 
-/// What one call taught.
+/// What the answer to one call says about the pace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Feedback {
-    /// What was called.
+    /// What the call was for.
     pub(super) kind: CallKind,
-    /// When it was.
+    /// When the call started.
     pub(super) started: Instant,
-    /// Why it should be tried again; none if it was answered for good.
+    /// Why it should be retried; none if the answer is final.
     pub(super) error: Option<TransientError>,
-    /// How long the account was told to wait.
+    /// How long the account must wait, by the answer.
     pub(super) wait: Option<Duration>,
-    /// What the answer said of the calls that remain.
+    /// How many calls remain, by the answer.
     pub(super) remaining: Option<Remaining>,
 }
 
@@ -103,8 +103,8 @@ pub(super) struct Feedback {
 pub(super) enum CallKind {
     /// To change a segment.
     Delivery(Origin),
-    /// To ask something. That it succeeds or fails proves nothing for deliveries, which go to
-    /// another route; only a limit may be the account's.
+    /// To ask something. Its success or failure says nothing about deliveries, which go to another
+    /// route. Only a rate limit may be the account's.
     Query,
 }
 
@@ -118,22 +118,24 @@ pub(super) struct Remaining {
 /// Whether a call may start.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// This one may, and is counted from now on.
+    /// This call may start. It counts among the calls under way from now on.
     Go(Ticket, AdmittedCall),
-    /// Ask again then, or when something was observed, has ended or is wanted.
+    /// No call may. Ask again then, or when a call was observed, has ended or begins to wait.
     Wait(Instant),
-    /// Ask again when something was observed, has ended or is wanted.
+    /// No call may. Ask again when a call was observed, has ended or begins to wait.
     Full,
 }
 
-/// A call that is counted among those under way; to be given back.
+/// A call that counts among those under way until it [leaves](Pace::leave).
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "what is not given back counts for ever"]
+#[must_use = "a call that never leaves counts for ever"]
 pub(super) struct AdmittedCall {
     /// None for a query.
     origin: Option<Origin>,
-    of_account: Option<Probe>,
-    of_environment: Option<Probe>,
+    /// If it is a probe of the account's breaker.
+    account_probe: Option<Probe>,
+    /// If it is a probe of the environment's breaker.
+    environment_probe: Option<Probe>,
 }
 
 /// The pace of one account.
@@ -152,7 +154,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Starts with nothing known, for at most this many calls under way.
+    /// A pace that has learned nothing yet, for at most this many calls under way.
     pub(super) fn new(most: NonZeroU16, now: Instant) -> Self {
         Self {
             queue: WaitQueue::default(),
@@ -168,7 +170,7 @@ impl Pace {
     }
 
     /// A call begins to wait.
-    pub(super) fn enter(&mut self, request: CallRequest, now: Instant) -> Ticket {
+    pub(super) fn enqueue(&mut self, request: CallRequest, now: Instant) -> Ticket {
         if let CallRequest::Delivery(
             Origin {
                 environment,
@@ -180,10 +182,10 @@ impl Pace {
             self.fair_share.waits(environment, now);
             self.environments.waits(environment, segment, now);
         }
-        self.queue.enter(request)
+        self.queue.enqueue(request)
     }
 
-    /// A call waits no longer. It has taken nothing yet.
+    /// A call that has not started waits no longer.
     pub(super) fn withdraw(&mut self, ticket: Ticket) {
         self.queue.withdraw(ticket);
     }
@@ -206,8 +208,8 @@ impl Pace {
             self.note_start(now, unit);
             let admitted = AdmittedCall {
                 origin: None,
-                of_account: None,
-                of_environment: None,
+                account_probe: None,
+                environment_probe: None,
             };
             return Admission::Go(ticket, admitted);
         }
@@ -225,17 +227,18 @@ impl Pace {
             environments,
             ..
         } = self;
-        let places = places(concurrency, fair_share, self.queries);
+        let slots = delivery_slots(concurrency, fair_share, self.queries);
         let account = breaker.decide(now);
         let chosen = queue.choose(|environment, segment, attempt| {
             if !blockers.pass(account) {
                 return Eligibility::NotThisQueue;
             }
-            if account == BreakerDecision::Free && !fair_share.has_room(environment, places, now) {
+            let closed = account == BreakerDecision::Allow;
+            if closed && !fair_share.has_free_slot(environment, slots, now) {
                 blockers.full.set(true);
                 return Eligibility::NotThisQueue;
             }
-            if attempt == Attempt::Retry && !blockers.pay(funded) {
+            if attempt == Attempt::Retry && !blockers.pass_retry(funded) {
                 return Eligibility::NotThisQueue;
             }
             environments.may_start(environment, segment, now, &blockers)
@@ -258,8 +261,8 @@ impl Pace {
         }
         self.fair_share.starts(&origin.environment, now);
         let admitted = AdmittedCall {
-            of_account: self.breaker.start(now, unit),
-            of_environment: self.environments.start(&origin, now, unit),
+            account_probe: self.breaker.start(now, unit),
+            environment_probe: self.environments.start(&origin, now, unit),
             origin: Some(origin),
         };
         self.note_start(now, unit);
@@ -271,28 +274,28 @@ impl Pace {
         self.rate_window.starts(now, self.concurrency.most(), unit);
     }
 
-    /// Calls under way, whatever they are for.
+    /// Deliveries and queries under way.
     fn under_way(&self) -> usize {
         self.fair_share.under_way() + self.queries
     }
 
-    /// A call has ended, or was never made. What it taught is [observed](Self::observe) before:
-    /// a probe that is gone without a lesson gives its place to the next at once.
+    /// A call has ended, or was never made. Its answer is [observed](Self::observe) before: after a
+    /// probe without an answer, the next probe is due at once.
     pub(super) fn leave(&mut self, admitted: &AdmittedCall) {
         let Some(origin) = &admitted.origin else {
             self.queries -= 1;
             return;
         };
         self.fair_share.ends(&origin.environment);
-        if let Some(probe) = admitted.of_account {
+        if let Some(probe) = admitted.account_probe {
             self.breaker.ended(probe);
         }
-        self.environments.leave(origin, admitted.of_environment);
+        self.environments.leave(origin, admitted.environment_probe);
     }
 
-    /// Whether a call of no urgency could be made at `now` without taking what a delivery may
-    /// need: nothing holds calls back, and more remain than are under way.
-    pub(super) fn is_at_ease(&self, environment: &ClientSideId, now: Instant) -> bool {
+    /// Whether a call of low priority may be made at `now` without delaying a delivery: there is no
+    /// hold, and more calls remain than are under way.
+    pub(super) fn has_spare_capacity(&self, environment: &ClientSideId, now: Instant) -> bool {
         let spare = self.rate_window.not_before(now, self.under_way() + 1, 0.0);
         self.hold(environment, now).is_none() && spare.is_none()
     }
@@ -313,7 +316,6 @@ impl Pace {
 
     fn observe_delivery(&mut self, origin: &Origin, now: Instant, feedback: &Feedback, unit: f64) {
         let (started, under_way) = (feedback.started, self.under_way());
-        let of = &origin.environment;
         match feedback.error {
             None => {
                 self.concurrency.succeeded(started, now, under_way);
@@ -330,36 +332,38 @@ impl Pace {
                 if error == TransientError::Connection {
                     self.concurrency.failed(started, now);
                 }
-                self.breaker.failed(of, started, now, error, unit);
+                self.breaker
+                    .failed(&origin.environment, started, now, error, unit);
                 self.retry_budget.failed();
             }
         }
         self.environments.observe(origin, now, feedback, unit);
     }
 
-    /// What calls of an environment are held to at `now`.
+    /// The pace of an environment's calls at `now`, as it is reported.
     pub(super) fn state(&self, environment: &ClientSideId, now: Instant) -> PaceState {
         PaceState {
-            concurrency: self.concurrency.places(),
+            concurrency: self.concurrency.limit(),
             held_for: self.hold(environment, now).map(|hold| hold.error),
         }
     }
 
-    /// What holds calls of an environment back at `now`, whatever is under way.
+    /// The hold on calls of an environment at `now`, by the account or the environment.
     pub(super) fn hold(&self, environment: &ClientSideId, now: Instant) -> Option<Hold> {
         let own = self.environments.hold(environment, now);
-        let holds = [self.hold_of_account(now), own];
+        let holds = [self.account_hold(now), own];
         holds.into_iter().flatten().max_by_key(|hold| hold.until)
     }
 
-    /// What holds all calls back at `now`.
-    pub(super) fn hold_of_account(&self, now: Instant) -> Option<Hold> {
-        let holds = [self.told_to_wait(now), self.breaker.hold(now)];
+    /// The hold on all calls at `now`.
+    pub(super) fn account_hold(&self, now: Instant) -> Option<Hold> {
+        let holds = [self.server_hold(now), self.breaker.hold(now)];
         holds.into_iter().flatten().max_by_key(|hold| hold.until)
     }
 
-    /// What the account was told to wait for at `now`; not the breaker, which lets probes pass.
-    pub(super) fn told_to_wait(&self, now: Instant) -> Option<Hold> {
+    /// The hold that LaunchDarkly asked for, as by `Retry-After`, at `now`. An open breaker is none:
+    /// it lets probes pass.
+    pub(super) fn server_hold(&self, now: Instant) -> Option<Hold> {
         self.rate_window.hold(now)
     }
 
@@ -378,31 +382,35 @@ impl Pace {
         }
     }
 
-    /// Takes over a hold from another pace, which turned out to be the same account's.
+    /// Takes over the hold of another pace of the same account.
     pub(super) fn inherit(&mut self, hold: Hold) {
         self.rate_window.hold_until(hold.until, hold.error);
     }
 }
 
-/// How many places deliveries may take of those that an account has.
-fn places(limit: &ConcurrencyLimit, fair_share: &FairShare<ClientSideId>, queries: usize) -> usize {
+/// How many slots an account has for deliveries.
+fn delivery_slots(
+    limit: &ConcurrencyLimit,
+    fair_share: &FairShare<ClientSideId>,
+    queries: usize,
+) -> usize {
     let most = usize::from(limit.most());
     let least = if fair_share.size() > 1 {
-        LEAST_SHARED
+        MIN_SHARED_SLOTS
     } else {
         1
     };
-    let places = limit.places().max(least.min(most));
-    // Queries have taken the rest.
-    places.min(most.saturating_sub(queries))
+    let slots = limit.limit().max(least.min(most));
+    // Queries occupy the rest.
+    slots.min(most.saturating_sub(queries))
 }
 
 /// What keeps the waiting calls from starting, collected while the queue is searched.
 #[derive(Debug, Default)]
 struct Blockers {
-    /// When to look again.
+    /// When to ask again.
     wake: Cell<Option<Instant>>,
-    /// Whether a call found no free place.
+    /// Whether a call found no free slot.
     full: Cell<bool>,
 }
 
@@ -410,24 +418,24 @@ impl Blockers {
     /// Whether a breaker lets a call pass.
     fn pass(&self, decision: BreakerDecision) -> bool {
         match decision {
-            BreakerDecision::Free | BreakerDecision::AsProbe => true,
-            BreakerDecision::AfterProbe => false,
+            BreakerDecision::Allow | BreakerDecision::AllowAsProbe => true,
+            BreakerDecision::TooManyProbes => false,
             BreakerDecision::NotBefore(at) => {
-                self.look_again(at);
+                self.ask_again_at(at);
                 false
             }
         }
     }
 
-    /// Whether a repeated attempt can be paid for.
-    fn pay(&self, funded: Result<(), Instant>) -> bool {
+    /// Whether the retry budget lets a retry pass.
+    fn pass_retry(&self, funded: Result<(), Instant>) -> bool {
         if let Err(at) = funded {
-            self.look_again(at);
+            self.ask_again_at(at);
         }
         funded.is_ok()
     }
 
-    fn look_again(&self, at: Instant) {
+    fn ask_again_at(&self, at: Instant) {
         let earliest = self.wake.get().map_or(at, |known| known.min(at));
         self.wake.set(Some(earliest));
     }
@@ -449,7 +457,7 @@ impl Origin {
 
 #[cfg(test)]
 impl Feedback {
-    /// A delivery that was made.
+    /// Of a delivery that succeeded.
     pub(super) fn success(started: Instant) -> Self {
         Self {
             kind: CallKind::Delivery(Origin::of("env", "vip")),
@@ -460,7 +468,7 @@ impl Feedback {
         }
     }
 
-    /// What a call of another origin taught.
+    /// The same, of another origin.
     pub(super) fn of(self, origin: &Origin) -> Self {
         Self {
             kind: CallKind::Delivery(origin.clone()),
@@ -468,7 +476,7 @@ impl Feedback {
         }
     }
 
-    /// A delivery that was not.
+    /// Of a delivery that failed.
     pub(super) fn failure(started: Instant, error: TransientError) -> Self {
         Self {
             error: Some(error),

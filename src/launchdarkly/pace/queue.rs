@@ -1,8 +1,8 @@
 //! Wait queues of one account: which of the waiting calls starts next.
 //!
-//! Environments take turns, so that an environment with many segments gets no more turns than one
-//! with a single segment. Each environment has two FIFO queues: first attempts and retries. They
-//! take turns too, so a retry waits for at most one first attempt. A retry that the budget does not
+//! Environments are served round robin, so that an environment with many segments gets no more turns
+//! than one with a single segment. Each environment has two FIFO queues: first attempts and retries.
+//! They alternate, so a retry waits for at most one first attempt. A retry that the budget does not
 //! fund is skipped, and never blocks first attempts. Queries start before all deliveries: they are
 //! few, and a caller waits for each.
 
@@ -15,7 +15,7 @@ use crate::domain::{Attempt, ClientSideId, SegmentId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::launchdarkly) struct Ticket(u64);
 
-/// What a call is wanted for.
+/// What a waiting call is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::launchdarkly) enum CallRequest {
     /// To change a segment.
@@ -29,9 +29,9 @@ pub(in crate::launchdarkly) enum CallRequest {
 pub(super) enum Eligibility {
     /// It may.
     Go,
-    /// An obstacle of its segment: the next call in the same queue may still start.
+    /// Its segment may not: the next call in the same queue may still start.
     NotThisSegment,
-    /// An obstacle of every call in the same queue.
+    /// No call in the same queue may.
     NotThisQueue,
 }
 
@@ -40,8 +40,8 @@ pub(super) enum Eligibility {
 pub(super) struct WaitQueue {
     tickets: u64,
     queries: VecDeque<Ticket>,
-    /// Environments with a waiting call. The first one has the next turn.
-    turns: VecDeque<EnvironmentQueue>,
+    /// Environments with a waiting call, in round-robin order. The first one has the next turn.
+    round_robin: VecDeque<EnvironmentQueue>,
 }
 
 #[derive(Debug)]
@@ -100,9 +100,9 @@ impl EnvironmentQueue {
                     Eligibility::NotThisSegment => {}
                     Eligibility::NotThisQueue => break,
                     Eligibility::Go => {
-                        let waiter = waiting.remove(position)?;
+                        let call = waiting.remove(position)?;
                         self.last = attempt;
-                        return Some((waiter, attempt));
+                        return Some((call, attempt));
                     }
                 }
             }
@@ -113,17 +113,17 @@ impl EnvironmentQueue {
 
 impl WaitQueue {
     /// A call begins to wait, behind all others of its queue.
-    pub(super) fn enter(&mut self, request: CallRequest) -> Ticket {
+    pub(super) fn enqueue(&mut self, request: CallRequest) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         match request {
             CallRequest::Query => self.queries.push_back(ticket),
             CallRequest::Delivery(origin, attempt) => {
                 let segment = origin.segment;
-                let waiter = QueuedCall { ticket, segment };
+                let call = QueuedCall { ticket, segment };
                 self.queue(origin.environment)
                     .attempts(attempt)
-                    .push_back(waiter);
+                    .push_back(call);
             }
         }
         ticket
@@ -131,29 +131,30 @@ impl WaitQueue {
 
     fn queue(&mut self, environment: ClientSideId) -> &mut EnvironmentQueue {
         let known = self
-            .turns
+            .round_robin
             .iter()
             .position(|queue| queue.environment == environment);
         let position = known.unwrap_or_else(|| {
-            self.turns.push_back(EnvironmentQueue::of(environment));
-            self.turns.len() - 1
+            self.round_robin
+                .push_back(EnvironmentQueue::of(environment));
+            self.round_robin.len() - 1
         });
-        &mut self.turns[position]
+        &mut self.round_robin[position]
     }
 
     /// A call waits no longer.
     pub(super) fn withdraw(&mut self, ticket: Ticket) {
         self.queries.retain(|waiting| *waiting != ticket);
-        for queue in &mut self.turns {
-            queue.first.retain(|waiter| waiter.ticket != ticket);
-            queue.retries.retain(|waiter| waiter.ticket != ticket);
+        for queue in &mut self.round_robin {
+            queue.first.retain(|call| call.ticket != ticket);
+            queue.retries.retain(|call| call.ticket != ticket);
         }
-        self.turns.retain(|queue| !queue.is_empty());
+        self.round_robin.retain(|queue| !queue.is_empty());
     }
 
     /// Whether no call waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.queries.is_empty() && self.turns.is_empty()
+        self.queries.is_empty() && self.round_robin.is_empty()
     }
 
     /// Takes the first query out.
@@ -167,19 +168,19 @@ impl WaitQueue {
         &mut self,
         mut may: impl FnMut(&ClientSideId, &SegmentId, Attempt) -> Eligibility,
     ) -> Option<(Ticket, Origin, Attempt)> {
-        for turn in 0..self.turns.len() {
-            let Some((waiter, attempt)) = self.turns[turn].choose(&mut may) else {
+        for turn in 0..self.round_robin.len() {
+            let Some((call, attempt)) = self.round_robin[turn].choose(&mut may) else {
                 continue;
             };
-            let queue = self.turns.remove(turn)?;
+            let queue = self.round_robin.remove(turn)?;
             let origin = Origin {
                 environment: queue.environment.clone(),
-                segment: waiter.segment,
+                segment: call.segment,
             };
             if !queue.is_empty() {
-                self.turns.push_back(queue);
+                self.round_robin.push_back(queue);
             }
-            return Some((waiter.ticket, origin, attempt));
+            return Some((call.ticket, origin, attempt));
         }
         None
     }
@@ -189,28 +190,28 @@ impl WaitQueue {
 mod tests {
     use super::*;
 
-    fn enter(line: &mut WaitQueue, environment: &str, segment: &str, attempt: Attempt) {
-        line.enter(CallRequest::Delivery(
+    fn enqueue(queue: &mut WaitQueue, environment: &str, segment: &str, attempt: Attempt) {
+        queue.enqueue(CallRequest::Delivery(
             Origin::of(environment, segment),
             attempt,
         ));
     }
 
-    fn enter_all(line: &mut WaitQueue, environment: &str, segments: &[&str]) {
+    fn enqueue_all(queue: &mut WaitQueue, environment: &str, segments: &[&str]) {
         for segment in segments {
-            enter(line, environment, segment, Attempt::First);
+            enqueue(queue, environment, segment, Attempt::First);
         }
     }
 
     /// The calls that start, in order, if every call may.
-    fn order(line: &mut WaitQueue) -> Vec<String> {
-        order_if(line, |_| Eligibility::Go)
+    fn order(queue: &mut WaitQueue) -> Vec<String> {
+        order_if(queue, |_| Eligibility::Go)
     }
 
     /// The calls that start, in order, if these attempts may.
-    fn order_if(line: &mut WaitQueue, may: impl Fn(Attempt) -> Eligibility) -> Vec<String> {
+    fn order_if(queue: &mut WaitQueue, may: impl Fn(Attempt) -> Eligibility) -> Vec<String> {
         let next = || {
-            let (_, origin, _) = line.choose(|_, _, attempt| may(attempt))?;
+            let (_, origin, _) = queue.choose(|_, _, attempt| may(attempt))?;
             Some(format!("{}/{}", origin.environment, origin.segment))
         };
         std::iter::from_fn(next).collect()
@@ -218,61 +219,64 @@ mod tests {
 
     #[test]
     fn environments_take_turns_however_many_segments_they_have() {
-        let mut line = WaitQueue::default();
-        enter_all(&mut line, "a", &["1", "2", "3", "4"]);
-        enter_all(&mut line, "b", &["1", "2"]);
-        assert_eq!(order(&mut line), ["a/1", "b/1", "a/2", "b/2", "a/3", "a/4"]);
-        assert!(line.is_empty());
+        let mut queue = WaitQueue::default();
+        enqueue_all(&mut queue, "a", &["1", "2", "3", "4"]);
+        enqueue_all(&mut queue, "b", &["1", "2"]);
+        assert_eq!(
+            order(&mut queue),
+            ["a/1", "b/1", "a/2", "b/2", "a/3", "a/4"]
+        );
+        assert!(queue.is_empty());
     }
 
     #[test]
-    fn a_repeat_waits_behind_one_first_attempt() {
-        let mut line = WaitQueue::default();
-        enter_all(&mut line, "a", &["1", "2", "3"]);
-        enter(&mut line, "a", "again", Attempt::Retry);
-        assert_eq!(order(&mut line), ["a/1", "a/again", "a/2", "a/3"]);
+    fn a_retry_waits_behind_one_first_attempt() {
+        let mut queue = WaitQueue::default();
+        enqueue_all(&mut queue, "a", &["1", "2", "3"]);
+        enqueue(&mut queue, "a", "again", Attempt::Retry);
+        assert_eq!(order(&mut queue), ["a/1", "a/again", "a/2", "a/3"]);
     }
 
     #[test]
-    fn first_attempts_pass_repeats_that_may_not_go() {
-        let mut line = WaitQueue::default();
-        enter_all(&mut line, "a", &["1", "2", "3"]);
-        enter(&mut line, "a", "again", Attempt::Retry);
+    fn first_attempts_overtake_retries_that_may_not_start() {
+        let mut queue = WaitQueue::default();
+        enqueue_all(&mut queue, "a", &["1", "2", "3"]);
+        enqueue(&mut queue, "a", "again", Attempt::Retry);
         let first_alone = |attempt| match attempt {
             Attempt::First => Eligibility::Go,
             Attempt::Retry => Eligibility::NotThisQueue,
         };
-        assert_eq!(order_if(&mut line, first_alone), ["a/1", "a/2", "a/3"]);
-        assert_eq!(order(&mut line), ["a/again"]);
+        assert_eq!(order_if(&mut queue, first_alone), ["a/1", "a/2", "a/3"]);
+        assert_eq!(order(&mut queue), ["a/again"]);
     }
 
     #[test]
-    fn who_may_not_go_is_passed_by_those_whom_it_does_not_concern() {
-        let mut line = WaitQueue::default();
-        enter(&mut line, "a", "full", Attempt::First);
-        enter(&mut line, "a", "free", Attempt::First);
-        enter(&mut line, "b", "1", Attempt::First);
-        let chosen = line.choose(|_, segment, _| match segment.as_str() {
+    fn calls_overtake_a_segment_or_environment_that_may_not_start() {
+        let mut queue = WaitQueue::default();
+        enqueue(&mut queue, "a", "full", Attempt::First);
+        enqueue(&mut queue, "a", "free", Attempt::First);
+        enqueue(&mut queue, "b", "1", Attempt::First);
+        let chosen = queue.choose(|_, segment, _| match segment.as_str() {
             "full" => Eligibility::NotThisSegment,
             _ => Eligibility::Go,
         });
         assert_eq!(chosen.unwrap().1, Origin::of("a", "free"));
-        let chosen = line.choose(|environment, _, _| match environment.as_str() {
+        let chosen = queue.choose(|environment, _, _| match environment.as_str() {
             "a" => Eligibility::NotThisQueue,
             _ => Eligibility::Go,
         });
         assert_eq!(chosen.unwrap().1, Origin::of("b", "1"));
-        assert_eq!(order(&mut line), ["a/full"]);
+        assert_eq!(order(&mut queue), ["a/full"]);
     }
 
     #[test]
-    fn who_has_left_the_line_is_not_chosen() {
-        let mut line = WaitQueue::default();
-        let gone = line.enter(CallRequest::Delivery(Origin::of("a", "1"), Attempt::First));
-        let query = line.enter(CallRequest::Query);
-        line.withdraw(gone);
-        assert!(!line.is_empty());
-        assert_eq!(line.next_query(), Some(query));
-        assert!(line.is_empty());
+    fn a_withdrawn_call_is_not_chosen() {
+        let mut queue = WaitQueue::default();
+        let gone = queue.enqueue(CallRequest::Delivery(Origin::of("a", "1"), Attempt::First));
+        let query = queue.enqueue(CallRequest::Query);
+        queue.withdraw(gone);
+        assert!(!queue.is_empty());
+        assert_eq!(queue.next_query(), Some(query));
+        assert!(queue.is_empty());
     }
 }

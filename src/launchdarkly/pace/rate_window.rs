@@ -1,6 +1,7 @@
-//! Rate window: what LaunchDarkly said of its rate limit, as `Retry-After` and `X-Ratelimit-*`.
+//! Rate window: LaunchDarkly's rate limit, as its answers report it in `Retry-After` and
+//! `X-Ratelimit-*`.
 //!
-//! | told by | means |
+//! | reported by | means |
 //! |---|---|
 //! | `Retry-After`, a 429, nothing remaining | a hold: no call starts before a moment |
 //! | some calls remaining until a reset | an allowance: no more calls than those, counting the ones under way |
@@ -12,47 +13,48 @@ use tokio::time::Instant;
 use super::{Feedback, Remaining};
 use crate::domain::{Hold, TransientError};
 
-/// How much later than the stated moment an account may begin, so that many accounts, and many
-/// processes, do not begin together. Short beside the ten seconds of a window, so that little
-/// of its allowance is lost.
-const SPREAD: Duration = Duration::from_millis(250);
-/// Over how long the first calls of an account are spread that waited for the same moment: some
-/// milliseconds between two are enough not to arrive as one.
-const OPENING: Duration = Duration::from_millis(100);
+/// Longest jitter after the end of a hold or a window, so that many accounts, and many processes, do
+/// not begin together. Short beside the ten seconds of a window, so that little of its allowance is
+/// lost.
+const JITTER: Duration = Duration::from_millis(250);
+/// Over how long the first calls after a hold or a reset are spread: some milliseconds between two are
+/// enough that they do not arrive as one burst.
+const BURST_SPREAD: Duration = Duration::from_millis(100);
 /// Resets that differ by less are of the same window: clocks are read in milliseconds, and
 /// LaunchDarkly's machines may differ by some.
 const SAME_RESET: Duration = Duration::from_millis(100);
-/// How long a window that has begun is taken to be as the last one was, while no answer has told
-/// what it has. Ours: ten times what an answer takes.
-const FIRST_ANSWER: Duration = Duration::from_secs(1);
-/// Longest wait after limits in a row that name no moment to come: a fifth of a window.
-const LONGEST_UNDATED: Duration = Duration::from_secs(2);
+/// How long a new window is assumed to have the allowance of the last one, while no answer has
+/// reported its own. Ours: ten times what an answer takes.
+const ASSUMED_FOR: Duration = Duration::from_secs(1);
+/// Longest wait after 429s in a row whose reset has passed: a fifth of a window.
+const LONGEST_STALE_WAIT: Duration = Duration::from_secs(2);
 
-/// What an account was told.
+/// The rate window of an account.
 #[derive(Debug, Default)]
 pub(super) struct RateWindow {
     /// The latest; it may be over.
     hold: Option<Hold>,
     window: Option<WindowCount>,
-    /// The most that was known to remain in the window told of last. The next begins with no more
-    /// calls under way, until an answer tells what it has.
-    usual: Option<u64>,
+    /// The most calls that were known to remain in the last reported window. The next window begins
+    /// with no more calls under way, until an answer reports its own.
+    last_allowance: Option<u64>,
     /// The last reset that has passed.
-    opened: Option<Instant>,
-    /// Limits met in a row that named no moment to come.
-    undated: u32,
-    /// The opening whose first calls are being spread, and how many of them are still to come.
-    opening: Option<(Instant, u16)>,
-    /// Earliest next start while they are.
-    next: Option<Instant>,
+    last_reset: Option<Instant>,
+    /// 429s in a row whose reset has passed.
+    stale_resets: u32,
+    /// The end of a hold or window after which the calls are being spread, and how many of them are
+    /// still to start.
+    burst: Option<(Instant, u16)>,
+    /// Earliest start of the next of them.
+    next_start: Option<Instant>,
 }
 
 /// LaunchDarkly's count of an account's calls, which starts anew at each reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct WindowCount {
     reset: Instant,
-    /// The least that any answer of this window spoke of. Every call under way may have been
-    /// counted or not, so no more may be under way than this: then all of them find a place.
+    /// The least that any answer of this window reported. A call under way may be counted in it or
+    /// not, so no more calls than this may be under way: then none of them meets the limit.
     remaining: u64,
 }
 
@@ -61,82 +63,82 @@ impl RateWindow {
     pub(super) fn observe(&mut self, now: Instant, feedback: &Feedback, unit: f64) {
         self.count(now, feedback.remaining);
         if feedback.error.is_none() {
-            self.undated = 0;
+            self.stale_resets = 0;
         }
         if let Some(wait) = feedback.wait {
-            let wait = self.stretched(wait, feedback.error);
-            // A success with nothing remaining is a limit announced ahead.
+            let wait = self.with_backoff(wait, feedback.error);
+            // A success with nothing remaining announces the limit.
             let error = feedback.error.unwrap_or(TransientError::RateLimited);
-            self.hold_until(now + wait + SPREAD.mul_f64(unit), error);
+            self.hold_until(now + wait + JITTER.mul_f64(unit), error);
         }
     }
 
-    /// Answers overtake each other: within a window the least that was told counts, and what is
-    /// told of an older one does not.
-    fn count(&mut self, now: Instant, told: Option<Remaining>) {
+    /// Answers overtake each other. Within a window the least that was reported counts, and a report
+    /// of an older window does not.
+    fn count(&mut self, now: Instant, reported: Option<Remaining>) {
         if let Some(over) = self.window.take_if(|window| window.reset <= now) {
-            self.opened = Some(over.reset);
+            self.last_reset = Some(over.reset);
         }
-        let told = told.map(|told| WindowCount {
-            reset: now + told.until_reset,
-            remaining: told.calls,
+        let reported = reported.map(|remaining| WindowCount {
+            reset: now + remaining.until_reset,
+            remaining: remaining.calls,
         });
-        self.remember(told);
-        self.window = match (self.window, told) {
-            (None, told) => told,
-            // It may have been counted, and does not say.
+        self.remember(reported);
+        self.window = match (self.window, reported) {
+            (None, reported) => reported,
+            // The answer reports nothing, and its call may have been counted.
             (Some(known), None) => Some(WindowCount {
                 remaining: known.remaining.saturating_sub(1),
                 ..known
             }),
-            (Some(known), Some(told)) if told.reset > known.reset + SAME_RESET => Some(told),
-            (Some(known), Some(told)) if told.reset + SAME_RESET < known.reset => Some(known),
-            (Some(known), Some(told)) => Some(WindowCount {
-                remaining: known.remaining.min(told.remaining),
+            (Some(known), Some(new)) if new.reset > known.reset + SAME_RESET => Some(new),
+            (Some(known), Some(new)) if new.reset + SAME_RESET < known.reset => Some(known),
+            (Some(known), Some(new)) => Some(WindowCount {
+                remaining: known.remaining.min(new.remaining),
                 ..known
             }),
         };
     }
 
-    fn remember(&mut self, told: Option<WindowCount>) {
-        let Some(told) = told else {
+    fn remember(&mut self, reported: Option<WindowCount>) {
+        let Some(reported) = reported else {
             return;
         };
-        // The call itself was one of them.
-        let had = told.remaining.saturating_add(1);
+        // The answered call was one of them.
+        let allowance = reported.remaining.saturating_add(1);
         let is_known = self
             .window
-            .is_some_and(|known| told.reset <= known.reset + SAME_RESET);
-        self.usual = match self.usual {
-            Some(most) if is_known => Some(most.max(had)),
-            _ => Some(had),
+            .is_some_and(|known| reported.reset <= known.reset + SAME_RESET);
+        self.last_allowance = match self.last_allowance {
+            Some(most) if is_known => Some(most.max(allowance)),
+            _ => Some(allowance),
         };
     }
 
-    /// A limit whose reset has passed names no moment. Should the clocks differ, the next call
-    /// may meet it again: each time in a row the wait doubles.
-    fn stretched(&mut self, wait: Duration, error: Option<TransientError>) -> Duration {
+    /// The wait after a 429. If its reset has passed, as where the clocks differ, the next call may
+    /// meet the limit again: each time in a row the wait doubles.
+    fn with_backoff(&mut self, wait: Duration, error: Option<TransientError>) -> Duration {
         if error != Some(TransientError::RateLimited) || !wait.is_zero() {
             return wait;
         }
-        let doubled = SPREAD.saturating_mul(2u32.saturating_pow(self.undated.min(16)));
-        let wait = if self.undated == 0 {
+        let doubled = JITTER.saturating_mul(2u32.saturating_pow(self.stale_resets.min(16)));
+        let wait = if self.stale_resets == 0 {
             wait
         } else {
-            doubled.min(LONGEST_UNDATED)
+            doubled.min(LONGEST_STALE_WAIT)
         };
-        self.undated = self.undated.saturating_add(1);
+        self.stale_resets = self.stale_resets.saturating_add(1);
         wait
     }
 
-    /// A hold is only ever made longer.
+    /// Holds calls back until a moment. A hold is never shortened.
     pub(super) fn hold_until(&mut self, until: Instant, error: TransientError) {
         if self.hold.is_none_or(|hold| hold.until < until) {
             self.hold = Some(Hold { until, error });
         }
     }
 
-    /// What holds calls back at `now`, if anything does whatever is under way.
+    /// The hold at `now`, which does not depend on the calls under way.
     pub(super) fn hold(&self, now: Instant) -> Option<Hold> {
         let spent = self.window.filter(|window| window.remaining == 0);
         let spent = spent.map(|window| Hold {
@@ -150,12 +152,12 @@ impl RateWindow {
             .max_by_key(|hold| hold.until)
     }
 
-    /// When a call that wants to start at `now` beside `under_way` others may look again; none
-    /// if it may start. `unit` is its own draw from `0.0..1.0`, which keeps waiting calls,
-    /// here and in other processes, from waking together.
+    /// None if a call may start at `now` beside `under_way` others; otherwise when to ask again.
+    /// `unit` is drawn from `0.0..1.0` for this call, so that waiting calls, here and in other
+    /// processes, do not wake together.
     pub(super) fn not_before(&self, now: Instant, under_way: usize, unit: f64) -> Option<Instant> {
-        let later = |at: Instant| at + SPREAD.mul_f64(unit);
-        // It was drawn at random already.
+        let later = |at: Instant| at + JITTER.mul_f64(unit);
+        // A hold has its jitter already.
         if let Some(hold) = self.hold.filter(|hold| now < hold.until) {
             return Some(hold.until);
         }
@@ -165,34 +167,37 @@ impl RateWindow {
                 Some(later(reset))
             }
             Some(WindowCount { reset, .. })
-                if (reset..reset + FIRST_ANSWER).contains(&now) && self.is_as_usual(under_way) =>
+                if (reset..reset + ASSUMED_FOR).contains(&now)
+                    && self.uses_last_allowance(under_way) =>
             {
-                Some(reset + FIRST_ANSWER)
+                Some(reset + ASSUMED_FOR)
             }
-            _ => self.next.filter(|next| now < *next),
+            _ => self.next_start.filter(|next| now < *next),
         }
     }
 
-    /// Whether so many calls are all that a window was seen to have.
-    fn is_as_usual(&self, under_way: u64) -> bool {
-        self.usual.is_some_and(|usual| under_way >= usual)
+    /// Whether so many calls use up the allowance of the last window.
+    fn uses_last_allowance(&self, under_way: u64) -> bool {
+        self.last_allowance
+            .is_some_and(|allowance| under_way >= allowance)
     }
 
-    /// A call starts at `now`. If it may have waited, the next does not follow at once: the first
-    /// `most`, as many as may ever be under way, leave within about [`OPENING`].
+    /// A call starts at `now`. Soon after the end of a hold or a window, the next does not follow at
+    /// once: the first `most` calls, as many as may be under way, are spread over about
+    /// [`BURST_SPREAD`].
     pub(super) fn starts(&mut self, now: Instant, most: u16, unit: f64) {
         let hold = self.hold.map(|hold| hold.until);
         let window = self.window.map(|window| window.reset);
-        let known = [hold, window, self.opened];
-        let opened = known.into_iter().flatten().filter(|at| *at <= now).max();
-        let recent = opened.filter(|opened| now < *opened + 2 * SPREAD);
-        self.opening = recent.map(|opened| match self.opening {
-            Some((known, left)) if known == opened => (opened, left.saturating_sub(1)),
-            _ => (opened, most.saturating_sub(1)),
+        let ends = [hold, window, self.last_reset];
+        let end = ends.into_iter().flatten().filter(|at| *at <= now).max();
+        let recent = end.filter(|end| now < *end + 2 * JITTER);
+        self.burst = recent.map(|end| match self.burst {
+            Some((known, left)) if known == end => (end, left.saturating_sub(1)),
+            _ => (end, most.saturating_sub(1)),
         });
-        let gap = 2 * OPENING / u32::from(most.max(1));
-        let spreads = self.opening.is_some_and(|(_, left)| left > 0);
-        self.next = spreads.then(|| now + gap.mul_f64(unit));
+        let gap = 2 * BURST_SPREAD / u32::from(most.max(1));
+        let spreads = self.burst.is_some_and(|(_, left)| left > 0);
+        self.next_start = spreads.then(|| now + gap.mul_f64(unit));
     }
 }
 
@@ -207,7 +212,7 @@ mod tests {
         Feedback::success(Instant::now())
     }
 
-    fn told_to_wait(wait: Duration) -> Feedback {
+    fn retry_after(wait: Duration) -> Feedback {
         Feedback {
             wait: Some(wait),
             ..answer()
@@ -217,7 +222,7 @@ mod tests {
     fn limited(wait: Duration) -> Feedback {
         Feedback {
             error: Some(TransientError::RateLimited),
-            ..told_to_wait(wait)
+            ..retry_after(wait)
         }
     }
 
@@ -229,30 +234,30 @@ mod tests {
     }
 
     /// How many calls may be under way at once.
-    fn room(window: &RateWindow, now: Instant) -> usize {
+    fn most_under_way(window: &RateWindow, now: Instant) -> usize {
         (0..100)
             .find(|under_way| window.not_before(now, *under_way, 0.0).is_some())
             .unwrap_or(100)
     }
 
     #[test]
-    fn nobody_departs_before_the_stated_time_nor_all_at_once() {
+    fn no_call_starts_before_the_hold_ends_nor_all_at_once() {
         let (mut window, now) = (RateWindow::default(), Instant::now());
         assert_eq!(window.not_before(now, 0, 0.0), None);
-        window.observe(now, &told_to_wait(SECOND), 0.0);
+        window.observe(now, &retry_after(SECOND), 0.0);
         assert_eq!(window.not_before(now, 0, 0.0), Some(now + SECOND));
-        let opened = now + SECOND;
-        assert_eq!(window.not_before(opened, 0, 0.5), None);
+        let end = now + SECOND;
+        assert_eq!(window.not_before(end, 0, 0.5), None);
         for _ in 1..10 {
-            window.starts(opened, 10, 0.5);
+            window.starts(end, 10, 0.5);
             assert_eq!(
-                window.not_before(opened, 1, 0.5),
-                Some(opened + OPENING / 10)
+                window.not_before(end, 1, 0.5),
+                Some(end + BURST_SPREAD / 10)
             );
         }
-        window.starts(opened, 10, 0.5);
-        assert_eq!(window.not_before(opened, 1, 0.5), None);
-        let long_after = opened + SECOND;
+        window.starts(end, 10, 0.5);
+        assert_eq!(window.not_before(end, 1, 0.5), None);
+        let long_after = end + SECOND;
         window.starts(long_after, 10, 0.5);
         assert_eq!(window.not_before(long_after, 1, 0.5), None);
     }
@@ -263,10 +268,10 @@ mod tests {
         let down = TransientError::Status(503);
         let throttled = Feedback {
             error: Some(down),
-            ..told_to_wait(SECOND * 5)
+            ..retry_after(SECOND * 5)
         };
         window.observe(now, &throttled, 0.0);
-        window.observe(now + SECOND, &told_to_wait(SECOND), 0.0);
+        window.observe(now + SECOND, &retry_after(SECOND), 0.0);
         let hold = Hold {
             until: now + SECOND * 5,
             error: down,
@@ -275,17 +280,17 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_of_zero_still_has_its_jitter_and_doubles_while_it_does_not_help() {
+    fn a_wait_of_zero_has_jitter_and_doubles_with_each_429_in_a_row() {
         let (mut window, mut now) = (RateWindow::default(), Instant::now());
         window.observe(now, &limited(Duration::ZERO), 1.0);
-        assert_eq!(window.hold(now).unwrap().until, now + SPREAD);
+        assert_eq!(window.hold(now).unwrap().until, now + JITTER);
         let mut waits = Vec::new();
         for _ in 0..5 {
             now += SECOND * 10;
             window.observe(now, &limited(Duration::ZERO), 0.0);
             waits.push(window.hold(now).unwrap().until - now);
         }
-        assert_eq!(waits, [2, 4, 8, 8, 8].map(|n| SPREAD * n));
+        assert_eq!(waits, [2, 4, 8, 8, 8].map(|n| JITTER * n));
         window.observe(now, &answer(), 0.0);
         now += SECOND * 10;
         window.observe(now, &limited(Duration::ZERO), 0.0);
@@ -296,26 +301,26 @@ mod tests {
     fn no_more_calls_are_under_way_than_remain_until_the_reset() {
         let (mut window, now) = (RateWindow::default(), Instant::now());
         window.observe(now, &remaining(3, SECOND), 0.0);
-        assert_eq!(room(&window, now), 3);
+        assert_eq!(most_under_way(&window, now), 3);
         assert_eq!(window.not_before(now, 3, 0.0), Some(now + SECOND));
-        let half = Some(now + SECOND + SPREAD / 2);
+        let half = Some(now + SECOND + JITTER / 2);
         assert_eq!(window.not_before(now, 3, 0.5), half);
-        assert_eq!(room(&window, now + SECOND + FIRST_ANSWER), 100);
+        assert_eq!(most_under_way(&window, now + SECOND + ASSUMED_FOR), 100);
         window.observe(now, &remaining(0, SECOND), 0.0);
         assert_eq!(window.hold(now).unwrap().until, now + SECOND);
     }
 
     #[test]
-    fn a_window_begins_with_what_the_last_one_had_until_an_answer_tells() {
+    fn a_window_begins_with_the_last_allowance_until_an_answer_reports_its_own() {
         let (mut window, now) = (RateWindow::default(), Instant::now());
         window.observe(now, &remaining(19, SECOND), 0.0);
         window.observe(now, &remaining(3, SECOND), 0.0);
         let next = now + SECOND;
-        assert_eq!(room(&window, next), 20);
+        assert_eq!(most_under_way(&window, next), 20);
         window.observe(next + MOMENT, &remaining(49, 10 * SECOND), 0.0);
-        assert_eq!(room(&window, next + MOMENT), 49);
-        // Nobody asked in the last window, or it does not answer: that says nothing of now.
-        assert_eq!(room(&window, next + 20 * SECOND), 100);
+        assert_eq!(most_under_way(&window, next + MOMENT), 49);
+        // The last window without a call says nothing about this one.
+        assert_eq!(most_under_way(&window, next + 20 * SECOND), 100);
     }
 
     #[test]
@@ -324,21 +329,21 @@ mod tests {
         window.observe(now, &remaining(3, SECOND), 0.0);
         // Counted earlier, answered later, by a machine whose clock is a little off.
         window.observe(now + MOMENT, &remaining(9, SECOND), 0.0);
-        assert_eq!(room(&window, now + MOMENT), 3);
+        assert_eq!(most_under_way(&window, now + MOMENT), 3);
         // Of a window that has passed.
         let now = now + SECOND;
         window.observe(now, &remaining(50, SECOND * 10), 0.0);
         window.observe(now, &remaining(1, MOMENT), 0.0);
-        assert_eq!(room(&window, now), 50);
+        assert_eq!(most_under_way(&window, now), 50);
     }
 
     #[test]
-    fn a_later_reset_starts_a_new_allowance_and_an_answer_that_is_silent_costs_one() {
+    fn a_later_reset_starts_a_new_allowance_and_an_answer_without_headers_costs_one() {
         let (mut window, now) = (RateWindow::default(), Instant::now());
         window.observe(now, &remaining(1, SECOND), 0.0);
         window.observe(now, &remaining(7, SECOND * 2), 0.0);
-        assert_eq!(room(&window, now), 7);
+        assert_eq!(most_under_way(&window, now), 7);
         window.observe(now, &answer(), 0.0);
-        assert_eq!(room(&window, now), 6);
+        assert_eq!(most_under_way(&window, now), 6);
     }
 }

@@ -1,82 +1,87 @@
-//! Retry budget: retries are a share of the first attempts, so that they cannot
-//! multiply the load of a vendor in trouble. When the trouble is over, what it left behind is free.
+//! Retry budget: retries are a share of the first attempts, so that they cannot multiply the load of a
+//! vendor that fails. Once the vendor has recovered, retries are free.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Repeated attempts that each first attempt pays for: trouble adds a fifth to the load.
-const SHARE: f64 = 0.2;
-/// Repeated attempts per second that need no first ones, so that what is left when nothing new
-/// arrives is still delivered.
-const FLOOR_PER_SECOND: f64 = 10.0;
-/// Most that is saved up: as little as lets whole attempts be paid in fifths, so that a calm
-/// pays for no storm.
-const MOST_SAVED: f64 = 2.0;
-/// Successes in a row after which the trouble counts as over. Where every second call fails by
-/// chance, a run of sixteen comes once in 130,000 calls; a vendor that is back answers as many
-/// in a second or two, though few calls may be tried, and then a backlog that consists of
-/// repeats alone must not trickle away at ten a second.
-const RECOVERED: u32 = 16;
-/// Added to a wait, so that rounding does not wake a waiting call a moment too early, again and again.
-const TIMER_GRAIN: Duration = Duration::from_millis(1);
+/// Retries that each first attempt pays for: failures add at most a fifth to the load.
+const RETRIES_PER_FIRST_ATTEMPT: f64 = 0.2;
+/// Retries per second that need no first attempts, so that records are delivered even if no new ones
+/// arrive.
+const MIN_RETRIES_PER_SECOND: f64 = 10.0;
+/// Largest balance: as little as lets whole retries be paid in fifths, so that a long time without
+/// failures pays for no burst of retries.
+const MAX_BALANCE: f64 = 2.0;
+/// Successes in a row after which the vendor counts as recovered. Where every second call fails by
+/// chance, a run of sixteen comes once in 130,000 calls. A vendor that has recovered serves as many in
+/// a second or two. A backlog of nothing but retries must then not leave at ten a second.
+const RECOVERED_AFTER: u32 = 16;
+/// Added to a wait, so that rounding does not wake a waiting call too early again and again.
+const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 
-/// The balance of one account, in attempts.
+/// The balance of one account, in retries.
 ///
-/// Over any `t` seconds of trouble, repeated attempts are at most a fifth of the first ones, plus
-/// ten for each second, plus the two that may have been saved.
+/// Over any `t` seconds without a recovery, retries are at most a fifth of the first attempts, plus
+/// ten for each second, plus the two of the largest balance.
 #[derive(Debug)]
 pub(super) struct RetryBudget {
     balance: f64,
-    at: Instant,
-    /// Successes in a row.
-    run: u32,
+    /// When the balance last grew with time.
+    updated: Instant,
+    successes_in_a_row: u32,
 }
 
 impl RetryBudget {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             balance: 0.0,
-            at: now,
-            run: 0,
+            updated: now,
+            successes_in_a_row: 0,
         }
     }
 
     /// A first attempt starts.
     pub(super) fn deposit(&mut self) {
-        self.add(SHARE);
+        self.add(RETRIES_PER_FIRST_ATTEMPT);
     }
 
-    /// Whether a repeated attempt can be paid for at `now`, or when to ask again.
+    /// Whether the balance pays for a retry at `now`, or when to ask again.
     pub(super) fn affords(&mut self, now: Instant) -> Result<(), Instant> {
-        self.add(FLOOR_PER_SECOND * now.saturating_duration_since(self.at).as_secs_f64());
-        self.at = self.at.max(now);
-        if self.run >= RECOVERED || self.balance >= 1.0 {
+        self.add(
+            MIN_RETRIES_PER_SECOND * now.saturating_duration_since(self.updated).as_secs_f64(),
+        );
+        self.updated = self.updated.max(now);
+        if self.has_recovered() || self.balance >= 1.0 {
             return Ok(());
         }
-        let wait = Duration::from_secs_f64((1.0 - self.balance) / FLOOR_PER_SECOND);
-        Err(now + wait + TIMER_GRAIN)
+        let wait = Duration::from_secs_f64((1.0 - self.balance) / MIN_RETRIES_PER_SECOND);
+        Err(now + wait + TIMER_RESOLUTION)
     }
 
-    /// A repeated attempt starts that was [afforded](Self::affords).
+    /// A retry starts that the balance [pays for](Self::affords).
     pub(super) fn withdraw(&mut self) {
-        if self.run < RECOVERED {
+        if !self.has_recovered() {
             self.balance -= 1.0;
         }
     }
 
-    /// A call went well.
+    /// A call succeeded.
     pub(super) fn succeeded(&mut self) {
-        self.run = self.run.saturating_add(1);
+        self.successes_in_a_row = self.successes_in_a_row.saturating_add(1);
     }
 
     /// A call failed.
     pub(super) fn failed(&mut self) {
-        self.run = 0;
+        self.successes_in_a_row = 0;
+    }
+
+    fn has_recovered(&self) -> bool {
+        self.successes_in_a_row >= RECOVERED_AFTER
     }
 
     fn add(&mut self, amount: f64) {
-        self.balance = (self.balance + amount).min(MOST_SAVED);
+        self.balance = (self.balance + amount).min(MAX_BALANCE);
     }
 }
 
@@ -86,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether a repeated attempt could be paid for; it was then.
+    /// Withdraws one retry, if the balance pays for it.
     fn pays(budget: &mut RetryBudget, now: Instant) -> bool {
         let affords = budget.affords(now).is_ok();
         if affords {
@@ -96,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_covered_is_told_when_it_will_be() {
+    fn a_refused_retry_learns_when_to_ask_again() {
         let now = Instant::now();
         let mut budget = RetryBudget::new(now);
         let later = budget.affords(now).unwrap_err();
@@ -106,46 +111,50 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_free_from_a_run_of_successes_to_the_next_failure() {
+    fn retries_are_free_from_a_run_of_successes_to_the_next_failure() {
         let now = Instant::now();
         let mut budget = RetryBudget::new(now);
-        (1..RECOVERED).for_each(|_| budget.succeeded());
+        (1..RECOVERED_AFTER).for_each(|_| budget.succeeded());
         assert!(budget.affords(now).is_err());
         budget.succeeded();
         assert!((0..1000).all(|_| pays(&mut budget, now)));
         budget.failed();
-        assert!(budget.affords(now).is_err(), "what was free is not saved");
-        (1..RECOVERED).for_each(|_| budget.succeeded());
+        assert!(
+            budget.affords(now).is_err(),
+            "free retries are not saved up"
+        );
+        (1..RECOVERED_AFTER).for_each(|_| budget.succeeded());
         assert!(budget.affords(now).is_err(), "the run starts over");
     }
 
     proptest! {
         #[test]
-        fn in_trouble_repeats_stay_below_the_share_and_the_floor_whatever_comes_when(
+        fn without_recovery_retries_stay_within_the_budget_in_any_order(
             steps in prop::collection::vec((0..500u64, any::<bool>()), 1..400),
         ) {
             let start = Instant::now();
             let (mut now, mut budget) = (start, RetryBudget::new(start));
-            let (mut first, mut again) = (0.0, 0.0);
-            for (pause, repeats) in steps {
+            let (mut first_attempts, mut retries) = (0.0, 0.0);
+            for (pause, is_retry) in steps {
                 now += Duration::from_millis(pause);
-                if !repeats {
+                if !is_retry {
                     budget.deposit();
-                    first += 1.0;
+                    first_attempts += 1.0;
                 } else if pays(&mut budget, now) {
-                    again += 1.0;
+                    retries += 1.0;
                 }
-                let floor = FLOOR_PER_SECOND * (now - start).as_secs_f64();
-                prop_assert!(again <= SHARE * first + floor + 1e-6);
+                let floor = MIN_RETRIES_PER_SECOND * (now - start).as_secs_f64();
+                let share = RETRIES_PER_FIRST_ATTEMPT * first_attempts;
+                prop_assert!(retries <= share + floor + 1e-6);
             }
         }
 
         #[test]
-        fn a_calm_of_any_length_saves_next_to_nothing(calm in 0..100_000u64) {
+        fn any_time_without_failures_saves_two_retries_at_most(millis in 0..100_000u64) {
             let start = Instant::now();
             let mut budget = RetryBudget::new(start);
-            (0..calm / 100).for_each(|_| budget.deposit());
-            let later = start + Duration::from_millis(calm);
+            (0..millis / 100).for_each(|_| budget.deposit());
+            let later = start + Duration::from_millis(millis);
             let at_once = (0..1000).take_while(|_| pays(&mut budget, later)).count();
             prop_assert!(at_once <= 2, "{}", at_once);
         }

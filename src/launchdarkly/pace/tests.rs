@@ -9,7 +9,7 @@ fn pace(most: u16, now: Instant) -> Pace {
     Pace::new(NonZeroU16::new(most).unwrap(), now)
 }
 
-/// What one hears who comes now, and does not wait.
+/// The answer to a call that does not wait.
 #[derive(Debug, PartialEq)]
 enum Answer {
     Go(AdmittedCall),
@@ -18,7 +18,7 @@ enum Answer {
 }
 
 fn ask(pace: &mut Pace, now: Instant, request: CallRequest) -> Answer {
-    let ticket = pace.enter(request, now);
+    let ticket = pace.enqueue(request, now);
     let answer = match pace.admit(now, 0.0) {
         Admission::Go(_, call) => return Answer::Go(call),
         Admission::Wait(at) => Answer::Wait(at),
@@ -47,7 +47,7 @@ fn admitted(pace: &mut Pace, now: Instant) -> AdmittedCall {
     granted(admit(pace, now, Attempt::First))
 }
 
-/// Two segments of one environment fail in turns, so many times in all.
+/// Two segments of one environment fail alternately, so many times in all.
 fn fail(pace: &mut Pace, now: Instant, times: u32) {
     for n in 0..times {
         let of = Origin::of("env", if n % 2 == 0 { "vip" } else { "gold" });
@@ -59,13 +59,13 @@ fn held(pace: &Pace, now: Instant) -> Option<Hold> {
     pace.hold(&vip().environment, now)
 }
 
-fn places_of(pace: &Pace) -> usize {
-    let own = pace.environments.places(&vip().environment);
-    own.min(pace.concurrency.places())
+fn limit_of(pace: &Pace) -> usize {
+    let own = pace.environments.limit(&vip().environment);
+    own.min(pace.concurrency.limit())
 }
 
 #[test]
-fn places_are_taken_by_calls_under_way_and_given_back() {
+fn calls_under_way_occupy_slots_until_they_leave() {
     let now = Instant::now();
     let mut pace = pace(2, now);
     let first = admitted(&mut pace, now);
@@ -76,7 +76,7 @@ fn places_are_taken_by_calls_under_way_and_given_back() {
 }
 
 #[test]
-fn an_account_that_was_left_one_place_grows_again() {
+fn a_limit_of_one_grows_again() {
     let mut now = Instant::now();
     let mut pace = pace(8, now);
     for _ in 0..3 {
@@ -84,20 +84,20 @@ fn an_account_that_was_left_one_place_grows_again() {
         let feedback = Feedback::failure(now, TransientError::TimedOut);
         pace.observe(now, &feedback, 0.5);
     }
-    assert_eq!(places_of(&pace), 1);
+    assert_eq!(limit_of(&pace), 1);
     for _ in 0..20 {
         let call = admitted(&mut pace, now);
-        // The call itself is made a little later than it is let go.
+        // The call itself is made a little later than it is admitted.
         let started = now + Duration::from_millis(1);
         now += Duration::from_millis(100);
         pace.observe(now, &Feedback::success(started), 0.5);
         pace.leave(&call);
     }
-    assert!(places_of(&pace) > 1, "{pace:?}");
+    assert!(limit_of(&pace) > 1, "{pace:?}");
 }
 
 #[test]
-fn a_conflict_is_neither_a_failure_nor_a_sign_of_room() {
+fn a_conflict_is_neither_a_failure_nor_a_reason_to_grow() {
     let now = Instant::now();
     let mut pace = pace(8, now);
     for error in [TransientError::Conflict, TransientError::RateLimited] {
@@ -106,20 +106,20 @@ fn a_conflict_is_neither_a_failure_nor_a_sign_of_room() {
         fail(&mut pace, now, 7);
         assert_eq!(held(&pace, now), None, "{error:?} ends a run of failures");
     }
-    let places = places_of(&pace);
-    let _taken: Vec<_> = (0..places).map(|_| admitted(&mut pace, now)).collect();
+    let limit = limit_of(&pace);
+    let _taken: Vec<_> = (0..limit).map(|_| admitted(&mut pace, now)).collect();
     pace.observe(now, &Feedback::failure(now, TransientError::Conflict), 0.0);
-    assert_eq!(places_of(&pace), places);
+    assert_eq!(limit_of(&pace), limit);
 }
 
 #[test]
-fn an_open_breaker_is_told_as_a_hold_and_lets_one_probe_pass() {
+fn an_open_breaker_is_reported_as_a_hold_and_lets_one_probe_pass() {
     let now = Instant::now();
     let mut pace = pace(8, now);
     fail(&mut pace, now, 8);
     let hold = held(&pace, now).unwrap();
     assert_eq!(hold.error, DOWN);
-    assert_eq!(pace.told_to_wait(now), None);
+    assert_eq!(pace.server_hold(now), None);
     assert_eq!(
         admit(&mut pace, now, Attempt::First),
         Answer::Wait(hold.until)
@@ -134,13 +134,13 @@ fn an_open_breaker_is_told_as_a_hold_and_lets_one_probe_pass() {
 }
 
 #[test]
-fn an_open_breaker_lets_questions_pass_and_they_hold_up_no_probe() {
+fn an_open_breaker_lets_queries_pass_and_they_delay_no_probe() {
     let now = Instant::now();
     let mut pace = pace(4, now);
     let _straggler = admitted(&mut pace, now);
     fail(&mut pace, now, 8);
     let due = held(&pace, now).unwrap().until;
-    assert_eq!(places_of(&pace), 1);
+    assert_eq!(limit_of(&pace), 1);
     let mut queries = Vec::new();
     for _ in 0..2 {
         let call = granted(ask(&mut pace, now, CallRequest::Query));
@@ -159,7 +159,7 @@ fn an_open_breaker_lets_questions_pass_and_they_hold_up_no_probe() {
 }
 
 #[test]
-fn a_question_waits_as_long_as_the_account_was_told_to_and_is_no_first_attempt() {
+fn a_query_waits_out_the_server_hold_and_is_no_first_attempt() {
     let now = Instant::now();
     let mut pace = pace(8, now);
     for _ in 0..5 {
@@ -179,7 +179,7 @@ fn a_question_waits_as_long_as_the_account_was_told_to_and_is_no_first_attempt()
 }
 
 #[test]
-fn a_run_of_deliveries_makes_repeats_free_and_a_limit_ends_it() {
+fn a_run_of_deliveries_makes_retries_free_and_a_429_ends_it() {
     let now = Instant::now();
     let mut pace = pace(8, now);
     let answers = |pace: &mut Pace, kind, times: u32| {
@@ -204,7 +204,7 @@ fn a_run_of_deliveries_makes_repeats_free_and_a_limit_ends_it() {
 }
 
 #[test]
-fn an_answered_question_says_nothing_about_deliveries() {
+fn an_answered_query_says_nothing_about_deliveries() {
     let now = Instant::now();
     let mut pace = pace(8, now);
     fail(&mut pace, now, 8);
@@ -217,28 +217,28 @@ fn an_answered_question_says_nothing_about_deliveries() {
 }
 
 #[test]
-fn a_question_that_fails_says_nothing_about_deliveries_unless_the_account_is_limited() {
-    let troubles = [DOWN, TransientError::TimedOut, TransientError::Connection];
-    for (error, lowers) in troubles
+fn a_failed_query_says_nothing_about_deliveries_unless_it_met_a_429() {
+    let errors = [DOWN, TransientError::TimedOut, TransientError::Connection];
+    for (error, lowers) in errors
         .map(|error| (error, false))
         .into_iter()
         .chain([(TransientError::RateLimited, true)])
     {
         let now = Instant::now();
         let mut pace = pace(8, now);
-        let places = places_of(&pace);
+        let limit = limit_of(&pace);
         let query = Feedback {
             kind: CallKind::Query,
             ..Feedback::failure(now, error)
         };
         (0..20).for_each(|_| pace.observe(now, &query, 0.0));
         assert_eq!(held(&pace, now), None, "{error:?}");
-        assert_eq!(places_of(&pace) < places, lowers, "{error:?}");
+        assert_eq!(limit_of(&pace) < limit, lowers, "{error:?}");
     }
 }
 
 #[test]
-fn five_first_attempts_pay_for_one_repeated() {
+fn five_first_attempts_pay_for_one_retry() {
     let now = Instant::now();
     let mut pace = pace(8, now);
     for _ in 0..5 {
@@ -258,10 +258,10 @@ fn five_first_attempts_pay_for_one_repeated() {
 }
 
 #[test]
-fn an_account_is_at_ease_if_nothing_holds_it_and_calls_are_left_over() {
+fn an_account_has_spare_capacity_without_a_hold_and_with_calls_left() {
     let now = Instant::now();
     let mut pace = pace(8, now);
-    assert!(pace.is_at_ease(&vip().environment, now));
+    assert!(pace.has_spare_capacity(&vip().environment, now));
     let two_left = Feedback {
         remaining: Some(Remaining {
             calls: 2,
@@ -270,22 +270,22 @@ fn an_account_is_at_ease_if_nothing_holds_it_and_calls_are_left_over() {
         ..Feedback::success(now)
     };
     pace.observe(now, &two_left, 0.0);
-    assert!(pace.is_at_ease(&vip().environment, now));
+    assert!(pace.has_spare_capacity(&vip().environment, now));
     let _taken = admitted(&mut pace, now);
-    assert!(!pace.is_at_ease(&vip().environment, now));
+    assert!(!pace.has_spare_capacity(&vip().environment, now));
     let later = now + 2 * SECOND;
-    assert!(pace.is_at_ease(&vip().environment, later));
+    assert!(pace.has_spare_capacity(&vip().environment, later));
     fail(&mut pace, later, 8);
-    assert!(!pace.is_at_ease(&vip().environment, later));
+    assert!(!pace.has_spare_capacity(&vip().environment, later));
 }
 
 #[test]
 fn an_inherited_hold_counts_if_it_is_the_later() {
     let now = Instant::now();
     let mut pace = pace(8, now);
-    for (told, counts) in [(5, 5), (3, 5), (9, 9)] {
+    for (inherited, counts) in [(5, 5), (3, 5), (9, 9)] {
         let hold = Hold {
-            until: now + SECOND * told,
+            until: now + SECOND * inherited,
             error: TransientError::RateLimited,
         };
         pace.inherit(hold);

@@ -21,7 +21,7 @@ fn throttle(calls: u16) -> Throttle {
     Throttle::new(NonZeroU16::new(calls).unwrap())
 }
 
-fn told_to_wait(wait: Duration) -> Feedback {
+fn retry_after(wait: Duration) -> Feedback {
     Feedback {
         wait: Some(wait),
         ..Feedback::failure(Instant::now(), TransientError::RateLimited)
@@ -42,7 +42,7 @@ async fn goes(throttle: &Throttle, connection: &Connection) -> bool {
 async fn a_hold_is_reported_while_it_lasts_and_to_its_account_only() {
     let (throttle, acme) = (throttle(1), connection("acme"));
     assert_eq!(throttle.hold(&acme), None);
-    throttle.observe(&acme, &told_to_wait(HOLD));
+    throttle.observe(&acme, &retry_after(HOLD));
     assert_eq!(
         throttle.hold(&acme).unwrap().error,
         TransientError::RateLimited
@@ -56,12 +56,12 @@ async fn a_hold_is_reported_while_it_lasts_and_to_its_account_only() {
 #[tokio::test(start_paused = true)]
 async fn tokens_of_one_account_share_its_pace_once_both_are_known() {
     let (throttle, one, two) = (throttle(1), connection("one"), connection("two"));
-    let _place = ready(&throttle, &one).await;
+    let _slot = ready(&throttle, &one).await;
     throttle.identify(&one, Some("acme"));
     assert!(goes(&throttle, &two).await);
     throttle.identify(&two, Some("acme"));
     assert!(!goes(&throttle, &two).await);
-    throttle.observe(&two, &told_to_wait(HOLD));
+    throttle.observe(&two, &retry_after(HOLD));
     assert!(throttle.hold(&one).is_some());
 }
 
@@ -72,13 +72,13 @@ async fn accounts_of_other_names_or_instances_stay_apart() {
         instance: Instance::Federal,
         ..connection("one")
     };
-    throttle.observe(&elsewhere, &told_to_wait(HOLD));
+    throttle.observe(&elsewhere, &retry_after(HOLD));
     assert_eq!(throttle.hold(&one), None);
     tokio::time::advance(2 * HOLD).await;
     throttle.identify(&one, Some("acme"));
     throttle.identify(&other, Some("umbrella"));
     throttle.identify(&elsewhere, Some("acme"));
-    let _place = ready(&throttle, &one).await;
+    let _slot = ready(&throttle, &one).await;
     assert!(goes(&throttle, &other).await && goes(&throttle, &elsewhere).await);
 }
 
@@ -86,8 +86,8 @@ async fn accounts_of_other_names_or_instances_stay_apart() {
 async fn the_later_hold_of_two_tokens_is_that_of_their_account() {
     for (first, second) in [(1, 3), (3, 1)] {
         let (throttle, one, two) = (throttle(8), connection("one"), connection("two"));
-        throttle.observe(&one, &told_to_wait(HOLD * first));
-        throttle.observe(&two, &told_to_wait(HOLD * second));
+        throttle.observe(&one, &retry_after(HOLD * first));
+        throttle.observe(&two, &retry_after(HOLD * second));
         throttle.identify(&one, Some("acme"));
         throttle.identify(&two, Some("acme"));
         let until = throttle.hold(&one).unwrap().until;
@@ -99,7 +99,7 @@ async fn the_later_hold_of_two_tokens_is_that_of_their_account() {
 #[tokio::test(start_paused = true)]
 async fn a_token_inherits_the_hold_of_the_one_it_replaces_in_its_environment_only() {
     let (throttle, before) = (throttle(8), connection("before"));
-    throttle.observe(&before, &told_to_wait(HOLD));
+    throttle.observe(&before, &retry_after(HOLD));
     let elsewhere = testing::connection("elsewhere", "5a02");
     throttle.replace(&before, &elsewhere);
     assert_eq!(throttle.hold(&elsewhere), None);
@@ -112,48 +112,48 @@ async fn a_token_inherits_the_hold_of_the_one_it_replaces_in_its_environment_onl
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_keeps_the_place_it_had_before_its_token_was_identified() {
+async fn a_call_keeps_the_slot_it_had_before_its_token_was_identified() {
     let (throttle, one, two) = (throttle(1), connection("one"), connection("two"));
     throttle.identify(&one, Some("acme"));
-    let place = ready(&throttle, &two).await;
+    let slot = ready(&throttle, &two).await;
     throttle.identify(&two, Some("acme"));
     let _new = ready(&throttle, &two).await;
-    drop(place);
+    drop(slot);
     assert!(!goes(&throttle, &one).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_asked_about_until_its_account_is_known_once_a_minute_and_at_ease() {
+async fn a_token_is_identified_by_one_query_a_minute_while_there_is_spare_capacity() {
     let (throttle, acme) = (throttle(8), connection("acme"));
     assert!(!throttle.asks_for_owner(&acme), "it has not been used");
     drop(ready(&throttle, &acme).await);
-    throttle.observe(&acme, &told_to_wait(HOLD));
-    assert!(!throttle.asks_for_owner(&acme), "it has been told to wait");
+    throttle.observe(&acme, &retry_after(HOLD));
+    assert!(!throttle.asks_for_owner(&acme), "it has a hold");
     tokio::time::advance(2 * HOLD).await;
     assert!(throttle.asks_for_owner(&acme));
     assert!(!throttle.asks_for_owner(&acme));
-    tokio::time::advance(ASK_AGAIN).await;
+    tokio::time::advance(IDENTIFY_AGAIN).await;
     assert!(throttle.asks_for_owner(&acme));
-    tokio::time::advance(ASK_AGAIN).await;
+    tokio::time::advance(IDENTIFY_AGAIN).await;
     throttle.identify(&acme, None);
     assert!(!throttle.asks_for_owner(&acme));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_known_of_a_token_is_not_forgotten_for_a_silent_answer() {
+async fn a_known_account_stays_when_a_later_answer_does_not_disclose_it() {
     let (throttle, one, two) = (throttle(1), connection("one"), connection("two"));
     throttle.identify(&one, Some("acme"));
     throttle.identify(&one, None);
     throttle.identify(&two, Some("acme"));
-    let _place = ready(&throttle, &one).await;
+    let _slot = ready(&throttle, &one).await;
     assert!(!goes(&throttle, &two).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn idle_accounts_are_forgotten_but_none_that_is_busy_or_held() {
     let (throttle, busy, held) = (throttle(1), connection("busy"), connection("held"));
-    let _place = ready(&throttle, &busy).await;
-    throttle.observe(&held, &told_to_wait(HOLD));
+    let _slot = ready(&throttle, &busy).await;
+    throttle.observe(&held, &retry_after(HOLD));
     for n in 0..10 * SWEEP_ABOVE {
         let idle = connection(&n.to_string());
         drop(ready(&throttle, &idle).await);

@@ -1,4 +1,4 @@
-//! What came of a play, in figures.
+//! Figures of a simulation, and the range that each must lie in.
 
 use std::{fmt, time::Duration};
 
@@ -7,23 +7,24 @@ use serde::Deserialize;
 use super::vendor::Phase;
 use crate::domain::{Attempt, TransientError};
 
-/// A call that was made.
+/// A call that has ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Made {
+pub(super) struct EndedCall {
     pub(super) environment: usize,
-    pub(super) wanted: Duration,
+    /// When it began to wait.
+    pub(super) enqueued: Duration,
     pub(super) started: Duration,
     pub(super) ended: Duration,
     pub(super) attempt: Attempt,
     pub(super) error: Option<TransientError>,
 }
 
-/// What a figure must lie between, over a span of seconds.
+/// The range that a figure must lie in, over a span of seconds.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Expectation {
-    what: Figure,
-    /// Of this environment alone; of all unless told.
+    figure: Figure,
+    /// Of this environment alone; of all if there is none.
     environment: Option<usize>,
     from: u32,
     to: u32,
@@ -31,7 +32,7 @@ pub(super) struct Expectation {
     max: Option<f64>,
 }
 
-/// What can be asked about a span.
+/// What is computed over a span.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Figure {
@@ -43,15 +44,15 @@ enum Figure {
     Calls,
     /// Share of the answers that were 429.
     Limited,
-    /// Share of the answers that were any trouble.
-    Troubled,
-    /// Calls that went well, per call that the vendor would have served.
+    /// Share of the calls that failed in any way.
+    Failed,
+    /// Calls that succeeded, per call that the vendor would have served.
     Goodput,
-    /// Repeated attempts beyond a fifth of the first ones and ten a second.
-    BeyondBudget,
-    /// Seconds from the span's begin to the first call that went well.
+    /// Retries above a fifth of the first attempts and ten a second.
+    OverBudget,
+    /// Seconds from the span's begin to the first call that succeeded.
     Recovery,
-    /// Longest that a first attempt which went well had to wait for its turn, in seconds.
+    /// Longest time that a first attempt that succeeded had to wait for its start, in seconds.
     LongestWait,
 }
 
@@ -63,7 +64,9 @@ impl Expectation {
 
 impl fmt::Display for Expectation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, from, to, .. } = self;
+        let Self {
+            figure, from, to, ..
+        } = self;
         if let Some(environment) = self.environment {
             write!(f, "environment {environment}: ")?;
         }
@@ -71,15 +74,15 @@ impl fmt::Display for Expectation {
         let max = self.max.unwrap_or(f64::INFINITY);
         write!(
             f,
-            "{what:?} from {from} to {to} s, expected in {min}..={max},"
+            "{figure:?} from {from} to {to} s, expected in {min}..={max},"
         )
     }
 }
 
-/// A play's calls, and how the vendor behaved.
+/// The calls of a simulation, and the phases of the vendor.
 #[derive(Debug)]
 pub(super) struct Figures<'a> {
-    pub(super) made: &'a [Made],
+    pub(super) calls: &'a [EndedCall],
     pub(super) phases: &'a [Phase],
 }
 
@@ -87,41 +90,43 @@ impl Figures<'_> {
     pub(super) fn of(&self, span: &Expectation) -> f64 {
         let from = Duration::from_secs(span.from.into());
         let to = Duration::from_secs(span.to.into());
-        let count = |of: &dyn Fn(&Made) -> bool| {
-            let calls = self.of_span(span).filter(|made| of(made)).count();
+        let count = |of: &dyn Fn(&EndedCall) -> bool| {
+            let calls = self.of_span(span).filter(|call| of(call)).count();
             f64::from(u32::try_from(calls).unwrap())
         };
-        let answers =
-            |of: fn(&Made) -> bool| count(&|made| (from..to).contains(&made.ended) && of(made));
-        let starts =
-            |of: fn(&Made) -> bool| count(&|made| (from..to).contains(&made.started) && of(made));
-        match span.what {
+        let answers = |of: fn(&EndedCall) -> bool| {
+            count(&|call| (from..to).contains(&call.ended) && of(call))
+        };
+        let starts = |of: fn(&EndedCall) -> bool| {
+            count(&|call| (from..to).contains(&call.started) && of(call))
+        };
+        match span.figure {
             Figure::MeanUnderWay => self.time_under_way(from, to) / (to - from).as_secs_f64(),
             Figure::MostUnderWay => self.most_under_way(from, to),
             Figure::Calls => starts(|_| true),
-            Figure::Limited => answers(Made::was_limited) / answers(|_| true),
-            Figure::Troubled => answers(|made| made.error.is_some()) / answers(|_| true),
-            Figure::Goodput => answers(Made::went_well) / self.ceiling(span),
-            Figure::BeyondBudget => {
-                let again = starts(|made| made.attempt == Attempt::Retry);
-                let first = starts(|made| made.attempt == Attempt::First);
-                again - 0.2 * first - 10.0 * (to - from).as_secs_f64()
+            Figure::Limited => answers(EndedCall::was_limited) / answers(|_| true),
+            Figure::Failed => answers(|call| call.error.is_some()) / answers(|_| true),
+            Figure::Goodput => answers(EndedCall::succeeded) / self.ceiling(span),
+            Figure::OverBudget => {
+                let retries = starts(|call| call.attempt == Attempt::Retry);
+                let first = starts(|call| call.attempt == Attempt::First);
+                retries - 0.2 * first - 10.0 * (to - from).as_secs_f64()
             }
             Figure::Recovery => self.recovery(span, from),
             Figure::LongestWait => self
                 .of_span(span)
-                .filter(|made| (from..to).contains(&made.ended) && made.went_well())
-                .filter(|made| made.attempt == Attempt::First)
-                .map(|made| (made.started - made.wanted).as_secs_f64())
+                .filter(|call| (from..to).contains(&call.ended) && call.succeeded())
+                .filter(|call| call.attempt == Attempt::First)
+                .map(|call| (call.started - call.enqueued).as_secs_f64())
                 .fold(0.0, f64::max),
         }
     }
 
-    /// The calls of the environment that is asked about.
-    fn of_span(&self, span: &Expectation) -> impl Iterator<Item = &Made> {
+    /// The calls of the span's environment.
+    fn of_span(&self, span: &Expectation) -> impl Iterator<Item = &EndedCall> {
         let environment = span.environment;
-        let is_of = move |made: &&Made| environment.is_none_or(|it| made.environment == it);
-        self.made.iter().filter(is_of)
+        let is_of = move |call: &&EndedCall| environment.is_none_or(|it| call.environment == it);
+        self.calls.iter().filter(is_of)
     }
 
     fn ceiling(&self, span: &Expectation) -> f64 {
@@ -131,14 +136,14 @@ impl Figures<'_> {
     }
 
     fn time_under_way(&self, from: Duration, to: Duration) -> f64 {
-        let within = |made: &Made| made.ended.min(to).saturating_sub(made.started.max(from));
-        let all: Duration = self.made.iter().map(within).sum();
+        let within = |call: &EndedCall| call.ended.min(to).saturating_sub(call.started.max(from));
+        let all: Duration = self.calls.iter().map(within).sum();
         all.as_secs_f64()
     }
 
     fn most_under_way(&self, from: Duration, to: Duration) -> f64 {
-        let starts = self.made.iter().map(|made| (made.started, 1));
-        let ends = self.made.iter().map(|made| (made.ended, -1));
+        let starts = self.calls.iter().map(|call| (call.started, 1));
+        let ends = self.calls.iter().map(|call| (call.ended, -1));
         let mut steps: Vec<_> = starts.chain(ends).collect();
         steps.sort_unstable();
         let (mut under_way, mut most) = (0, 0);
@@ -153,14 +158,14 @@ impl Figures<'_> {
 
     fn recovery(&self, span: &Expectation, from: Duration) -> f64 {
         self.of_span(span)
-            .filter(|made| made.ended >= from && made.went_well())
-            .map(|made| (made.ended - from).as_secs_f64())
+            .filter(|call| call.ended >= from && call.succeeded())
+            .map(|call| (call.ended - from).as_secs_f64())
             .fold(f64::INFINITY, f64::min)
     }
 }
 
-impl Made {
-    fn went_well(&self) -> bool {
+impl EndedCall {
+    fn succeeded(&self) -> bool {
         self.error.is_none()
     }
 

@@ -1,8 +1,8 @@
-//! Plays whole afternoons of LaunchDarkly to a pace, as files describe them.
+//! Simulations of a pace against LaunchDarkly, as files describe them.
 //!
-//! Each file beside this one says who calls, how LaunchDarkly behaves from when on, and in
-//! which ranges the figures must lie; its comment says what it shows. Everything happens in
-//! simulated time and is drawn from the file's seed, so a run repeats exactly.
+//! Each file beside this one says which lanes call, how LaunchDarkly behaves in each phase, and in
+//! which ranges the figures must lie. Its comment says what it shows. Time is simulated, and all
+//! chance is drawn from the file's seed, so a run repeats exactly.
 
 mod figures;
 mod vendor;
@@ -20,21 +20,21 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use self::{
-    figures::{Expectation, Figures, Made},
+    figures::{EndedCall, Expectation, Figures},
     vendor::{Answer, Phase, Vendor},
 };
 use super::{Admission, AdmittedCall, CallRequest, Feedback, Origin, Pace, Ticket};
 use crate::{backoff::Backoff, domain::Attempt};
 
-/// How lanes back off on their own.
+/// The back-off of a lane.
 const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(2),
 };
-/// Between a call's admission and the call: no answer is counted from the very moment at which its
-/// place was taken.
+/// Between a call's admission and its start: no answer may be counted from the very moment of the
+/// admission.
 const DISPATCH: Duration = Duration::from_micros(50);
-/// Seeds that each scenario must hold for, from its own on: no range may owe itself to luck.
+/// Seeds that each scenario must hold for, from its own on: no range may hold by chance alone.
 const SEEDS: u64 = 5;
 
 /// One file.
@@ -47,12 +47,12 @@ struct Scenario {
     most: u16,
     /// Lanes that have something to send all the time, each with a segment of its own.
     lanes: usize,
-    /// Environments that these are of, in turns; one unless told.
+    /// Environments that the lanes are spread over; one by default.
     #[serde(default = "one")]
     environments: usize,
-    /// How long each rests after a call that went well.
+    /// How long each lane pauses after a call that succeeded.
     #[serde(default)]
-    rest_ms: u64,
+    pause_ms: u64,
     phase: Vec<Phase>,
     expect: Vec<Expectation>,
 }
@@ -61,8 +61,8 @@ fn one() -> usize {
     1
 }
 
-/// What happens next, by time and then by order of scheduling.
-type Agenda = BinaryHeap<Reverse<(Duration, u64, Event)>>;
+/// The events to come, by time and then by order of scheduling.
+type EventQueue = BinaryHeap<Reverse<(Duration, u64, Event)>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
@@ -70,100 +70,101 @@ enum Event {
     Due { lane: usize },
     /// A call reaches the vendor.
     Arrived { call: usize },
-    /// Its answer reaches us.
+    /// The vendor's answer reaches the client.
     Answered { call: usize },
-    /// Whoever is first in line asked to be woken.
-    Woken,
+    /// The time has come at which the pace is to be asked again.
+    TimerFired,
 }
 
 #[derive(Debug)]
 struct Call {
     lane: usize,
     attempt: Attempt,
-    /// When it was wanted.
-    wanted: Duration,
+    /// When it began to wait.
+    enqueued: Duration,
     started: Duration,
     admitted: AdmittedCall,
     answer: Option<Answer>,
 }
 
 #[derive(Debug)]
-struct Play {
+struct Simulation {
     start: Instant,
     now: Duration,
-    chance: fastrand::Rng,
+    rng: fastrand::Rng,
     pace: Pace,
     vendor: Vendor,
-    agenda: Agenda,
+    events: EventQueue,
+    /// Numbers the events.
     scheduled: u64,
-    /// When whoever is first in line is woken; one at a time, or they would add up.
-    woken: Option<Duration>,
-    rest: Duration,
+    /// When the pace is asked again; there is one timer, as in an account.
+    timer: Option<Duration>,
+    pause: Duration,
     /// Failures in a row, by lane.
     failures: Vec<u32>,
     environments: usize,
-    /// Who waits, for what, and since when.
-    line: HashMap<Ticket, (usize, Attempt, Duration)>,
+    /// The lane of each waiting call, its attempt, and since when it waits.
+    waiting: HashMap<Ticket, (usize, Attempt, Duration)>,
     calls: Vec<Call>,
-    made: Vec<Made>,
-    /// No call may start before this.
-    stated: Duration,
+    ended: Vec<EndedCall>,
+    /// No call may start before this, by the vendor's answers.
+    not_before: Duration,
 }
 
-impl Play {
+impl Simulation {
     fn new(scenario: &Scenario, seed: u64) -> Self {
         let start = Instant::now();
         let most = NonZeroU16::new(scenario.most).unwrap();
         Self {
             start,
             now: Duration::ZERO,
-            chance: fastrand::Rng::with_seed(seed),
+            rng: fastrand::Rng::with_seed(seed),
             pace: Pace::new(most, start),
             vendor: Vendor::new(scenario.phase.clone()),
-            agenda: Agenda::new(),
+            events: EventQueue::new(),
             scheduled: 0,
-            woken: None,
-            rest: Duration::from_millis(scenario.rest_ms),
+            timer: None,
+            pause: Duration::from_millis(scenario.pause_ms),
             failures: vec![0; scenario.lanes],
             environments: scenario.environments,
-            line: HashMap::new(),
+            waiting: HashMap::new(),
             calls: Vec::new(),
-            made: Vec::new(),
-            stated: Duration::ZERO,
+            ended: Vec::new(),
+            not_before: Duration::ZERO,
         }
     }
 
-    fn run(mut self, seconds: u64) -> Vec<Made> {
+    fn run(mut self, seconds: u64) -> Vec<EndedCall> {
         for lane in 0..self.failures.len() {
             self.schedule(Duration::ZERO, Event::Due { lane });
         }
-        while let Some(Reverse((at, _, event))) = self.agenda.pop() {
+        while let Some(Reverse((at, _, event))) = self.events.pop() {
             if at > Duration::from_secs(seconds) {
                 break;
             }
             self.now = at;
             match event {
-                Event::Due { lane } => self.enter(lane),
+                Event::Due { lane } => self.enqueue(lane),
                 Event::Arrived { call } => self.arrive(call),
                 Event::Answered { call } => self.conclude(call),
-                Event::Woken if self.woken == Some(at) => self.woken = None,
-                // Another has been put before it.
-                Event::Woken => continue,
+                Event::TimerFired if self.timer == Some(at) => self.timer = None,
+                // An earlier one has replaced it.
+                Event::TimerFired => continue,
             }
             self.admit();
         }
-        self.made
+        self.ended
     }
 
-    fn enter(&mut self, lane: usize) {
+    fn enqueue(&mut self, lane: usize) {
         let attempt = if self.failures[lane] == 0 {
             Attempt::First
         } else {
             Attempt::Retry
         };
         let request = CallRequest::Delivery(self.origin(lane), attempt);
-        let ticket = self.pace.enter(request, self.instant());
-        self.line.insert(ticket, (lane, attempt, self.now));
+        let ticket = self.pace.enqueue(request, self.instant());
+        self.waiting.insert(ticket, (lane, attempt, self.now));
     }
 
     fn origin(&self, lane: usize) -> Origin {
@@ -178,14 +179,14 @@ impl Play {
     fn schedule(&mut self, after: Duration, event: Event) {
         self.scheduled += 1;
         let item = (self.now + after, self.scheduled, event);
-        self.agenda.push(Reverse(item));
+        self.events.push(Reverse(item));
     }
 
-    fn wake_at(&mut self, at: Instant) {
+    fn set_timer(&mut self, at: Instant) {
         let at = (at - self.start).max(self.now + Duration::from_micros(1));
-        if self.woken.is_none_or(|woken| at < woken) {
-            self.woken = Some(at);
-            self.schedule(at - self.now, Event::Woken);
+        if self.timer.is_none_or(|timer| at < timer) {
+            self.timer = Some(at);
+            self.schedule(at - self.now, Event::TimerFired);
         }
     }
 
@@ -195,39 +196,39 @@ impl Play {
 
     fn admit(&mut self) {
         loop {
-            let unit = self.chance.f64();
+            let unit = self.rng.f64();
             match self.pace.admit(self.instant(), unit) {
                 Admission::Go(ticket, admitted) => self.start(ticket, admitted),
-                Admission::Wait(at) => return self.wake_at(at),
+                Admission::Wait(at) => return self.set_timer(at),
                 Admission::Full => return,
             }
         }
     }
 
     fn start(&mut self, ticket: Ticket, admitted: AdmittedCall) {
-        let (lane, attempt, wanted) = self.line.remove(&ticket).unwrap();
+        let (lane, attempt, enqueued) = self.waiting.remove(&ticket).unwrap();
         assert!(
-            self.now >= self.stated,
-            "a call started at {:?}, before the stated {:?}",
+            self.now >= self.not_before,
+            "a call started at {:?}, but none may before {:?}",
             self.now,
-            self.stated
+            self.not_before
         );
         let call = self.calls.len();
         self.calls.push(Call {
             lane,
             attempt,
-            wanted,
+            enqueued,
             started: self.now,
             admitted,
             answer: None,
         });
-        let way = self.vendor.way(self.now, &mut self.chance);
-        self.schedule(way, Event::Arrived { call });
+        let delay = self.vendor.network_delay(self.now, &mut self.rng);
+        self.schedule(delay, Event::Arrived { call });
     }
 
     fn arrive(&mut self, call: usize) {
         let environment = self.environment(self.calls[call].lane);
-        let answer = self.vendor.answer(environment, self.now, &mut self.chance);
+        let answer = self.vendor.answer(environment, self.now, &mut self.rng);
         self.schedule(answer.after, Event::Answered { call });
         self.calls[call].answer = Some(answer);
     }
@@ -236,7 +237,7 @@ impl Play {
         let call = &mut self.calls[index];
         let answer = call.answer.take().unwrap();
         let (lane, attempt, started) = (call.lane, call.attempt, call.started);
-        let wanted = call.wanted;
+        let enqueued = call.enqueued;
         let origin = self.origin(lane);
         self.vendor.release(&answer);
         let feedback = Feedback {
@@ -245,44 +246,44 @@ impl Play {
             remaining: answer.remaining(self.now),
             ..Feedback::success(self.start + started + DISPATCH).of(&origin)
         };
-        let unit = self.chance.f64();
+        let unit = self.rng.f64();
         self.pace.observe(self.instant(), &feedback, unit);
         self.pace.leave(&self.calls[index].admitted);
-        self.stated = self.stated.max(answer.stated.unwrap_or_default());
-        self.made.push(Made {
+        self.not_before = self.not_before.max(answer.not_before.unwrap_or_default());
+        self.ended.push(EndedCall {
             environment: self.environment(lane),
-            wanted,
+            enqueued,
             started,
             ended: self.now,
             attempt,
             error: answer.error,
         });
-        let rest = if answer.error.is_none() {
+        let pause = if answer.error.is_none() {
             self.failures[lane] = 0;
-            self.rest
+            self.pause
         } else {
-            let delay = BACKOFF.delay(self.failures[lane], self.chance.f64());
+            let delay = BACKOFF.delay(self.failures[lane], self.rng.f64());
             self.failures[lane] += 1;
             delay.max(feedback.wait.unwrap_or_default())
         };
-        self.schedule(rest, Event::Due { lane });
+        self.schedule(pause, Event::Due { lane });
     }
 }
 
-/// Plays a file with one seed and compares; returns what lies outside its range.
-fn play(name: &str, scenario: &Scenario, seed: u64) -> Vec<String> {
-    let made = Play::new(scenario, seed).run(scenario.seconds);
+/// Runs a file with one seed; returns the figures that lie outside their range.
+fn simulate(name: &str, scenario: &Scenario, seed: u64) -> Vec<String> {
+    let calls = Simulation::new(scenario, seed).run(scenario.seconds);
     let figures = Figures {
-        made: &made,
+        calls: &calls,
         phases: &scenario.phase,
     };
-    let judge = |expectation: &Expectation| {
+    let evaluate = |expectation: &Expectation| {
         let value = figures.of(expectation);
         let line = format!("{name} (seed {seed}): {expectation} is {value:.3}");
         println!("{line}");
         (!expectation.holds(value)).then_some(line)
     };
-    scenario.expect.iter().filter_map(judge).collect()
+    scenario.expect.iter().filter_map(evaluate).collect()
 }
 
 fn files() -> Vec<PathBuf> {
@@ -305,7 +306,7 @@ fn every_scenario_stays_within_its_ranges_whatever_the_seed() {
         let scenario: Scenario = toml::from_str(&fs::read_to_string(file).unwrap())
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         for seed in scenario.seed..scenario.seed + SEEDS {
-            outside.extend(play(name, &scenario, seed));
+            outside.extend(simulate(name, &scenario, seed));
         }
     }
     assert!(files.len() >= 10, "scenarios are missing");

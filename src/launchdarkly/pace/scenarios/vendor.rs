@@ -1,4 +1,4 @@
-//! A LaunchDarkly that is simulated: how it answers a call that arrives at a moment.
+//! Simulated LaunchDarkly: its answer to a call that arrives at a moment.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::{domain::TransientError, launchdarkly::pace::Remaining};
 
 /// LaunchDarkly's fixed windows.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Where the first window ends, which has begun before the play.
+/// Where the first window ends, which began before the simulation.
 const FIRST_RESET: Duration = Duration::from_millis(6500);
-/// What an attempt may take.
+/// The time-out of an attempt.
 const TIME_OUT: Duration = Duration::from_secs(10);
 
-/// How it behaves from a moment on, until the next phase.
+/// The vendor's behaviour from a moment on, until the next phase.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Phase {
@@ -26,10 +26,10 @@ pub(super) struct Phase {
     pub(super) at_once: Option<u32>,
     /// Calls that a window may have.
     pub(super) per_window: Option<u32>,
-    /// What it says of its windows.
+    /// The rate-limit headers of its answers.
     #[serde(default)]
-    pub(super) told: Told,
-    /// Calls a second that somebody else makes for the same account.
+    pub(super) headers: RateHeaders,
+    /// Calls a second that other clients make for the same account.
     #[serde(default)]
     pub(super) others_per_second: u32,
     /// Share of calls that it answers with 503.
@@ -38,31 +38,31 @@ pub(super) struct Phase {
     /// Whether it never answers.
     #[serde(default)]
     pub(super) silent: bool,
-    /// So many environments, the first ones, never get an answer.
+    /// The first so many environments never get an answer.
     #[serde(default)]
     pub(super) silent_environments: usize,
 }
 
-/// What answers say of windows.
+/// The rate-limit headers of an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Told {
+pub(super) enum RateHeaders {
     /// What remains, and the reset.
     #[default]
     Remaining,
-    /// The reset, on a 429 alone, always a moment ago: the clocks differ.
+    /// The reset, on a 429 alone. It has always passed: the clocks differ.
     PastReset,
     /// `Retry-After` on a 429, alone: the time left, in whole seconds.
     RetryAfter,
 }
 
-/// What it answers.
+/// An answer of the vendor.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Answer {
     pub(super) after: Duration,
     pub(super) error: Option<TransientError>,
-    /// Before when no call may start.
-    pub(super) stated: Option<Duration>,
+    /// No call may start before this.
+    pub(super) not_before: Option<Duration>,
     /// Whether it names a reset that has passed.
     stale: bool,
     window: Option<(u64, Duration)>,
@@ -70,13 +70,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// How long to wait, as read when the answer has come.
+    /// How long to wait, as read when the answer has arrived.
     pub(super) fn wait(&self, now: Duration) -> Option<Duration> {
-        let left = self.stated.map(|stated| stated.saturating_sub(now));
+        let left = self.not_before.map(|at| at.saturating_sub(now));
         left.or(self.stale.then_some(Duration::ZERO))
     }
 
-    /// What remains, as read when the answer has come.
+    /// What remains, as read when the answer has arrived.
     pub(super) fn remaining(&self, now: Duration) -> Option<Remaining> {
         let (calls, reset) = self.window?;
         let until_reset = reset.saturating_sub(now);
@@ -88,19 +88,19 @@ impl Answer {
 pub(super) struct Vendor {
     phases: Vec<Phase>,
     working: u32,
-    /// The window that is being counted, by its end, and what it has had.
+    /// The end of the current window, and the calls counted in it.
     reset: Duration,
     counted: u32,
 }
 
 impl Phase {
-    /// Of these, the one that holds at `now`.
+    /// The phase at `now`.
     pub(super) fn at(phases: &[Self], now: Duration) -> &Self {
         let begun = |phase: &&Self| Duration::from_secs(phase.at) <= now;
         phases.iter().rfind(begun).unwrap_or(&phases[0])
     }
 
-    /// Most calls a second that it serves us.
+    /// Most calls a second that it serves this client.
     pub(super) fn ceiling(&self) -> f64 {
         let each = Duration::from_millis(self.latency_ms).as_secs_f64();
         let others = f64::from(self.others_per_second);
@@ -121,10 +121,10 @@ impl Vendor {
         }
     }
 
-    /// How long a call is on its way there.
-    pub(super) fn way(&self, now: Duration, chance: &mut fastrand::Rng) -> Duration {
+    /// How long a call takes to arrive.
+    pub(super) fn network_delay(&self, now: Duration, rng: &mut fastrand::Rng) -> Duration {
         let latency = Duration::from_millis(Phase::at(&self.phases, now).latency_ms);
-        latency.mul_f64(0.05 + 0.2 * chance.f64())
+        latency.mul_f64(0.05 + 0.2 * rng.f64())
     }
 
     /// Answers a call for an environment that arrives at `now`.
@@ -132,7 +132,7 @@ impl Vendor {
         &mut self,
         environment: usize,
         now: Duration,
-        chance: &mut fastrand::Rng,
+        rng: &mut fastrand::Rng,
     ) -> Answer {
         let phase = Phase::at(&self.phases, now).clone();
         if phase.silent || environment < phase.silent_environments {
@@ -143,13 +143,13 @@ impl Vendor {
             };
         }
         let latency = Duration::from_millis(phase.latency_ms);
-        let after = latency.mul_f64(0.35 + chance.f64());
+        let after = latency.mul_f64(0.35 + rng.f64());
         let answer = self.count(now, &phase, after);
         if answer.error.is_some() {
             return answer;
         }
         let overloaded = phase.at_once.is_some_and(|most| self.working >= most);
-        if overloaded || chance.f64() < phase.failing {
+        if overloaded || rng.f64() < phase.failing {
             return Answer {
                 error: Some(TransientError::Status(503)),
                 ..answer
@@ -189,21 +189,21 @@ impl Vendor {
             ..plain
         };
         let left = left.unwrap_or(0);
-        match phase.told {
-            Told::Remaining => Answer {
+        match phase.headers {
+            RateHeaders::Remaining => Answer {
                 window: Some((left, self.reset)),
-                stated: (left == 0).then_some(self.reset),
+                not_before: (left == 0).then_some(self.reset),
                 ..answer
             },
-            Told::PastReset => Answer {
+            RateHeaders::PastReset => Answer {
                 stale: limited,
                 ..answer
             },
-            Told::RetryAfter => {
-                // Counted from when the answer is read.
+            RateHeaders::RetryAfter => {
+                // It counts from when the answer is read.
                 let wait = Duration::from_secs((self.reset - now).as_secs() + 1);
                 Answer {
-                    stated: limited.then_some(now + after + wait),
+                    not_before: limited.then_some(now + after + wait),
                     ..answer
                 }
             }
