@@ -3,51 +3,52 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::{sync::Mutex as Turnstile, time::Instant};
+use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 
 use super::{credentials, hosts::Hosts, stack::Stack, throttle::IdentityDigest};
 use crate::domain::{
     ClientSideId, Connection, CredentialStanding, CredentialsUnavailable, Refusal,
 };
 
-/// How long an answer about a token serves later callers: as long as a lane waits at most
-/// before it tries again, so that all lanes of a token together ask about as often as one.
-const TOKEN_SERVES: Duration = Duration::from_secs(2);
-/// How long an answer about rights does. It may take a call for each page of environments, and
-/// rights are changed by people.
-const RIGHTS_SERVE: Duration = Duration::from_secs(60);
+/// Time to live of an answer about a token: the longest back-off of a lane, so that all lanes of a
+/// token together ask about as often as one.
+const TOKEN_TTL: Duration = Duration::from_secs(2);
+/// Time to live of an answer about permissions. It may take a call for each page of environments, and
+/// people seldom change permissions.
+const PERMISSION_TTL: Duration = Duration::from_secs(60);
 
-/// The queries that are being asked, and those answered a moment ago.
+/// The queries under way, and the cached answers of recent ones.
 #[derive(Debug, Default)]
-pub(super) struct Confirmations(Mutex<HashMap<QuerySubject, Arc<SharedQuery>>>);
+pub(super) struct Confirmations(Mutex<HashMap<QueryKey, Arc<SharedQuery>>>);
 
-/// The caller that holds the lock asks. The others wait for its answer.
-type SharedQuery = Turnstile<Option<CachedStanding>>;
+/// One query for all callers with its key. The caller that holds the lock asks; the others wait for
+/// its answer.
+type SharedQuery = AsyncMutex<Option<CachedStanding>>;
 
-/// What a query is about.
+/// What a query is about. Callers with the same key share one query.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct QuerySubject {
+struct QueryKey {
     token: IdentityDigest,
-    /// Where its rights are in query; its being accepted is if there is none.
+    /// The environment, if the query is about permissions; none if it is about the token alone.
     environment: Option<ClientSideId>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct CachedStanding {
     standing: CredentialStanding,
-    serves_until: Instant,
+    expires: Instant,
 }
 
-impl QuerySubject {
+impl QueryKey {
     fn of(connection: &Connection, refusal: Refusal) -> Self {
-        let of_rights = refusal == Refusal::Forbidden;
+        let of_permissions = refusal == Refusal::Forbidden;
         Self {
             token: IdentityDigest::of_token(connection),
-            environment: of_rights.then(|| connection.client_side_id.clone()),
+            environment: of_permissions.then(|| connection.client_side_id.clone()),
         }
     }
 
-    /// Asks LaunchDarkly, in the account's turn.
+    /// Asks LaunchDarkly. The query waits for a slot of the account.
     async fn ask(
         &self,
         stack: &Stack,
@@ -70,21 +71,22 @@ impl QuerySubject {
         }
     }
 
-    fn serves(&self, standing: CredentialStanding) -> Duration {
+    /// Time to live of an answer.
+    fn ttl(&self, standing: CredentialStanding) -> Duration {
         match standing {
             CredentialStanding::Good | CredentialStanding::Refused
                 if self.environment.is_some() =>
             {
-                RIGHTS_SERVE
+                PERMISSION_TTL
             }
-            _ => TOKEN_SERVES,
+            _ => TOKEN_TTL,
         }
     }
 }
 
 impl Confirmations {
-    /// What LaunchDarkly says of a connection that it has refused. Cancel safe: the next in turn
-    /// asks instead.
+    /// What LaunchDarkly says of a connection that it has refused. Cancel safe: the next waiting
+    /// caller asks instead.
     pub(super) async fn confirm(
         &self,
         stack: &Stack,
@@ -92,36 +94,36 @@ impl Confirmations {
         connection: &Connection,
         refusal: Refusal,
     ) -> CredentialStanding {
-        let topic = QuerySubject::of(connection, refusal);
-        let turn = self.turn(&topic);
-        let mut answer = turn.lock().await;
-        if let Some(known) = answer.filter(CachedStanding::serves) {
-            return known.standing;
+        let key = QueryKey::of(connection, refusal);
+        let query = self.query(&key);
+        let mut answer = query.lock().await;
+        if let Some(cached) = answer.filter(CachedStanding::is_valid) {
+            return cached.standing;
         }
-        let standing = topic.ask(stack, hosts, connection).await;
+        let standing = key.ask(stack, hosts, connection).await;
         tracing::info!(?refusal, ?standing, "asked about a refusal");
         *answer = Some(CachedStanding {
             standing,
-            serves_until: Instant::now() + topic.serves(standing),
+            expires: Instant::now() + key.ttl(standing),
         });
         standing
     }
 
-    /// The query of a subject. Forgets queries without a waiting caller whose answers serve no more.
-    fn turn(&self, topic: &QuerySubject) -> Arc<SharedQuery> {
-        let mut turns = self.0.lock();
-        turns.retain(|_, turn| {
-            let is_of_use =
-                |answer: Option<CachedStanding>| answer.is_some_and(|known| known.serves());
-            Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|answer| is_of_use(*answer))
+    /// The query of a key. Forgets queries that have neither a caller nor a valid answer.
+    fn query(&self, key: &QueryKey) -> Arc<SharedQuery> {
+        let mut queries = self.0.lock();
+        queries.retain(|_, query| {
+            let is_valid =
+                |answer: Option<CachedStanding>| answer.is_some_and(|cached| cached.is_valid());
+            Arc::strong_count(query) > 1 || query.try_lock().is_ok_and(|answer| is_valid(*answer))
         });
-        Arc::clone(turns.entry(topic.clone()).or_default())
+        Arc::clone(queries.entry(key.clone()).or_default())
     }
 }
 
 impl CachedStanding {
-    fn serves(&self) -> bool {
-        Instant::now() < self.serves_until
+    fn is_valid(&self) -> bool {
+        Instant::now() < self.expires
     }
 }
 

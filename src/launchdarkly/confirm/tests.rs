@@ -47,7 +47,7 @@ async fn asked(server: &Server, client_side_id: &str, refusal: Refusal) -> Crede
 }
 
 #[tokio::test]
-async fn a_401_is_confirmed_by_whom_the_token_is_taken_for() {
+async fn a_401_is_confirmed_by_the_identity_of_the_token() {
     assert_eq!(
         asked(&with_role("reader"), OWN, UNAUTHORIZED).await,
         CredentialStanding::Good
@@ -92,7 +92,7 @@ async fn a_token_that_cannot_be_one_is_refused_unasked() {
 }
 
 #[tokio::test]
-async fn all_that_were_refused_together_share_one_question() {
+async fn calls_refused_together_share_one_query() {
     let code = Arc::new(AtomicU16::new(401));
     let server = answering(&code);
     let client = Client::new(server.settings()).unwrap();
@@ -114,7 +114,7 @@ async fn all_that_were_refused_together_share_one_question() {
 }
 
 #[tokio::test]
-async fn whoever_gives_up_leaves_the_question_to_the_next() {
+async fn a_caller_that_gives_up_leaves_the_query_to_the_next() {
     let server = Server::start(|_| None);
     let client = Arc::new(Client::new(server.settings()).unwrap());
     let ask = || {
@@ -140,35 +140,35 @@ async fn whoever_gives_up_leaves_the_question_to_the_next() {
 }
 
 #[tokio::test]
-async fn an_answer_serves_a_moment_and_is_then_forgotten() {
+async fn an_answer_is_cached_for_its_time_to_live_and_then_forgotten() {
     let confirmations = Confirmations::default();
-    let topic = QuerySubject::of(&testing::connection(TOKEN, OWN), UNAUTHORIZED);
-    let turn = confirmations.turn(&topic);
-    let answer = |serves_until| CachedStanding {
+    let key = QueryKey::of(&testing::connection(TOKEN, OWN), UNAUTHORIZED);
+    let query = confirmations.query(&key);
+    let answer = |expires| CachedStanding {
         standing: CredentialStanding::Good,
-        serves_until,
+        expires,
     };
-    *turn.lock().await = Some(answer(Instant::now() + TOKEN_SERVES));
-    drop(turn);
-    let known = confirmations.turn(&topic);
-    assert!(known.lock().await.is_some());
-    *known.lock().await = Some(answer(Instant::now()));
-    drop(known);
-    let other = QuerySubject::of(&testing::connection("api-other", OWN), UNAUTHORIZED);
-    drop(confirmations.turn(&other));
-    assert!(!confirmations.0.lock().contains_key(&topic));
+    *query.lock().await = Some(answer(Instant::now() + TOKEN_TTL));
+    drop(query);
+    let cached = confirmations.query(&key);
+    assert!(cached.lock().await.is_some());
+    *cached.lock().await = Some(answer(Instant::now()));
+    drop(cached);
+    let other = QueryKey::of(&testing::connection("api-other", OWN), UNAUTHORIZED);
+    drop(confirmations.query(&other));
+    assert!(!confirmations.0.lock().contains_key(&key));
 }
 
 #[test]
-fn an_answer_about_rights_serves_longer() {
-    let serves = |refusal, standing| {
-        let topic = QuerySubject::of(&testing::connection(TOKEN, OWN), refusal);
-        topic.serves(standing)
+fn an_answer_about_permissions_lives_longer() {
+    let ttl = |refusal, standing| {
+        let key = QueryKey::of(&testing::connection(TOKEN, OWN), refusal);
+        key.ttl(standing)
     };
     for known in [CredentialStanding::Good, CredentialStanding::Refused] {
-        assert_eq!(serves(UNAUTHORIZED, known), TOKEN_SERVES);
-        assert_eq!(serves(FORBIDDEN, known), RIGHTS_SERVE);
+        assert_eq!(ttl(UNAUTHORIZED, known), TOKEN_TTL);
+        assert_eq!(ttl(FORBIDDEN, known), PERMISSION_TTL);
     }
     let unknown = CredentialStanding::Unknown { retry_after: None };
-    assert_eq!(serves(FORBIDDEN, unknown), TOKEN_SERVES);
+    assert_eq!(ttl(FORBIDDEN, unknown), TOKEN_TTL);
 }
