@@ -57,7 +57,7 @@ impl Ack {
 
     fn send(&mut self, verdict: Verdict) {
         self.settled = true;
-        // A receiver that is gone has no one left to tell.
+        // The receiver is gone with its stream, which needs the verdict no longer.
         self.stream
             .verdicts
             .send(SettledRecord {

@@ -26,8 +26,7 @@ pub(super) struct PendingKey {
     pub(super) key: ContextKey,
     /// In order of arrival; the last decides.
     changes: Vec<(Operation, Ack)>,
-    /// Place in the order of arrival; an entry keeps it through retries and newer changes, whatever
-    /// these ask for.
+    /// Position in the order of arrival. Retries and newer changes of the key do not change it.
     ordinal: u64,
     since: Instant,
     queued: Option<Operation>,
@@ -41,7 +40,7 @@ impl PendingKey {
         self.changes.last().map(|(operation, _)| *operation)
     }
 
-    /// Forgets changes whose streams are gone.
+    /// Drops the changes of streams that are gone.
     fn prune(&mut self) {
         self.changes.retain(|(_, ack)| !ack.is_abandoned());
     }
@@ -54,15 +53,15 @@ impl PendingKey {
         self.changes.iter().any(|(_, ack)| ack.deadline() <= now)
     }
 
-    /// Forgets what no call may be made for any more: changes whose streams are gone or whose
-    /// time-out has passed. Returns what is left to do.
+    /// Drops the changes for which no call may start: their streams are gone, or their time-out has
+    /// passed. Returns the operation that is left.
     pub(super) fn refresh(&mut self, now: Instant) -> Option<Operation> {
         self.prune();
         self.expire(now, None);
         self.operation()
     }
 
-    /// Notes a call that carried it in vain.
+    /// Notes a failed call that carried it.
     pub(super) fn failed(&mut self, error: TransientError) {
         self.tried = DeliveryAttempts {
             calls: self.tried.calls.saturating_add(1),
@@ -120,13 +119,13 @@ pub(super) struct SealedBatch {
     pub(super) entries: Vec<PendingKey>,
 }
 
-/// Keys by the places of their entries in the order of arrival.
+/// Keys by the ordinals of their entries.
 type ArrivalQueue = BTreeMap<u64, ContextKey>;
 
 /// When changes are due, and how many leave together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchPolicy {
-    /// How long a change that does not fill a call waits for company.
+    /// How long a change waits for others to fill its call.
     pub(super) linger: Duration,
     /// What one call may carry.
     pub(super) limits: CallLimits,
@@ -227,8 +226,8 @@ impl Batch {
         }
     }
 
-    /// Whether the call that [`seal`](Self::seal) would make now holds anything that has been
-    /// in a call in vain.
+    /// Whether the call that [`seal`](Self::seal) would make now is a retry: it carries an entry of a
+    /// failed call.
     pub(super) fn is_retry(&self, policy: BatchPolicy, now: Instant) -> bool {
         self.next_group(policy, now).is_some_and(|group| {
             let leaving = self.in_order(group).take(policy.limits.max_members);
@@ -285,7 +284,7 @@ impl Batch {
         self.queue_mut(operation).pop_first().map(|(_, key)| key)
     }
 
-    /// Ends the flight of these keys; their newer changes may leave now.
+    /// These keys are in flight no longer; their newer changes may be sealed now.
     pub(super) fn release<'a>(&mut self, keys: impl IntoIterator<Item = &'a ContextKey>) {
         for key in keys {
             self.in_flight.remove(key);
@@ -313,7 +312,7 @@ impl Batch {
         }
     }
 
-    /// Forgets changes whose streams are gone.
+    /// Drops the changes of streams that are gone.
     pub(super) fn sweep(&mut self) {
         self.revise(PendingKey::has_abandoned, PendingKey::prune);
     }

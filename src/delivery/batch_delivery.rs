@@ -1,4 +1,5 @@
-//! One call of a lane, with the isolation of refused members.
+//! Batch delivery: the segment calls that deliver one sealed batch, more than one to isolate refused
+//! members.
 
 use std::{ops::Range, pin::pin, sync::Arc, time::Duration};
 
@@ -14,9 +15,9 @@ use crate::domain::{
     Revision, SegmentCall, SegmentClient, SegmentRef, Slot, TransientError, Verdict,
 };
 
-/// How often a call that waits for the slot of its next probe, or for a confirmation, looks whether
-/// it is still wanted; as often as a lane does.
-const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// How often a delivery that waits, for the slot of its next probe or for a confirmation, checks
+/// whether a stream still needs it; as often as a lane does.
+const EXPIRY_TICK: Duration = Duration::from_secs(1);
 
 /// A sealed batch on its way.
 #[derive(Debug)]
@@ -31,31 +32,31 @@ pub(super) struct BatchDelivery {
     pub(super) history: RefusalHistory,
 }
 
-/// What a call left behind. What is not left has been settled.
+/// The result of a batch delivery. Entries that are not left have been settled.
 #[derive(Debug)]
 pub(super) struct DeliveryReport {
-    /// Every key that was in flight.
+    /// All keys of the batch, which were in flight.
     pub(super) keys: Vec<ContextKey>,
     /// Entries without a verdict.
     pub(super) left: Vec<PendingKey>,
     /// Why they were left.
     pub(super) end: DeliveryEnd,
-    /// Whether the vendor accepted anything.
+    /// Whether the vendor accepted at least one call.
     pub(super) applied: bool,
     /// What calls of this lane have met by now.
     pub(super) history: RefusalHistory,
     pub(super) revision: Revision,
 }
 
-/// How a call ended.
+/// How a batch delivery ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DeliveryEnd {
-    /// All that could be judged was; try the rest, if any, at once.
-    Judged,
-    /// The destination has changed: the rest goes out by what it says now, if at all.
+    /// No probe is left, or the most calls were made; try the rest, if any, at once.
+    Completed,
+    /// The destination has changed: the rest is delivered by its new revision, if at all.
     Outdated,
-    /// Try the rest later.
-    Later {
+    /// Retry the rest later.
+    RetryLater {
         error: TransientError,
         retry_after: Option<Duration>,
     },
@@ -105,7 +106,7 @@ impl BatchDelivery {
         loop {
             let part = match work.bisect.step() {
                 BisectStep::Probe(part) => part,
-                BisectStep::Done | BisectStep::Capped => return DeliveryEnd::Judged,
+                BisectStep::Done | BisectStep::Capped => return DeliveryEnd::Completed,
                 BisectStep::Systemic => return DeliveryEnd::Refused(Refusal::Segment),
             };
             let ready = match slot.take() {
@@ -122,7 +123,7 @@ impl BatchDelivery {
             }
             // Streams may have gone, and time-outs passed, since the last probe.
             work.refresh(Instant::now());
-            let members = work.wanted(part, operations);
+            let members = work.members(part, operations);
             if members.is_empty() {
                 work.bisect.skipped();
                 slot = Some(ready);
@@ -140,15 +141,15 @@ impl BatchDelivery {
                 CallOutcome::Held(hold) => return DeliveryEnd::Held(hold),
                 CallOutcome::Retry { error, retry_after } => {
                     work.fail(&members, error);
-                    return DeliveryEnd::Later { error, retry_after };
+                    return DeliveryEnd::RetryLater { error, retry_after };
                 }
             }
         }
     }
 
-    /// The slot of a further probe. Where the vendor holds calls back, the lane waits better: it
-    /// coalesces and times out meanwhile. In line for a slot, what no stream waits for any more is
-    /// let go every now and then.
+    /// The slot of a further probe. During a hold the delivery ends: in the lane, changes coalesce and
+    /// time out meanwhile. While it waits for a slot, the delivery drops entries that no stream needs
+    /// any longer.
     async fn next_slot(&self, work: &mut IsolationState) -> Result<Slot, DeliveryEnd> {
         // Isolating is progress, not repetition.
         let (connection, segment) = (&self.connection, &self.segment.id);
@@ -161,22 +162,22 @@ impl BatchDelivery {
                 // A slot that has come is used.
                 biased;
                 slot = &mut ready => return Ok(slot),
-                () = tokio::time::sleep(LOOK_AROUND) => work.refresh(Instant::now()),
+                () = tokio::time::sleep(EXPIRY_TICK) => work.refresh(Instant::now()),
             }
-            // It may be another account's line by now.
+            // The connection may belong to another account by now.
             if !self.destination.is_in_force(self.revision) {
                 return Err(DeliveryEnd::Outdated);
             }
             if work.entries.iter().all(Option::is_none) {
-                return Err(DeliveryEnd::Judged);
+                return Err(DeliveryEnd::Completed);
             }
         }
     }
 
-    /// What a refusal means that was not for the members' sake. One of the token, or of its
-    /// rights, is not believed before the vendor has confirmed it.
+    /// The end after a refusal that does not concern the members. A refusal of the token, or of its
+    /// permissions, counts only once the vendor has confirmed it.
     async fn refused(&self, work: &mut IsolationState, refusal: Refusal) -> DeliveryEnd {
-        let later = |retry_after| DeliveryEnd::Later {
+        let later = |retry_after| DeliveryEnd::RetryLater {
             error: TransientError::Unconfirmed(refusal),
             retry_after,
         };
@@ -194,8 +195,8 @@ impl BatchDelivery {
         }
     }
 
-    /// Asks what stands behind a refusal, as long as a stream waits for it. What is no longer
-    /// waited for ends without an answer: as outdated, or to be tried later.
+    /// Asks the vendor to confirm a refusal, as long as a stream waits for the result. Otherwise there
+    /// is no answer: the delivery is outdated, or none of its entries is left.
     async fn confirm(
         &self,
         work: &mut IsolationState,
@@ -214,7 +215,7 @@ impl BatchDelivery {
                 // An answer that has come is used.
                 biased;
                 standing = &mut standing => return Ok(standing),
-                () = tokio::time::sleep(LOOK_AROUND) => {}
+                () = tokio::time::sleep(EXPIRY_TICK) => {}
             }
         }
     }
@@ -228,7 +229,7 @@ impl BatchDelivery {
     }
 }
 
-/// A call's entries, by their place, until each has its verdict.
+/// The entries of the batch, by their index, until each has its verdict.
 #[derive(Debug)]
 struct IsolationState {
     bisect: Bisect,
@@ -240,17 +241,17 @@ struct IsolationState {
 }
 
 impl IsolationState {
-    /// Lets go of entries that no stream waits for any more, in every part: a stream that has gone
+    /// Drops the entries that no stream waits for any longer, in every part: a stream that has gone
     /// must not wait for the probes of others.
     fn refresh(&mut self, now: Instant) {
-        for place in &mut self.entries {
-            place.take_if(|entry| entry.refresh(now).is_none());
+        for entry in &mut self.entries {
+            entry.take_if(|entry| entry.refresh(now).is_none());
         }
     }
 
-    /// The members of a part for which the call is still to be made. An entry whose newest change
-    /// has gone may ask for the opposite now, and is left if the call cannot ask for that.
-    fn wanted(&self, part: Range<usize>, operations: OperationGroup) -> Vec<usize> {
+    /// The members of a part that still need the call. An entry whose newest change was dropped may
+    /// need the opposite operation now, and is left out if the call cannot carry that.
+    fn members(&self, part: Range<usize>, operations: OperationGroup) -> Vec<usize> {
         let asks = |member: &usize| {
             let entry = self.entries[*member].as_ref();
             let asked = entry.and_then(PendingKey::operation);
@@ -278,8 +279,8 @@ impl IsolationState {
 
     fn refuse(&mut self, members: &[usize]) {
         if self.bisect.refused(members) == RefusedProbe::Isolated {
-            let proven = self.bisect.history().proven;
-            self.settle(members, Verdict::Rejected { proven });
+            let lane_has_succeeded = self.bisect.history().has_succeeded;
+            self.settle(members, Verdict::Rejected { lane_has_succeeded });
         }
     }
 
@@ -289,15 +290,14 @@ impl IsolationState {
         self.refuse(members);
     }
 
-    /// Half of the smallest call that was too large, but not less than was accepted. None if one
-    /// member was too large by itself: it may explain all, and if it does not, the next call will
-    /// tell.
+    /// The limit of members to learn: half of the smallest call that was too large, but not less than
+    /// was accepted. None if a single member was too large by itself, which may explain the others.
     fn limit(&self) -> Option<usize> {
         let half = self.too_large.filter(|members| *members > 1)? / 2;
         Some(half.max(self.largest_applied))
     }
 
-    /// Notes that the members were in a call in vain; the others of the batch were not.
+    /// Notes a failed call on its members alone.
     fn fail(&mut self, members: &[usize], error: TransientError) {
         for member in members {
             if let Some(entry) = &mut self.entries[*member] {

@@ -1,4 +1,4 @@
-//! Finding the refused members of a call, as a work list.
+//! Bisection: a work list that isolates the refused members of a call.
 //!
 //! Halving: a single poison member among 1,000 costs 2 calls on each of 10 levels beside the
 //! first refusal, 21 in all; ten anywhere cost at most 151.
@@ -7,9 +7,9 @@ use std::{collections::VecDeque, ops::Range};
 
 /// Most calls spent on one batch; what is left then is tried again later.
 const MOST_CALLS: u32 = 256;
-/// Refusals in a row, without a success ever, that convict the request instead of its members.
-/// Breadth first they cover 32 disjoint parts of the batch: that many poison members, spread
-/// that evenly, in the first batch of all, is the less likely story.
+/// Refusals in a row, in a lane that never had a success, after which the refusal is systemic: the
+/// request is at fault instead of its members. Breadth first they cover 32 disjoint parts of the
+/// batch. So many poison members, spread so evenly, are less likely in the first batch of all.
 const SYSTEMIC_REFUSALS: u32 = 63;
 
 /// What to do next.
@@ -17,11 +17,11 @@ const SYSTEMIC_REFUSALS: u32 = 63;
 pub(super) enum BisectStep {
     /// Call with these members.
     Probe(Range<usize>),
-    /// Every member has been judged.
+    /// Every member has its outcome.
     Done,
-    /// The cap is reached: the members not judged yet are for another call.
+    /// The most calls were made: the members without an outcome are left for another batch delivery.
     Capped,
-    /// Nothing ever succeeded: the request is at fault, and no member is judged.
+    /// The refusal is systemic: no call of the lane ever succeeded, and no member gets an outcome.
     Systemic,
 }
 
@@ -46,10 +46,10 @@ pub(super) struct Bisect {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct RefusalHistory {
     /// Whether the vendor ever accepted one.
-    pub(super) proven: bool,
+    pub(super) has_succeeded: bool,
     /// How often it refused one for its payload.
     pub(super) refusals: u32,
-    /// How often the lane has begun anew; calls from before then have no say any more.
+    /// How often the history was reset; calls from before the last reset do not count.
     generation: u32,
 }
 
@@ -62,22 +62,22 @@ impl RefusalHistory {
         };
     }
 
-    /// Takes in what a call has met that began with an earlier state of this record.
+    /// Adds the history of a call that began with an earlier state of this one.
     pub(super) fn merge(&mut self, call: Self) {
         if call.generation == self.generation {
-            self.proven |= call.proven;
+            self.has_succeeded |= call.has_succeeded;
             self.refusals = self.refusals.max(call.refusals);
         }
     }
 }
 
 impl Bisect {
-    /// Starts with all members in one call, after what calls like it have met before.
-    pub(super) fn new(len: usize, before: RefusalHistory) -> Self {
+    /// Starts with all members in one call, with the history of the lane.
+    pub(super) fn new(len: usize, history: RefusalHistory) -> Self {
         Self {
             parts: (len > 0).then_some(0..len).into_iter().collect(),
             calls: 0,
-            history: before,
+            history,
         }
     }
 
@@ -90,12 +90,14 @@ impl Bisect {
         self.parts.pop_front();
     }
 
-    /// The next step. A probe stays at the head until it is judged.
+    /// The next step. A probe stays at the head of the list until it has an outcome.
     pub(super) fn step(&self) -> BisectStep {
         match self.parts.front() {
             None => BisectStep::Done,
             Some(_) if self.calls >= MOST_CALLS => BisectStep::Capped,
-            Some(_) if !self.history.proven && self.history.refusals >= SYSTEMIC_REFUSALS => {
+            Some(_)
+                if !self.history.has_succeeded && self.history.refusals >= SYSTEMIC_REFUSALS =>
+            {
                 BisectStep::Systemic
             }
             Some(part) => BisectStep::Probe(part.clone()),
@@ -105,7 +107,7 @@ impl Bisect {
     /// The probe was applied.
     pub(super) fn applied(&mut self) {
         self.calls += 1;
-        self.history.proven = true;
+        self.history.has_succeeded = true;
         self.parts.pop_front();
     }
 
@@ -119,12 +121,12 @@ impl Bisect {
         }
         let middle = members[members.len().div_ceil(2)];
         let (left, right) = (part.start..middle, middle..part.end);
-        if self.history.proven {
-            // Depth first: the cap must not be reached before anything is isolated.
+        if self.history.has_succeeded {
+            // Depth first: some members must be isolated before the most calls were made.
             self.parts.push_front(right);
             self.parts.push_front(left);
         } else {
-            // Breadth first: the first probes must speak for the whole batch.
+            // Breadth first: the first probes must sample the whole batch.
             self.parts.push_back(left);
             self.parts.push_back(right);
         }
@@ -147,8 +149,8 @@ mod tests {
         calls: u32,
     }
 
-    fn run(len: usize, poison: &BTreeSet<usize>, proven: bool) -> Found {
-        run_without(&BTreeSet::new(), len, poison, proven)
+    fn run(len: usize, poison: &BTreeSet<usize>, has_succeeded: bool) -> Found {
+        run_without(&BTreeSet::new(), len, poison, has_succeeded)
     }
 
     /// As after the members `gone` have been taken back: they are in no call any more.
@@ -156,12 +158,12 @@ mod tests {
         gone: &BTreeSet<usize>,
         len: usize,
         poison: &BTreeSet<usize>,
-        proven: bool,
+        has_succeeded: bool,
     ) -> Found {
         let mut bisect = Bisect::new(
             len,
             RefusalHistory {
-                proven,
+                has_succeeded,
                 ..RefusalHistory::default()
             },
         );
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_on_which_nothing_ever_succeeded_convicts_the_request() {
+    fn refusals_on_a_lane_without_a_success_are_systemic() {
         let all = (0..1000).collect();
         let found = run(1000, &all, false);
         assert!(found.end == BisectStep::Systemic);
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_from_before_a_new_beginning_have_no_say() {
+    fn calls_from_before_a_reset_do_not_count() {
         let mut history = RefusalHistory::default();
         let mut call = history;
         call.refusals = SYSTEMIC_REFUSALS;
@@ -249,11 +251,11 @@ mod tests {
         assert_eq!(history.refusals, SYSTEMIC_REFUSALS);
         history.reset();
         history.merge(call);
-        assert_eq!((history.refusals, history.proven), (0, false));
+        assert_eq!((history.refusals, history.has_succeeded), (0, false));
     }
 
     #[test]
-    fn the_cap_leaves_the_rest_unjudged_but_some_are_isolated_each_time() {
+    fn at_the_most_calls_the_rest_is_left_but_some_are_isolated_each_time() {
         let all = (0..1000).collect();
         let found = run(1000, &all, true);
         assert!(found.end == BisectStep::Capped);

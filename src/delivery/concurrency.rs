@@ -1,4 +1,4 @@
-//! How many calls of one lane may overlap.
+//! Concurrency limit (AIMD) of one lane: how many of its calls may overlap.
 
 /// Most overlapping calls of one lane. Beyond a few, the account's own limit decides.
 const MOST: usize = 4;

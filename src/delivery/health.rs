@@ -117,7 +117,7 @@ impl HealthReporter {
         self.last_error = Some(hold.error);
         if hold.error != TransientError::Conflict {
             self.conflicts.end();
-        } else if self.conflicts.go_on(Instant::now()) < CONFLICT_NOTICE_DELAY {
+        } else if self.conflicts.extend(Instant::now()) < CONFLICT_NOTICE_DELAY {
             return;
         }
         self.report(DeliveryHealth::held(hold));

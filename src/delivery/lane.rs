@@ -42,7 +42,7 @@ const EXPIRY_TICK: Duration = Duration::from_secs(1);
 /// batch leave anyway, and this bounds the wait behind a call that hangs. Ours: an ordinary call
 /// takes a tenth of it.
 const LINGER_BESIDE_CALL: Duration = Duration::from_millis(500);
-/// How long a segment that was accepted before may be refused until that is believed. Ours: a proxy
+/// How long a segment that was accepted before must be refused until the refusal counts. Ours: a proxy
 /// that is being changed may refuse once what LaunchDarkly accepts.
 const UNCONFIRMED_REFUSAL_PERIOD: Duration = Duration::from_secs(5);
 /// Longest sleep of a lane that has nothing to do; whatever comes, wakes it.
@@ -76,7 +76,7 @@ pub(super) struct Lane {
     linger: Duration,
     /// What the next call may carry, as the client last told.
     limits: CallLimits,
-    /// What the lane's calls have met so far in the environment that it delivers to.
+    /// Successes and refusals so far, in the environment that the lane delivers to.
     history: RefusalHistory,
     /// What the destination was when it was last followed.
     followed: Option<(Revision, Arc<Connection>)>,
@@ -162,7 +162,7 @@ impl Lane {
         let mut commands = Vec::new();
         tokio::select! {
             biased;
-            // A report frees keys and a place for another call, so reports come first.
+            // A report frees keys, and lets another call overlap, so reports come first.
             Some(ended) = self.calls.join_next() => match ended {
                 Ok(report) => LaneEvent::Reported(report),
                 Err(error) => unreported(error).await,
@@ -236,8 +236,7 @@ impl Lane {
         }
     }
 
-    /// Tells the streams of a hold that began while the lane waits for a slot: no answer of its own
-    /// would tell.
+    /// Reports a hold that began while the lane waits for a slot: no answer of its own would.
     fn report_hold(&mut self) {
         let (Some(_), Some((_, connection))) = (&self.slot, &self.followed) else {
             return;
@@ -296,7 +295,7 @@ impl Lane {
         self.calls.spawn(call.run(slot, sealed));
     }
 
-    /// Calls → collects: takes in what a call left behind.
+    /// Calls → collects: handles the result of a batch delivery.
     fn handle_report(&mut self, report: DeliveryReport) {
         let DeliveryReport {
             keys,
@@ -313,12 +312,12 @@ impl Lane {
             self.succeeded(revision);
         }
         match end {
-            // What is left is due at once, by what the destination says now.
-            DeliveryEnd::Judged | DeliveryEnd::Outdated => {}
-            DeliveryEnd::Later { error, retry_after } => self.retry_later(error, retry_after),
+            // The rest is due at once, by the current state of the destination.
+            DeliveryEnd::Completed | DeliveryEnd::Outdated => {}
+            DeliveryEnd::RetryLater { error, retry_after } => self.retry_later(error, retry_after),
             DeliveryEnd::Held(hold) => self.back_off(hold),
             DeliveryEnd::CredentialsRefused => self.refuse_credentials(revision),
-            // If the destination has changed meanwhile, the rest leaves by what it says now.
+            // If the destination has changed meanwhile, the rest is due by its current state.
             DeliveryEnd::Refused(refusal) if self.destination.is_in_force(revision) => {
                 self.refused(refusal, revision);
             }
@@ -335,15 +334,16 @@ impl Lane {
     }
 
     fn refuse_credentials(&self, revision: Revision) {
-        // If they have been rotated meanwhile, the rest leaves with the new ones.
+        // If they have been rotated meanwhile, the rest is delivered with the new ones.
         if self.destination.refuse_credentials(revision) {
             warn!("credentials were refused");
         }
     }
 
-    /// The segment is refused. If it was accepted before, that is not believed at once.
+    /// The segment is refused. If it was accepted before, the refusal counts only once it has lasted.
     fn refused(&mut self, refusal: Refusal, revision: Revision) {
-        if self.history.proven && self.refusals.go_on(Instant::now()) < UNCONFIRMED_REFUSAL_PERIOD {
+        let now = Instant::now();
+        if self.history.has_succeeded && self.refusals.extend(now) < UNCONFIRMED_REFUSAL_PERIOD {
             return self.retry_later(TransientError::Unconfirmed(refusal), None);
         }
         warn!(?refusal, "segment was refused");
@@ -375,8 +375,8 @@ impl Lane {
         self.health.held(hold);
     }
 
-    /// Takes in what the destination is now, and returns how it can be called. If it cannot be
-    /// called, all changes that wait are deferred.
+    /// Follows the current state of the destination, and returns its connection. If it cannot be
+    /// called, all waiting changes are deferred.
     fn follow_destination(&mut self) -> Option<Arc<Connection>> {
         let cause = match self.destination.current() {
             (revision, LiveState::Active(connection)) => {
@@ -433,8 +433,8 @@ async fn unreported(error: JoinError) -> LaneEvent {
     }
 }
 
-/// Awaits a slot that is kept between turns of the loop: other events do not cost the call its
-/// place in the queue. Cancel safe: the future stays in `waiting`.
+/// Awaits a slot across iterations of the loop: other events do not cost the call its position in the
+/// queue. Cancel safe: the future stays in `waiting`.
 async fn resolve(waiting: &mut Option<BoxFuture<'static, Slot>>) -> Slot {
     match waiting {
         Some(slot) => {

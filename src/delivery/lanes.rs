@@ -1,4 +1,4 @@
-//! The dispatcher opens lanes; a handle is a stream's side of one.
+//! Dispatcher: opens lanes, and gives each stream a handle of its lane.
 
 use std::{fmt, sync::Arc};
 

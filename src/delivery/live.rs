@@ -1,4 +1,4 @@
-//! What is known right now about the destinations in use.
+//! Live destinations: the current state of the destinations in use.
 //!
 //! Streams and lanes watch their destination here, so that a rotated token is used by the next
 //! call, and a deleted or refused destination ends its streams at once.
@@ -45,7 +45,7 @@ struct KnownState {
 #[derive(Debug)]
 pub struct LiveDestinations {
     known: Mutex<HashMap<DestinationUid, watch::Sender<KnownState>>>,
-    /// Kept beyond the last stream: refusals end streams, one segment after another.
+    /// They outlive the last stream: refusals end streams, one segment after another.
     permissions: Mutex<HashMap<DestinationUid, Permissions>>,
     /// At most one message per destination and revision.
     refusals: mpsc::UnboundedSender<RefusedCredentials>,
@@ -70,7 +70,7 @@ impl LiveDestinations {
     /// this order no change in between can be missed.
     pub fn watch(self: &Arc<Self>, uid: DestinationUid) -> LiveDestination {
         let mut known = self.known.lock();
-        // A refusal is kept until the destination changes: it may not be written down yet.
+        // A refusal stays until the destination changes: it may not be stored yet.
         known.retain(|_, sender| {
             sender.receiver_count() > 0 || sender.borrow().state == Some(LiveState::Rejected)
         });

@@ -23,8 +23,8 @@
 //! | spares | one segment that fails by itself | an account or an environment that is limited or fails as a whole |
 //! | tells the other | whether the call is a retry (`ready`), that a destination's connection was replaced (`connection_replaced`) | a slot (`ready`); a hold, for the streams to hear of (`hold`); a hold that has begun since the slot was given (`CallOutcome::Held`) |
 //!
-//! The lane keeps nothing of what the account knows: it waits for a slot, or until the moment that
-//! an outcome names.
+//! The lane stores nothing that the account knows: it waits for a slot, or until the moment that an
+//! outcome names.
 
 mod ack;
 mod batch;

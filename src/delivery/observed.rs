@@ -1,4 +1,4 @@
-//! Tells the observer, if there is one, what becomes of one lane's changes.
+//! Lane observer: reports the verdict of each change of one lane to the observer, if there is one.
 
 use std::sync::Arc;
 

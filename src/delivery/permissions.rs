@@ -1,5 +1,5 @@
-//! Which segments of a destination the vendor lets it change: when that is none, the refusals are
-//! no longer those of single segments.
+//! Permissions of a destination: which of its segments the vendor lets it change. If that is none, the
+//! destination itself is refused.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::domain::{Revision, SegmentId};
 
-/// How long an answer for one segment says something about its destination. Ours: rights are
-/// changed by people, and a segment that was not used for an hour may be used no more.
+/// How long an answer for one segment counts for its destination. Ours: people may change permissions,
+/// and a segment that was not used for an hour may be used no more.
 const RECENT: Duration = Duration::from_secs(3600);
 
 /// The vendor's last answer for each segment that one revision of a destination has used.
@@ -34,12 +34,12 @@ impl Permissions {
         }
     }
 
-    /// Whether anything was heard of late.
+    /// Whether the last answer is recent.
     pub(super) fn are_recent(&self, now: Instant) -> bool {
         now.duration_since(self.latest) < RECENT
     }
 
-    /// Takes in an answer for a segment. A later revision may have other rights, and begins anew.
+    /// Records an answer for a segment. A later revision may have other permissions, and starts anew.
     pub(super) fn note(
         &mut self,
         revision: Revision,
@@ -64,8 +64,8 @@ impl Permissions {
         self.answers.insert(segment.clone(), answer);
     }
 
-    /// Whether at least two segments were used of late, and none may be changed. One alone may be
-    /// guarded by an approval, or excluded from the token's role.
+    /// Whether at least two segments were used recently, and none may be changed. A single one may
+    /// need an approval, or be excluded from the token's role.
     pub(super) fn are_all_refused(&self, now: Instant) -> bool {
         let answers = self.answers.values();
         let recent = || {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_long_ago_has_no_say() {
+    fn old_answers_do_not_count() {
         let began = Instant::now();
         let [a, b, c] = ["a", "b", "c"].map(|id| SegmentId::new(id).unwrap());
         let mut permissions = Permissions::new(FIRST, began);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_revision_begins_anew_and_an_older_one_has_no_say() {
+    fn a_later_revision_starts_anew_and_an_older_one_does_not_count() {
         let now = Instant::now();
         let [a, b] = ["a", "b"].map(|id| SegmentId::new(id).unwrap());
         let mut permissions = Permissions::new(FIRST, now);

@@ -1,20 +1,20 @@
-//! How long the same has been going wrong, without a success between.
+//! Streak: how long the same failure has lasted, without a success between.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// An unbroken run of the same trouble.
+/// An unbroken run of the same failure, by its begin.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Streak(Option<Instant>);
 
 impl Streak {
-    /// Goes on at `now`, or begins; how long it has lasted.
-    pub(super) fn go_on(&mut self, now: Instant) -> Duration {
+    /// The streak begins or continues at `now`; returns how long it has lasted.
+    pub(super) fn extend(&mut self, now: Instant) -> Duration {
         now.duration_since(*self.0.get_or_insert(now))
     }
 
-    /// Is over.
+    /// The streak ends.
     pub(super) fn end(&mut self) {
         self.0 = None;
     }
@@ -25,12 +25,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_streak_lasts_from_its_first_trouble_until_it_is_ended() {
+    fn a_streak_lasts_from_its_first_failure_until_it_is_ended() {
         let (mut streak, began) = (Streak::default(), Instant::now());
         let second = Duration::from_secs(1);
-        assert_eq!(streak.go_on(began), Duration::ZERO);
-        assert_eq!(streak.go_on(began + 2 * second), 2 * second);
+        assert_eq!(streak.extend(began), Duration::ZERO);
+        assert_eq!(streak.extend(began + 2 * second), 2 * second);
         streak.end();
-        assert_eq!(streak.go_on(began + 3 * second), Duration::ZERO);
+        assert_eq!(streak.extend(began + 3 * second), Duration::ZERO);
     }
 }

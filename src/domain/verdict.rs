@@ -1,4 +1,4 @@
-//! What became of a record.
+//! Verdicts: what became of a record.
 
 use super::TransientError;
 
@@ -9,9 +9,9 @@ pub enum Verdict {
     Delivered,
     /// The vendor refused it in a call of its own.
     Rejected {
-        /// Whether the vendor ever accepted anything on this lane. If not, the record may be
-        /// innocent and the request as such at fault.
-        proven: bool,
+        /// Whether the vendor ever accepted a call of this lane. If not, the record may be valid and
+        /// the request as such at fault.
+        lane_has_succeeded: bool,
     },
     /// Its delivery time-out passed.
     TimedOut(DeliveryAttempts),

@@ -13,11 +13,11 @@ const LINGER: Duration = Duration::from_millis(50);
 const ADD: OperationGroup = &[Operation::Add];
 const REMOVE: OperationGroup = &[Operation::Remove];
 
-fn rule(limit: usize) -> BatchPolicy {
-    rule_of(OperationsPerCall::One, limit)
+fn policy(limit: usize) -> BatchPolicy {
+    policy_of(OperationsPerCall::One, limit)
 }
 
-fn rule_of(operations: OperationsPerCall, max_members: usize) -> BatchPolicy {
+fn policy_of(operations: OperationsPerCall, max_members: usize) -> BatchPolicy {
     BatchPolicy {
         linger: LINGER,
         limits: CallLimits {
@@ -61,7 +61,7 @@ impl Bench {
 
     fn seal_all(&mut self) -> Vec<SealedBatch> {
         self.batch.flush();
-        std::iter::from_fn(|| self.batch.seal(rule(1000), self.now)).collect()
+        std::iter::from_fn(|| self.batch.seal(policy(1000), self.now)).collect()
     }
 
     fn settle(&mut self, sealed: SealedBatch, verdict: Verdict) {
@@ -110,28 +110,28 @@ async fn newer_removal_wins_over_older_addition_and_both_acks_share_its_verdict(
 async fn a_batch_is_due_when_full_lingered_or_flushed() {
     let mut bench = Bench::new();
     let now = bench.now;
-    assert_eq!(bench.batch.due(rule(2), now), None);
+    assert_eq!(bench.batch.due(policy(2), now), None);
     bench.push("a", Operation::Add);
-    assert_eq!(bench.batch.due(rule(2), now), Some(now + LINGER));
+    assert_eq!(bench.batch.due(policy(2), now), Some(now + LINGER));
     bench.push("b", Operation::Remove);
     assert_eq!(
-        bench.batch.due(rule(2), now),
+        bench.batch.due(policy(2), now),
         Some(now + LINGER),
         "two kinds do not fill one call"
     );
     bench.push("c", Operation::Add);
-    assert_eq!(bench.batch.due(rule(2), now), Some(now));
-    let full = bench.batch.seal(rule(2), now).unwrap();
+    assert_eq!(bench.batch.due(policy(2), now), Some(now));
+    let full = bench.batch.seal(policy(2), now).unwrap();
     assert_eq!(keys(&full), ["a", "c"]);
-    assert!(bench.batch.seal(rule(2), now).is_none());
+    assert!(bench.batch.seal(policy(2), now).is_none());
     bench.batch.flush();
-    assert_eq!(bench.batch.due(rule(2), now), Some(now));
+    assert_eq!(bench.batch.due(policy(2), now), Some(now));
 }
 
 #[tokio::test(start_paused = true)]
 async fn additions_and_removals_share_a_call_where_one_can_carry_both() {
     let mut bench = Bench::new();
-    let mixed = |limit| rule_of(OperationsPerCall::Mixed, limit);
+    let mixed = |limit| policy_of(OperationsPerCall::Mixed, limit);
     let now = bench.now;
     bench.push("a", Operation::Add);
     bench.push("b", Operation::Remove);
@@ -239,9 +239,9 @@ async fn an_overdue_record_is_told_what_was_tried() {
 }
 
 #[tokio::test]
-async fn a_key_that_changes_its_mind_keeps_its_place_and_takes_no_more() {
+async fn a_key_whose_operation_alternates_keeps_its_one_position() {
     let mut bench = Bench::new();
-    bench.push("fickle", Operation::Add);
+    bench.push("alternating", Operation::Add);
     for key in ["a", "b", "c"] {
         bench.push(key, Operation::Remove);
     }
@@ -251,13 +251,13 @@ async fn a_key_that_changes_its_mind_keeps_its_place_and_takes_no_more() {
         } else {
             Operation::Add
         };
-        bench.push("fickle", operation);
+        bench.push("alternating", operation);
     }
-    bench.push("fickle", Operation::Remove);
+    bench.push("alternating", Operation::Remove);
     assert_eq!(bench.batch.adds.len() + bench.batch.removes.len(), 4);
     bench.batch.flush();
-    let first = bench.batch.seal(rule(1), bench.now).unwrap();
-    assert_eq!(keys(&first), ["fickle"]);
+    let first = bench.batch.seal(policy(1), bench.now).unwrap();
+    assert_eq!(keys(&first), ["alternating"]);
 }
 
 /// Keys enough that the order of their hashes is not by chance that of their arrival.
@@ -352,9 +352,9 @@ proptest! {
 fn check(operations: OperationsPerCall, acts: Vec<Act>) -> Result<(), TestCaseError> {
     let now = Instant::now();
     let mut batch = Batch::new(LaneObserver::default());
-    let rule = |limit| BatchPolicy {
+    let policy = |limit| BatchPolicy {
         linger: Duration::ZERO,
-        ..rule_of(operations, limit)
+        ..policy_of(operations, limit)
     };
     let (acks, mut settled): (Vec<_>, Vec<_>) = (0..3)
         .map(|_| AckIssuer::new(Duration::from_secs(60)))
@@ -400,7 +400,7 @@ fn check(operations: OperationsPerCall, acts: Vec<Act>) -> Result<(), TestCaseEr
                 batch.push(key, operation, ack, now);
             }
             Act::Push { .. } => {}
-            Act::Seal { limit } => calls.extend(batch.seal(rule(limit), now)),
+            Act::Seal { limit } => calls.extend(batch.seal(policy(limit), now)),
             Act::End { call, applied } if call < calls.len() => {
                 let call = calls.remove(call);
                 end(&mut batch, &mut member, call, applied);
@@ -422,7 +422,7 @@ fn check(operations: OperationsPerCall, acts: Vec<Act>) -> Result<(), TestCaseEr
     for call in calls {
         end(&mut batch, &mut member, call, false);
     }
-    while let Some(call) = batch.seal(rule(2), now) {
+    while let Some(call) = batch.seal(policy(2), now) {
         end(&mut batch, &mut member, call, true);
     }
     prop_assert!(batch.is_empty() && batch.in_flight.is_empty());

@@ -40,23 +40,23 @@ const SOON: Duration = Duration::from_secs(2);
 const LATE: Duration = Duration::from_secs(3600);
 /// How long after its time-out a record gets its verdict at the latest: the lane's tick, and one
 /// call with the longest wait for its permission.
-const TIDYING: Duration = Duration::from_secs(4);
+const VERDICT_DELAY: Duration = Duration::from_secs(4);
 
-/// What becomes of one call.
+/// The outcome of one call.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
+enum PlannedOutcome {
     Applied,
-    /// The vendor has made the change, and nobody hears of it.
-    AppliedUnheard,
+    /// The vendor has made the change, and its answer is lost.
+    AppliedAnswerLost,
     Failed(TransientError),
     Limited(Duration),
     TooLarge,
     /// From now on its token is refused.
     TokenRefused,
     /// Its token is refused this once, and good.
-    Passing401,
-    /// Its token is refused this once, and nobody can say why.
-    Unexplained401,
+    Transient401,
+    /// Its token is refused this once, and the query about it fails.
+    Unconfirmed401,
     SegmentRefused,
     /// The change is forbidden, though the token may write.
     Forbidden,
@@ -99,26 +99,26 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..80)
 }
 
-fn fates() -> impl Strategy<Value = VecDeque<Fate>> {
+fn outcomes() -> impl Strategy<Value = VecDeque<PlannedOutcome>> {
     let error = prop_oneof![
         Just(TransientError::Conflict),
         Just(TransientError::Status(503)),
         Just(TransientError::TimedOut),
         Just(TransientError::Connection),
     ];
-    let fate = prop_oneof![
-        4 => Just(Fate::Applied),
-        1 => Just(Fate::AppliedUnheard),
-        2 => error.prop_map(Fate::Failed),
-        1 => (0..3u64).prop_map(|s| Fate::Limited(Duration::from_secs(s))),
-        1 => Just(Fate::TooLarge),
-        1 => Just(Fate::TokenRefused),
-        1 => Just(Fate::Passing401),
-        1 => Just(Fate::Unexplained401),
-        1 => Just(Fate::Forbidden),
-        1 => Just(Fate::SegmentRefused),
+    let outcome = prop_oneof![
+        4 => Just(PlannedOutcome::Applied),
+        1 => Just(PlannedOutcome::AppliedAnswerLost),
+        2 => error.prop_map(PlannedOutcome::Failed),
+        1 => (0..3u64).prop_map(|s| PlannedOutcome::Limited(Duration::from_secs(s))),
+        1 => Just(PlannedOutcome::TooLarge),
+        1 => Just(PlannedOutcome::TokenRefused),
+        1 => Just(PlannedOutcome::Transient401),
+        1 => Just(PlannedOutcome::Unconfirmed401),
+        1 => Just(PlannedOutcome::Forbidden),
+        1 => Just(PlannedOutcome::SegmentRefused),
     ];
-    prop::collection::vec(fate, 0..30).prop_map(VecDeque::from)
+    prop::collection::vec(outcome, 0..30).prop_map(VecDeque::from)
 }
 
 /// How long slots, and then permissions to call, are waited for, in milliseconds.
@@ -132,7 +132,7 @@ fn waits() -> impl Strategy<Value = VecDeque<u64>> {
 struct Vendor {
     /// Whether its calls may add and remove at once.
     mixes: bool,
-    fates: Mutex<VecDeque<Fate>>,
+    outcomes: Mutex<VecDeque<PlannedOutcome>>,
     waits: Mutex<VecDeque<u64>>,
     /// No call is made before, as it has told.
     held: Mutex<Option<Instant>>,
@@ -140,8 +140,8 @@ struct Vendor {
     /// The token in force.
     token: Mutex<String>,
     refused_tokens: Mutex<BTreeSet<String>>,
-    /// How many questions will not be answered.
-    unexplained: Mutex<usize>,
+    /// How many queries will fail.
+    unconfirmed: Mutex<usize>,
     /// How often it has confirmed that the segment is forbidden, and nothing else.
     forbidden: Mutex<usize>,
     /// How often it has refused the segment.
@@ -158,11 +158,11 @@ struct Vendor {
 type Called = (Instant, Vec<String>);
 
 impl Vendor {
-    fn decide(&self, keys: &[String]) -> Fate {
-        let fate = self.fates.lock().unwrap().pop_front();
-        match fate.unwrap_or(Fate::Applied) {
-            Fate::TooLarge if keys.len() < 2 => Fate::Applied,
-            fate => fate,
+    fn decide(&self, keys: &[String]) -> PlannedOutcome {
+        let outcome = self.outcomes.lock().unwrap().pop_front();
+        match outcome.unwrap_or(PlannedOutcome::Applied) {
+            PlannedOutcome::TooLarge if keys.len() < 2 => PlannedOutcome::Applied,
+            outcome => outcome,
         }
     }
 
@@ -180,7 +180,7 @@ impl Vendor {
         self.refused_tokens.lock().unwrap().contains(token)
     }
 
-    /// A call that was made in vain.
+    /// A call failed.
     fn fail(
         &self,
         keys: &[String],
@@ -191,7 +191,7 @@ impl Vendor {
         CallOutcome::Retry { error, retry_after }
     }
 
-    /// As well, though not for the members' sake.
+    /// A call was refused, though not for its members.
     fn refuse(&self, keys: &[String], refusal: Refusal) -> CallOutcome {
         self.failed.lock().unwrap().extend_from_slice(keys);
         CallOutcome::Refused(refusal)
@@ -278,31 +278,31 @@ impl SegmentClient for Vendor {
             return self.refuse(&keys, Refusal::Unauthorized);
         }
         match self.decide(&keys) {
-            Fate::Applied => {
+            PlannedOutcome::Applied => {
                 Self::apply(self, &delivery.members);
                 CallOutcome::Applied
             }
-            Fate::AppliedUnheard => {
+            PlannedOutcome::AppliedAnswerLost => {
                 Self::apply(self, &delivery.members);
                 self.fail(&keys, TransientError::TimedOut, None)
             }
-            Fate::Failed(error) => self.fail(&keys, error, None),
-            Fate::Limited(wait) => {
+            PlannedOutcome::Failed(error) => self.fail(&keys, error, None),
+            PlannedOutcome::Limited(wait) => {
                 *self.held.lock().unwrap() = Some(Instant::now() + wait);
                 self.fail(&keys, TransientError::RateLimited, Some(wait))
             }
-            Fate::TooLarge => CallOutcome::Refused(Refusal::TooLarge),
-            Fate::TokenRefused => {
+            PlannedOutcome::TooLarge => CallOutcome::Refused(Refusal::TooLarge),
+            PlannedOutcome::TokenRefused => {
                 self.refused_tokens.lock().unwrap().insert(token.to_owned());
                 self.refuse(&keys, Refusal::Unauthorized)
             }
-            Fate::Passing401 => self.refuse(&keys, Refusal::Unauthorized),
-            Fate::Unexplained401 => {
-                *self.unexplained.lock().unwrap() += 1;
+            PlannedOutcome::Transient401 => self.refuse(&keys, Refusal::Unauthorized),
+            PlannedOutcome::Unconfirmed401 => {
+                *self.unconfirmed.lock().unwrap() += 1;
                 self.refuse(&keys, Refusal::Unauthorized)
             }
-            Fate::Forbidden => self.refuse(&keys, Refusal::Forbidden),
-            Fate::SegmentRefused => {
+            PlannedOutcome::Forbidden => self.refuse(&keys, Refusal::Forbidden),
+            PlannedOutcome::SegmentRefused => {
                 *self.segment_refusals.lock().unwrap() += 1;
                 self.refuse(&keys, Refusal::Segment)
             }
@@ -311,9 +311,9 @@ impl SegmentClient for Vendor {
 
     async fn confirm(&self, connection: &Arc<Connection>, refusal: Refusal) -> CredentialStanding {
         self.wait().await;
-        let mut unexplained = self.unexplained.lock().unwrap();
-        if *unexplained > 0 {
-            *unexplained -= 1;
+        let mut unconfirmed = self.unconfirmed.lock().unwrap();
+        if *unconfirmed > 0 {
+            *unconfirmed -= 1;
             return CredentialStanding::Unknown { retry_after: None };
         }
         if self.refuses(connection.access_token.expose()) {
@@ -326,26 +326,25 @@ impl SegmentClient for Vendor {
     }
 }
 
-/// One stream, and its account of what it has submitted.
+/// One stream, and the settlements of its records.
 struct Stream {
     /// Which of all that were opened.
     number: usize,
     lane: LaneHandle,
     acks: AckIssuer,
     settled: UnboundedReceiver<SettledRecord>,
-    books: Books,
+    settlements: Settlements,
 }
 
-/// Every record is settled exactly once: the check is made when the books are closed, however the
-/// test gets there.
+/// Checks that every record is settled exactly once, when it is dropped: however a test ends.
 #[derive(Default)]
-struct Books {
+struct Settlements {
     submitted: BTreeSet<i64>,
     verdicts: BTreeMap<i64, Verdict>,
 }
 
-impl Books {
-    fn enter(&mut self, SettledRecord { sequence, verdict }: SettledRecord) {
+impl Settlements {
+    fn add(&mut self, SettledRecord { sequence, verdict }: SettledRecord) {
         assert!(
             self.submitted.contains(&sequence),
             "{sequence} was not submitted"
@@ -355,7 +354,7 @@ impl Books {
     }
 }
 
-impl Drop for Books {
+impl Drop for Settlements {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             let settled: BTreeSet<_> = self.verdicts.keys().copied().collect();
@@ -392,18 +391,18 @@ struct Bench {
     changes: Vec<Change>,
     /// The verdicts of streams, also of those that have left.
     verdicts: BTreeMap<i64, Verdict>,
-    _condemned: UnboundedReceiver<crate::delivery::RefusedCredentials>,
+    _refused: UnboundedReceiver<crate::delivery::RefusedCredentials>,
 }
 
 impl Bench {
-    fn new(fates: VecDeque<Fate>, waits: VecDeque<u64>, mixes: bool) -> Self {
+    fn new(outcomes: VecDeque<PlannedOutcome>, waits: VecDeque<u64>, mixes: bool) -> Self {
         let vendor = Arc::new(Vendor {
             mixes,
-            fates: Mutex::new(fates),
+            outcomes: Mutex::new(outcomes),
             waits: Mutex::new(waits),
             ..Vendor::default()
         });
-        let (live, _condemned) = LiveDestinations::new();
+        let (live, _refused) = LiveDestinations::new();
         let settings = LaneSettings {
             linger: Duration::from_millis(50),
         };
@@ -418,7 +417,7 @@ impl Bench {
             opened: 0,
             changes: Vec::new(),
             verdicts: BTreeMap::new(),
-            _condemned,
+            _refused,
         };
         // The target is published before it is used.
         let _watched = bench.live.watch(bench.uid);
@@ -442,7 +441,7 @@ impl Bench {
             lane: self.dispatcher.open(live, &segment),
             acks,
             settled,
-            books: Books::default(),
+            settlements: Settlements::default(),
         }
     }
 
@@ -489,7 +488,7 @@ impl Bench {
         };
         let key = format!("k{key}");
         let sequence = i64::try_from(self.changes.len()).unwrap();
-        stream.books.submitted.insert(sequence);
+        stream.settlements.submitted.insert(sequence);
         self.changes.push(Change {
             stream: stream.number,
             sequence,
@@ -517,14 +516,14 @@ impl Bench {
             lane,
             acks,
             mut settled,
-            mut books,
+            mut settlements,
             ..
         } = stream;
         drop((lane, acks));
         while let Some(settled) = settled.recv().await {
-            books.enter(settled);
+            settlements.add(settled);
         }
-        self.verdicts.extend(&books.verdicts);
+        self.verdicts.extend(&settlements.verdicts);
     }
 
     /// Takes in what has been settled since the last act, and checks what each verdict claims
@@ -533,7 +532,7 @@ impl Bench {
         let mut heard = Vec::new();
         for stream in self.streams.iter_mut().flatten() {
             while let Ok(settled) = stream.settled.try_recv() {
-                stream.books.enter(settled);
+                stream.settlements.add(settled);
                 heard.push(settled);
             }
         }
@@ -578,13 +577,13 @@ impl Bench {
     fn check_overdue(&self) {
         let now = Instant::now();
         for stream in self.streams.iter().flatten() {
-            let Books {
+            let Settlements {
                 submitted,
                 verdicts,
-            } = &stream.books;
+            } = &stream.settlements;
             for sequence in submitted.iter().filter(|s| !verdicts.contains_key(s)) {
                 let deadline = self.changes[usize::try_from(*sequence).unwrap()].deadline;
-                assert!(now <= deadline + TIDYING, "{sequence} is overdue");
+                assert!(now <= deadline + VERDICT_DELAY, "{sequence} is overdue");
             }
         }
     }
@@ -609,7 +608,7 @@ impl Bench {
 
     /// Lets the vendor recover and everything settle; which calls there were.
     async fn finish(mut self) -> Vec<Called> {
-        self.vendor.fates.lock().unwrap().clear();
+        self.vendor.outcomes.lock().unwrap().clear();
         for stream in self.streams.iter().flatten() {
             stream.lane.flush();
         }
@@ -680,18 +679,18 @@ fn runtime(seed: u64) -> Runtime {
 
 /// What is done, what becomes of the calls, how long they are waited for, and whether one may add
 /// and remove.
-type Case = (Vec<Act>, VecDeque<Fate>, VecDeque<u64>, bool);
+type Case = (Vec<Act>, VecDeque<PlannedOutcome>, VecDeque<u64>, bool);
 
 fn cases() -> impl Strategy<Value = Case> {
-    (acts(), fates(), waits(), any::<bool>())
+    (acts(), outcomes(), waits(), any::<bool>())
 }
 
 /// Plays acts to their end, in the same way for the same seed; which calls were made, and when.
 fn play(seed: u64, case: Case) -> Vec<(Duration, Vec<String>)> {
-    let (acts, fates, waits, mixes) = case;
+    let (acts, outcomes, waits, mixes) = case;
     runtime(seed).block_on(async {
         let began = Instant::now();
-        let mut bench = Bench::new(fates, waits, mixes);
+        let mut bench = Bench::new(outcomes, waits, mixes);
         for act in acts {
             bench.act(act).await;
         }

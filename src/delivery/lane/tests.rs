@@ -34,25 +34,25 @@ const HANGS: &str = "hangs";
 struct Vendor {
     started: Instant,
     script: Mutex<VecDeque<CallOutcome>>,
-    /// What it says of refusals, and then that it means them.
+    /// Its answers to queries about refusals; after these it confirms each.
     standings: Mutex<VecDeque<CredentialStanding>>,
-    /// How long that takes.
-    question_time: Mutex<Duration>,
-    /// Which refusals it was asked about.
-    questions: Mutex<Vec<Refusal>>,
+    /// How long such a query takes.
+    query_time: Mutex<Duration>,
+    /// The refusals that it was asked to confirm.
+    queries: Mutex<Vec<Refusal>>,
     poison: BTreeSet<String>,
     calls: Mutex<Vec<Call>>,
-    /// What each slot was asked for.
+    /// The attempt that each slot was asked for.
     attempts: Mutex<Vec<Attempt>>,
     overlapping: Mutex<BTreeSet<String>>,
-    /// Slots that are given before none is any more.
+    /// How many slots are given.
     slots: Mutex<usize>,
-    /// The token whose account was told to wait, and until when.
+    /// The token of the account that has a hold, and until when.
     held: Mutex<Option<(String, Instant)>>,
-    /// What calls that were too large have told.
+    /// The limit learned from calls that were too large.
     max_members: Mutex<Option<usize>>,
-    /// What a destination becomes in the moment in which the next slot is given.
-    becomes: Mutex<Option<(Arc<LiveDestinations>, DestinationUid, LiveState)>>,
+    /// The state that a destination gets in the moment in which the next slot is given.
+    changes_to: Mutex<Option<(Arc<LiveDestinations>, DestinationUid, LiveState)>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl SegmentClient for Vendor {
         while let Some(hold) = self.hold(connection) {
             tokio::time::sleep_until(hold.until).await;
         }
-        if let Some((live, uid, state)) = self.becomes.lock().unwrap().take() {
+        if let Some((live, uid, state)) = self.changes_to.lock().unwrap().take() {
             live.publish(uid, Revision(2), state);
         }
         Slot::free()
@@ -151,8 +151,8 @@ impl SegmentClient for Vendor {
     }
 
     async fn confirm(&self, _: &Arc<Connection>, refusal: Refusal) -> CredentialStanding {
-        self.questions.lock().unwrap().push(refusal);
-        let time = *self.question_time.lock().unwrap();
+        self.queries.lock().unwrap().push(refusal);
+        let time = *self.query_time.lock().unwrap();
         tokio::time::sleep(time).await;
         let standing = self.standings.lock().unwrap().pop_front();
         standing.unwrap_or(CredentialStanding::Refused)
@@ -164,9 +164,9 @@ struct Bench {
     live: Arc<LiveDestinations>,
     dispatcher: Dispatcher,
     uid: DestinationUid,
-    /// What the observer was told.
+    /// The verdicts that the observer got.
     settled: Arc<Settled>,
-    _condemned: UnboundedReceiver<crate::delivery::RefusedCredentials>,
+    _refused: UnboundedReceiver<crate::delivery::RefusedCredentials>,
 }
 
 /// An observer of verdicts: key, operation and verdict of each change.
@@ -206,8 +206,8 @@ impl Bench {
             started: Instant::now(),
             script: Mutex::new(script.into_iter().collect()),
             standings: Mutex::default(),
-            question_time: Mutex::default(),
-            questions: Mutex::default(),
+            query_time: Mutex::default(),
+            queries: Mutex::default(),
             poison: poison.iter().map(ToString::to_string).collect(),
             calls: Mutex::default(),
             attempts: Mutex::default(),
@@ -215,9 +215,9 @@ impl Bench {
             slots: Mutex::new(usize::MAX),
             held: Mutex::default(),
             max_members: Mutex::default(),
-            becomes: Mutex::default(),
+            changes_to: Mutex::default(),
         });
-        let (live, _condemned) = LiveDestinations::new();
+        let (live, _refused) = LiveDestinations::new();
         let settled = Arc::<Settled>::default();
         let settings = LaneSettings {
             linger: Duration::from_millis(50),
@@ -230,11 +230,11 @@ impl Bench {
             dispatcher,
             uid: DestinationUid::generate(),
             settled,
-            _condemned,
+            _refused,
         }
     }
 
-    /// One whose vendor refuses the members of [`Stream::is_convicted`].
+    /// With a vendor that refuses the members of [`Stream::is_refused_systemically`].
     fn poisoned() -> Self {
         let poison = poisonous();
         Self::new([], &poison.iter().map(String::as_str).collect::<Vec<_>>())
@@ -275,8 +275,8 @@ impl Stream {
         self.next += 1;
     }
 
-    /// Sends members enough, all of them refused, to convict the request.
-    async fn is_convicted(&mut self) {
+    /// Sends so many refused members that the refusal is systemic.
+    async fn is_refused_systemically(&mut self) {
         let poison = poisonous();
         poison
             .iter()
@@ -348,7 +348,12 @@ async fn an_observer_is_told_the_verdict_of_each_change_with_its_key() {
     assert_eq!(stream.verdicts(2).await, [Verdict::Delivered; 2]);
     stream.submit("bad", Operation::Add);
     let rejected = stream.verdict().await.1;
-    assert_eq!(rejected, Verdict::Rejected { proven: true });
+    assert_eq!(
+        rejected,
+        Verdict::Rejected {
+            lane_has_succeeded: true
+        }
+    );
     let change = |key: &str, operation, verdict| (key.to_owned(), operation, verdict);
     assert_eq!(
         *bench.settled.0.lock().unwrap(),
@@ -398,7 +403,7 @@ async fn newer_changes_coalesce_with_a_batch_that_waits_for_its_next_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_call_that_holds_what_has_failed_before_is_a_repeated_attempt() {
+async fn only_a_call_with_a_member_of_a_failed_call_is_a_retry() {
     let bench = Bench::new([retry(TransientError::Status(503), None)], &["c"]);
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
@@ -406,7 +411,7 @@ async fn only_a_call_that_holds_what_has_failed_before_is_a_repeated_attempt() {
     tokio::time::sleep(CALL_TIME / 2).await;
     stream.submit("b", Operation::Add);
     assert_eq!(stream.verdicts(2).await, [Verdict::Delivered; 2]);
-    // Found by halving: each probe is progress.
+    // A probe of an isolation is no retry.
     stream.submit("c", Operation::Add);
     stream.submit("d", Operation::Add);
     stream.verdicts(2).await;
@@ -477,7 +482,15 @@ async fn one_poison_record_among_a_thousand_fails_alone_within_21_calls() {
             other => rejected.push(other),
         }
     }
-    assert_eq!(rejected, [(618, Verdict::Rejected { proven: true })]);
+    assert_eq!(
+        rejected,
+        [(
+            618,
+            Verdict::Rejected {
+                lane_has_succeeded: true
+            }
+        )]
+    );
     assert!(bench.calls().len() <= 21, "{} calls", bench.calls().len());
 }
 
@@ -519,7 +532,7 @@ async fn one_member_that_is_too_large_does_not_make_calls_small() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_credentials_condemn_the_destination_and_defer_its_records() {
+async fn refused_credentials_stop_the_destination_and_defer_its_records() {
     let bench = Bench::new([CallOutcome::Refused(Refusal::Unauthorized)], &[]);
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
@@ -702,7 +715,7 @@ async fn a_stream_that_goes_during_an_isolation_does_not_wait_for_the_probes_of_
 }
 
 #[tokio::test(start_paused = true)]
-async fn beside_a_call_that_hangs_changes_wait_for_company_but_only_a_moment() {
+async fn beside_a_call_that_hangs_changes_linger_but_only_a_moment() {
     let bench = Bench::new([], &[]);
     let mut stream = bench.open(LONG);
     stream.submit("first", Operation::Add);
@@ -736,20 +749,20 @@ async fn a_stream_that_goes_while_an_isolation_waits_for_a_slot_is_let_go() {
     gone.lane.sweep();
     drop(gone);
     let ended = tokio::time::timeout(Duration::from_secs(2), bench.dispatcher.ended());
-    ended.await.expect("nobody waits for the isolation");
+    ended.await.expect("the lane retires without its isolation");
 }
 
-/// Members enough to convict a request.
+/// So many members that their refusal is systemic.
 fn poisonous() -> Vec<String> {
     (0..200).map(|n| format!("poison{n}")).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_convicted_request_is_tried_again_even_if_its_lane_lives_on() {
+async fn after_a_systemic_refusal_the_segment_is_tried_again_even_if_its_lane_lives_on() {
     let bench = Bench::poisoned();
     let (_idle, mut stream) = (bench.open(LONG), bench.open(LONG));
-    stream.is_convicted().await;
-    // Somebody has mended the segment.
+    stream.is_refused_systemically().await;
+    // The next record is sent, and its member is accepted.
     let mut next = bench.open(LONG);
     next.submit("a", Operation::Add);
     assert_eq!(next.verdict().await, (1, Verdict::Delivered));
@@ -763,7 +776,7 @@ async fn moved(move_to: impl FnOnce(&Bench, LiveState)) {
     stream.submit("a", Operation::Add);
     assert_eq!(stream.verdict().await, (1, Verdict::Delivered));
     move_to(&bench, active_in("other", "first"));
-    stream.is_convicted().await;
+    stream.is_refused_systemically().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -772,16 +785,16 @@ async fn what_one_environment_has_accepted_proves_nothing_in_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_destination_that_changes_as_a_call_departs_is_followed_first() {
+async fn a_destination_that_changes_as_a_slot_is_given_is_followed_first() {
     moved(|bench, elsewhere| {
-        let becomes = (Arc::clone(&bench.live), bench.uid, elsewhere);
-        *bench.vendor.becomes.lock().unwrap() = Some(becomes);
+        let change = (Arc::clone(&bench.live), bench.uid, elsewhere);
+        *bench.vendor.changes_to.lock().unwrap() = Some(change);
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lane_in_line_hears_of_a_hold_that_begins_meanwhile() {
+async fn a_lane_that_waits_for_a_slot_reports_a_hold_that_begins_meanwhile() {
     let bench = Bench::new([], &[]);
     *bench.vendor.slots.lock().unwrap() = 0;
     let mut stream = bench.open(Duration::from_secs(5));
@@ -791,7 +804,7 @@ async fn a_lane_in_line_hears_of_a_hold_that_begins_meanwhile() {
     let until = Instant::now() + Duration::from_secs(60);
     *bench.vendor.held.lock().unwrap() = Some(("first".to_owned(), until));
     let told = tokio::time::timeout(Duration::from_secs(2), health.changed());
-    told.await.expect("nobody says so").unwrap();
+    told.await.expect("the hold is reported").unwrap();
     assert_eq!(*health.borrow(), DeliveryHealth::Throttled { until });
     let tried = DeliveryAttempts {
         calls: 0,
@@ -801,7 +814,7 @@ async fn a_lane_in_line_hears_of_a_hold_that_begins_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rotated_token_waits_for_what_its_environments_account_was_told() {
+async fn a_rotated_token_waits_out_the_hold_of_its_environments_account() {
     let bench = Bench::new([], &[]);
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);

@@ -41,11 +41,11 @@ pub(super) struct ResultLedger {
     next: Option<i64>,
     /// Every record up to here has a result that was reported.
     committed: i64,
-    /// Reported runs beyond `committed`: first → last. They never touch each other.
-    beyond: BTreeMap<i64, i64>,
+    /// Reported runs above `committed`: first → last. There is a gap between any two.
+    reported: BTreeMap<i64, i64>,
     /// Runs of the same result that were not reported yet: first → last. A client that does not read
     /// costs no more memory the more of its records are delivered.
-    fresh: BTreeMap<i64, (i64, RecordOutcome)>,
+    unreported: BTreeMap<i64, (i64, RecordOutcome)>,
     /// Whether a heartbeat waits for its answer. One ack answers all of them.
     owes_ack: bool,
     /// Records without a result.
@@ -59,8 +59,8 @@ impl ResultLedger {
         Self {
             next: None,
             committed: 0,
-            beyond: BTreeMap::new(),
-            fresh: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            unreported: BTreeMap::new(),
             owes_ack: false,
             unsettled: 0,
             max_batch_records,
@@ -113,10 +113,10 @@ impl ResultLedger {
         }
     }
 
-    /// Whether another batch may be read: the records beyond what is committed do not fill the window.
+    /// Whether another batch may be read: the uncommitted records do not fill the window.
     pub(super) fn is_window_open(&self) -> bool {
-        let beyond = self.next.map_or(0, |next| next - 1 - self.committed);
-        usize::try_from(beyond).is_ok_and(|beyond| beyond < self.window)
+        let uncommitted = self.next.map_or(0, |next| next - 1 - self.committed);
+        usize::try_from(uncommitted).is_ok_and(|uncommitted| uncommitted < self.window)
     }
 
     /// Records what a record got.
@@ -140,24 +140,26 @@ impl ResultLedger {
     fn awaits(&self, sequence: i64) -> bool {
         let is_received =
             sequence > self.committed && self.next.is_some_and(|next| sequence < next);
-        let is_reported = ends_at_or_after(sequence, self.beyond.range(..=sequence).next_back());
-        let fresh = self.fresh.range(..=sequence).next_back();
-        let is_fresh = ends_at_or_after(sequence, fresh.map(|(first, (last, _))| (first, last)));
-        is_received && !is_reported && !is_fresh
+        let reported = self.reported.range(..=sequence).next_back();
+        let unreported = self.unreported.range(..=sequence).next_back();
+        let unreported = unreported.map(|(first, (last, _))| (first, last));
+        let has_result =
+            ends_at_or_after(sequence, reported) || ends_at_or_after(sequence, unreported);
+        is_received && !has_result
     }
 
     fn join_runs(&mut self, sequence: i64, outcome: RecordOutcome) {
-        let last = match self.fresh.get(&(sequence + 1)) {
+        let last = match self.unreported.get(&(sequence + 1)) {
             Some((last, same)) if *same == outcome => {
                 let last = *last;
-                self.fresh.remove(&(sequence + 1));
+                self.unreported.remove(&(sequence + 1));
                 last
             }
             _ => sequence,
         };
-        match self.fresh.range_mut(..sequence).next_back() {
+        match self.unreported.range_mut(..sequence).next_back() {
             Some((_, (end, same))) if *end + 1 == sequence && *same == outcome => *end = last,
-            _ => drop(self.fresh.insert(sequence, (last, outcome))),
+            _ => drop(self.unreported.insert(sequence, (last, outcome))),
         }
     }
 
@@ -173,7 +175,7 @@ impl ResultLedger {
 
     /// Whether there is something to report.
     pub(super) fn has_news(&self) -> bool {
-        self.owes_ack || !self.fresh.is_empty()
+        self.owes_ack || !self.unreported.is_empty()
     }
 
     /// Every record up to here has a result that was reported.
@@ -181,11 +183,11 @@ impl ResultLedger {
         self.committed
     }
 
-    /// Fresh results, oldest first, and the prefix that they commit.
+    /// Unreported results, oldest first, and the prefix that they commit.
     pub(super) fn report(&mut self) -> Option<pb::Ack> {
         let mut results = Vec::new();
         while results.len() < MAX_RESULTS_PER_ACK
-            && let Some((first, (last, outcome))) = self.fresh.pop_first()
+            && let Some((first, (last, outcome))) = self.unreported.pop_first()
         {
             self.commit(first, last);
             results.push(result(first, last, outcome));
@@ -200,18 +202,18 @@ impl ResultLedger {
     }
 
     fn commit(&mut self, first: i64, mut last: i64) {
-        let first = match self.beyond.range(..first).next_back() {
+        let first = match self.reported.range(..first).next_back() {
             Some((&start, &end)) if end + 1 == first => start,
             _ => first,
         };
-        if let Some(end) = self.beyond.remove(&(last + 1)) {
+        if let Some(end) = self.reported.remove(&(last + 1)) {
             last = end;
         }
         if first == self.committed + 1 {
-            self.beyond.remove(&first);
+            self.reported.remove(&first);
             self.committed = last;
         } else {
-            self.beyond.insert(first, last);
+            self.reported.insert(first, last);
         }
     }
 }
@@ -238,8 +240,8 @@ pub(super) fn outcome(
 ) -> Result<RecordOutcome, DeferralCause> {
     match verdict {
         Verdict::Delivered => Ok(Ok(())),
-        Verdict::Rejected { proven } => {
-            let blame = if proven {
+        Verdict::Rejected { lane_has_succeeded } => {
+            let blame = if lane_has_succeeded {
                 Blame::Record
             } else {
                 Blame::Unproven

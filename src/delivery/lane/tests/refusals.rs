@@ -1,4 +1,4 @@
-//! Whom a refusal condemns, and what has to confirm it.
+//! Refusals: whether each concerns the segment or the destination, and what must confirm it.
 
 use super::*;
 use crate::delivery::health::CONFLICT_NOTICE_DELAY;
@@ -9,7 +9,7 @@ const NO_SEGMENT: CallOutcome = CallOutcome::Refused(Refusal::Segment);
 const UNKNOWN: CredentialStanding = CredentialStanding::Unknown { retry_after: None };
 
 impl Bench {
-    /// One whose vendor says so of refusals, one after another.
+    /// With a vendor that answers queries about refusals so, one after another.
     fn told(
         script: impl IntoIterator<Item = CallOutcome>,
         standings: impl IntoIterator<Item = CredentialStanding>,
@@ -19,8 +19,8 @@ impl Bench {
         bench
     }
 
-    fn questions(&self) -> usize {
-        self.vendor.questions.lock().unwrap().len()
+    fn queries(&self) -> usize {
+        self.vendor.queries.lock().unwrap().len()
     }
 
     fn are_credentials_refused(&self) -> bool {
@@ -48,7 +48,7 @@ fn unconfirmed(refusal: Refusal) -> TransientError {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_passing_401_is_tried_again_and_told() {
+async fn a_transient_401_is_retried_and_reported() {
     let bench = Bench::told([UNAUTHORIZED], [CredentialStanding::Good]);
     let mut stream = bench.open(LONG);
     let mut health = stream.lane.health();
@@ -65,23 +65,23 @@ async fn a_passing_401_is_tried_again_and_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_could_not_be_confirmed_is_tried_and_asked_about_again() {
+async fn an_unconfirmed_refusal_is_retried_and_queried_again() {
     for refused in [UNAUTHORIZED, FORBIDDEN] {
         let bench = Bench::told([refused; 3], [UNKNOWN, UNKNOWN]);
         let mut stream = bench.open(LONG);
         let verdict = stream.send("a").await;
         assert_eq!(verdict, Verdict::Deferred(DeferralCause::Credentials));
-        assert_eq!((bench.calls().len(), bench.questions()), (3, 3));
+        assert_eq!((bench.calls().len(), bench.queries()), (3, 3));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_that_asks_for_patience_is_given_it() {
+async fn the_wait_that_a_query_asked_for_is_kept() {
     let wait = Duration::from_secs(7);
-    let patience = CredentialStanding::Unknown {
+    let busy = CredentialStanding::Unknown {
         retry_after: Some(wait),
     };
-    let bench = Bench::told([UNAUTHORIZED], [patience]);
+    let bench = Bench::told([UNAUTHORIZED], [busy]);
     assert_eq!(bench.open(LONG).send("a").await, Verdict::Delivered);
     let calls = bench.calls();
     assert!(calls[1].at >= calls[0].at + wait, "{calls:?}");
@@ -90,7 +90,7 @@ async fn a_question_that_asks_for_patience_is_given_it() {
 #[tokio::test(start_paused = true)]
 async fn a_token_rotated_while_its_refusal_is_asked_about_is_used_at_once() {
     let bench = Bench::told([UNAUTHORIZED], []);
-    *bench.vendor.question_time.lock().unwrap() = LONG;
+    *bench.vendor.query_time.lock().unwrap() = LONG;
     let mut stream = bench.open(LONG);
     stream.submit("a", Operation::Add);
     stream.lane.flush();
@@ -103,9 +103,9 @@ async fn a_token_rotated_while_its_refusal_is_asked_about_is_used_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_a_question_beyond_his_time_out() {
+async fn no_record_waits_for_a_query_past_its_time_out() {
     let bench = Bench::told([UNAUTHORIZED], []);
-    *bench.vendor.question_time.lock().unwrap() = LONG;
+    *bench.vendor.query_time.lock().unwrap() = LONG;
     let mut stream = bench.open(Duration::from_secs(3));
     let began = Instant::now();
     let tried = DeliveryAttempts {
@@ -127,12 +127,12 @@ async fn a_forbidden_segment_ends_alone() {
     let verdict = guarded.send("b").await;
     assert_eq!(verdict, Verdict::Deferred(DeferralCause::Permission));
     assert_eq!(well.send("c").await, Verdict::Delivered);
-    // Somebody has approved it.
+    // The change is approved by now.
     assert_eq!(guarded.send("d").await, Verdict::Delivered);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_forbidden_segment_by_itself_does_not_condemn_however_often() {
+async fn one_forbidden_segment_does_not_refuse_the_destination_however_often() {
     let bench = Bench::told([FORBIDDEN; 3], [CredentialStanding::Good; 3]);
     let mut stream = bench.open(LONG);
     for _ in 0..3 {
@@ -142,7 +142,7 @@ async fn a_forbidden_segment_by_itself_does_not_condemn_however_often() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_destination_whose_segments_are_all_forbidden_is_condemned() {
+async fn a_destination_whose_segments_are_all_forbidden_is_refused() {
     let bench = Bench::told([FORBIDDEN; 2], [CredentialStanding::Good; 2]);
     // The first stream is over before the second one opens.
     let verdict = bench.open_into("one", LONG).send("a").await;
@@ -153,7 +153,7 @@ async fn a_destination_whose_segments_are_all_forbidden_is_condemned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_role_that_cannot_write_condemns_the_destination_at_once() {
+async fn a_role_that_cannot_write_refuses_the_destination_at_once() {
     let bench = Bench::told([FORBIDDEN], [CredentialStanding::Refused]);
     let verdict = bench.open(LONG).send("a").await;
     assert_eq!(verdict, Verdict::Deferred(DeferralCause::Credentials));
@@ -181,7 +181,7 @@ async fn a_single_refusal_of_a_segment_that_was_accepted_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_segment_that_was_accepted_is_believed_to_be_refused_once_that_lasts() {
+async fn a_refusal_of_an_accepted_segment_counts_once_it_has_lasted() {
     let refusals = std::iter::repeat_n(NO_SEGMENT, 20);
     let bench = Bench::told([CallOutcome::Applied].into_iter().chain(refusals), []);
     let mut stream = bench.open(LONG);
@@ -197,7 +197,7 @@ async fn a_segment_that_was_accepted_is_believed_to_be_refused_once_that_lasts()
 }
 
 #[tokio::test(start_paused = true)]
-async fn conflicts_without_end_are_told_and_named() {
+async fn lasting_conflicts_are_reported_once_and_named() {
     let conflicts = std::iter::repeat_n(retry(TransientError::Conflict, None), 100);
     let bench = Bench::new(conflicts, &[]);
     let mut stream = bench.open(Duration::from_secs(30));
@@ -224,7 +224,7 @@ async fn conflicts_without_end_are_told_and_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn conflicts_that_pass_are_not_worth_a_word() {
+async fn short_conflicts_are_not_reported() {
     // Four in a row take less than a second and a half, and so do those after a success.
     let conflict = retry(TransientError::Conflict, None);
     let mut script = vec![conflict; 3];
