@@ -204,7 +204,7 @@ impl App {
 struct InFlight {
     sessions: TaskTracker,
     dispatcher: Dispatcher,
-    /// Counts the open ones; the tracker also counts answers that nobody has read yet.
+    /// Counts the open ones; the tracker also counts responses that their client has not read yet.
     metrics: Metrics,
     /// Tells every stream to be done by a moment.
     drain: watch::Sender<Option<Instant>>,

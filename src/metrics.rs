@@ -96,7 +96,7 @@ impl Metrics {
         let records = all.entry(destination.to_owned()).or_default();
         Tally {
             records: Arc::clone(records),
-            fresh: Records::default(),
+            unpublished: Records::default(),
             in_flight: 0,
         }
     }
@@ -163,7 +163,8 @@ impl Drop for OpenStream {
 /// is in flight when the stream ends is deferred.
 pub struct Tally {
     records: Arc<Mutex<Records>>,
-    fresh: Records,
+    /// Counted since the last publication.
+    unpublished: Records,
     /// This stream's part of what is in flight, as published last.
     in_flight: u64,
 }
@@ -171,21 +172,21 @@ pub struct Tally {
 impl Tally {
     /// Counts records that have been read.
     pub fn received(&mut self, records: usize) {
-        self.fresh.received += count(records);
+        self.unpublished.received += count(records);
     }
 
     /// Counts a record that has its result: none, or the reason it failed for.
     pub fn settled(&mut self, failure: Option<&'static str>) {
         match failure {
-            None => self.fresh.delivered += 1,
-            Some(reason) => *self.fresh.failed.entry(reason).or_default() += 1,
+            None => self.unpublished.delivered += 1,
+            Some(reason) => *self.unpublished.failed.entry(reason).or_default() += 1,
         }
     }
 
     /// Shows what was counted, now that `in_flight` of the stream's records wait for a result.
     pub fn publish(&mut self, in_flight: usize) {
         let mut records = self.records.lock();
-        records.add(std::mem::take(&mut self.fresh));
+        records.add(std::mem::take(&mut self.unpublished));
         records.in_flight -= self.in_flight;
         self.in_flight = count(in_flight);
         records.in_flight += self.in_flight;
@@ -194,8 +195,8 @@ impl Tally {
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        let left = self.in_flight + self.fresh.received - self.fresh.settled();
-        self.fresh.deferred += left;
+        let left = self.in_flight + self.unpublished.received - self.unpublished.settled();
+        self.unpublished.deferred += left;
         self.publish(0);
     }
 }

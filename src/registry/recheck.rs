@@ -39,15 +39,15 @@ const AT_ONCE: usize = 4;
 /// How many are read from the store at once.
 const PAGE: u16 = 500;
 
-/// What came of asking again about a destination whose credentials were refused.
+/// The outcome of one more check of refused credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Recheck {
     /// It is active, from this revision on.
     Active(Revision),
     /// A check fails.
     StillRefused,
-    /// It is gone, or was changed meanwhile.
-    Moot,
+    /// The destination was deleted or changed meanwhile: there is nothing to check any longer.
+    Obsolete,
     /// LaunchDarkly, or the store, could not be asked.
     Unknown {
         /// How long LaunchDarkly asked to wait.
@@ -200,7 +200,7 @@ impl Rechecks {
     fn answered(&mut self, uid: DestinationUid, answer: Recheck, now: Instant) {
         let attempt = self.destinations.get(&uid).map_or(0, |known| known.attempt);
         match answer {
-            Recheck::Moot => drop(self.destinations.remove(&uid)),
+            Recheck::Obsolete => drop(self.destinations.remove(&uid)),
             Recheck::StillRefused => self.wait(uid, attempt + 1, Duration::ZERO),
             Recheck::Unknown { retry_after } => {
                 self.wait(uid, attempt, retry_after.unwrap_or_default());
@@ -241,13 +241,13 @@ async fn ask(registry: &Registry, checker: &dyn CredentialChecker, uid: Destinat
     };
     let found = match registry.store.find(uid).await {
         Ok(Some(found)) if found.state == DestinationState::CredentialsRejected => found,
-        Ok(_) => return Recheck::Moot,
+        Ok(_) => return Recheck::Obsolete,
         Err(error) => return unknown(error),
     };
     match checker.check_credentials(&found.connection).await {
         Ok(report) if report.is_valid() => match registry.reactivate_refused(found).await {
             Ok(Some(revision)) => Recheck::Active(revision),
-            Ok(None) => Recheck::Moot,
+            Ok(None) => Recheck::Obsolete,
             Err(error) => unknown(error),
         },
         Ok(_) => Recheck::StillRefused,

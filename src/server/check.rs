@@ -26,7 +26,7 @@ const MAX_MAPPING_PARTS: usize = 32;
 /// Longest name of an identifier, in bytes. Ours: a record that fails names some.
 const MAX_SOURCE_NAME: usize = 256;
 
-/// What is wrong with a request, collected so that it is told all at once.
+/// The violations of a request, collected so that the caller learns all at once.
 #[derive(Debug, Default)]
 pub(crate) struct Violations {
     noted: Vec<Violation>,
@@ -38,8 +38,8 @@ impl Violations {
         self.noted.push(Violation::new(field, description));
     }
 
-    /// What was parsed, or a note of why it could not be.
-    pub(crate) fn keep<T>(
+    /// The parsed value; or none, with a note of the error.
+    pub(crate) fn ok_or_note<T>(
         &mut self,
         field: &str,
         parsed: Result<T, impl fmt::Display>,
@@ -47,7 +47,7 @@ impl Violations {
         parsed.map_err(|error| self.note(field, error)).ok()
     }
 
-    /// An authorized name, or a note of why it is none.
+    /// An authorized name; or none, with a note of the error.
     pub(crate) fn authorized<N>(
         &mut self,
         field: &str,
@@ -58,12 +58,12 @@ impl Violations {
                 self.is_denied = true;
                 None
             }
-            name => self.keep(field, name),
+            name => self.ok_or_note(field, name),
         }
     }
 
-    /// The checked request, if nothing was noted. What is wrong with a request is not told to a
-    /// caller who may not make it.
+    /// The checked request, if nothing was noted. A caller without the permission does not learn what
+    /// is wrong with the request.
     pub(crate) fn finish<T>(self, checked: Option<T>) -> Result<T, Failure> {
         match checked {
             _ if self.is_denied => Err(Failure::PermissionDenied),
@@ -88,7 +88,7 @@ pub(crate) fn request_id(id: &str, violations: &mut Violations) -> Option<Uuid> 
     let parsed = Uuid::try_parse(id).ok();
     // Clients that forget to draw one send this, and would collide with each other.
     let drawn = parsed.filter(|id| !id.is_nil());
-    violations.keep(
+    violations.ok_or_note(
         "request_id",
         drawn.ok_or("must be a UUID, a new one for each request"),
     )
@@ -100,7 +100,7 @@ pub(crate) fn display_name(
     violations: &mut Violations,
 ) -> Option<DisplayName> {
     let rule = "must be 1 to 63 characters, not blank, without control characters";
-    violations.keep(path, DisplayName::new(name).ok_or(rule))
+    violations.ok_or_note(path, DisplayName::new(name).ok_or(rule))
 }
 
 /// The id of one of the vendor's actions.
@@ -115,8 +115,8 @@ pub(crate) fn action(
         let ids: Vec<_> = known.iter().map(|action| action.id).collect();
         format!("must be one of: {}", ids.join(", "))
     };
-    let kept = violations.keep(path, found.ok_or_else(rule));
-    kept.map(|action| action.id.to_owned())
+    let found = violations.ok_or_note(path, found.ok_or_else(rule));
+    found.map(|action| action.id.to_owned())
 }
 
 /// Checks a destination's value against what forms are told of its field.
@@ -130,7 +130,7 @@ pub(crate) fn in_form(
         Some(field) => field.check(value),
         None => Err("no action has this field".to_owned()),
     };
-    violations.keep(&format!("destination.{field}"), checked)
+    violations.ok_or_note(&format!("destination.{field}"), checked)
 }
 
 pub(crate) fn instance(number: i32, path: &str, violations: &mut Violations) -> Option<Instance> {
@@ -140,7 +140,7 @@ pub(crate) fn instance(number: i32, path: &str, violations: &mut Violations) -> 
         Ok(PbInstance::Federal) => Ok(Instance::Federal),
         Err(_) => Err("must be one of: INSTANCE_COMMERCIAL, INSTANCE_EU, INSTANCE_FEDERAL"),
     };
-    violations.keep(path, instance)
+    violations.ok_or_note(path, instance)
 }
 
 /// Settings that are checked with LaunchDarkly and not stored. Their form is not checked here:
@@ -221,7 +221,7 @@ fn transform(number: i32, path: &str, violations: &mut Violations) -> Option<Tra
     let mut all = Transform::ALL.iter().copied();
     let transform = all.find(|transform| Ok(transform.contract_name()) == name);
     let names = || Transform::listed(Transform::contract_name);
-    violations.keep(
+    violations.ok_or_note(
         path,
         transform.ok_or_else(|| format!("must be one of: {}", names())),
     )

@@ -135,7 +135,7 @@ pub(crate) enum Failure {
     RejectedByDestination(Blame),
     #[error(
         "not delivered within {} s, {}: {}",
-        .tried_for.as_secs(), counted(*.attempts), obstacle(*.error)
+        .tried_for.as_secs(), counted(*.attempts), last_error(*.error)
     )]
     DeliveryTimeout {
         /// The last one; `None` if no call could even be started.
@@ -209,7 +209,7 @@ fn counted(attempts: u32) -> String {
     }
 }
 
-fn obstacle(error: Option<TransientError>) -> String {
+fn last_error(error: Option<TransientError>) -> String {
     match error {
         Some(error) => error.to_string(),
         None => "no call could be started in this time".to_owned(),

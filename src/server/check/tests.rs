@@ -85,9 +85,9 @@ fn settings_to_be_checked_may_have_any_form() {
         ..Default::default()
     };
     let odd = config(" sdk-1 ", "with-a-dash ", 2);
-    let kept = all(|v| unsaved_connection(odd, "launch_darkly", v)).unwrap();
-    assert_eq!(kept.access_token.expose(), " sdk-1 ");
-    assert_eq!(kept.instance, Instance::Eu);
+    let checked = all(|v| unsaved_connection(odd, "launch_darkly", v)).unwrap();
+    assert_eq!(checked.access_token.expose(), " sdk-1 ");
+    assert_eq!(checked.instance, Instance::Eu);
     let long = "x".repeat(513);
     for text in ["", &long] {
         assert!(all(|v| unsaved_connection(config(text, text, 0), "launch_darkly", v)).is_ok());

@@ -58,8 +58,8 @@ pub(crate) fn wrap(
     request
 }
 
-/// What a stream's body and its session share. The body reserves, and the session keeps what a
-/// message really costs.
+/// What a stream's body and its session share. The body reserves memory for a message, and the session
+/// takes over as much of it as the message's records need.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct InboundBody {
     shared: Arc<Mutex<InboundState>>,
@@ -108,7 +108,7 @@ impl InboundBody {
     }
 
     /// Counts the stream's messages as held by this destination from now on. A message that came
-    /// before is counted when it is kept.
+    /// before is counted when its reservation is taken over.
     pub(in crate::server) fn join(&self, uid: DestinationUid) {
         self.shared.lock().share = Some(self.budget.share(uid));
     }
@@ -118,7 +118,7 @@ impl InboundBody {
     ///
     /// # Panics
     /// If the stream has not [joined](Self::join) a destination.
-    pub(in crate::server) fn keep(&self, bytes: usize) -> Reservation {
+    pub(in crate::server) fn take_reservation(&self, bytes: usize) -> Reservation {
         let mut shared = self.shared.lock();
         if let Some(mut reserved) = shared.reserved.take() {
             reserved.resize(bytes);
@@ -284,7 +284,7 @@ mod tests {
         let budget = MemoryBudget::new(MIB, MIB);
         let (mut first, first_state) = joined(&budget);
         first.frame().await.unwrap().unwrap();
-        let kept = first_state.keep(10 * 1024);
+        let held = first_state.take_reservation(10 * 1024);
 
         let (mut second, _) = joined(&budget);
         let mut frame = second.frame();
@@ -292,7 +292,7 @@ mod tests {
         // The first stream ends, but its records are still on their way.
         assert!(first.frame().await.is_none());
         assert!((&mut frame).now_or_never().is_none());
-        drop(kept);
+        drop(held);
         assert!(frame.await.is_some());
     }
 
@@ -301,9 +301,9 @@ mod tests {
         let budget = MemoryBudget::new(4 * MIB, MIB);
         let (mut body, inbound_body) = joined(&budget);
         body.frame().await.unwrap().unwrap();
-        let kept = [10, 20, 30].map(|bytes| inbound_body.keep(bytes));
+        let held = [10, 20, 30].map(|bytes| inbound_body.take_reservation(bytes));
         assert_eq!(budget.free(), 4 * 1024 * 1024 - 60);
-        drop(kept);
+        drop(held);
         assert_eq!(budget.free(), 4 * 1024 * 1024);
     }
 

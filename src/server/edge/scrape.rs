@@ -80,7 +80,8 @@ struct AcceptedFormats {
     exactness: u8,
 }
 
-/// What is wanted more. `OpenMetrics` if both are alike, or neither is.
+/// Content negotiation: the preferred format. `OpenMetrics` if both are preferred alike, or neither is
+/// accepted.
 fn negotiate(headers: &HeaderMap) -> ExpositionFormat {
     let accepted = headers.get_all(ACCEPT).iter();
     let accepted = accepted.filter_map(|value| value.to_str().ok());
@@ -88,16 +89,16 @@ fn negotiate(headers: &HeaderMap) -> ExpositionFormat {
     let ranges: Vec<_> = accepted
         .flat_map(|value| MediaTypeList::new(value).flatten())
         .collect();
-    let prometheus = wish(&ranges, ExpositionFormat::Prometheus);
-    if prometheus.quality > 0.0 && prometheus > wish(&ranges, ExpositionFormat::OpenMetrics) {
+    let prometheus = preference(&ranges, ExpositionFormat::Prometheus);
+    if prometheus.quality > 0.0 && prometheus > preference(&ranges, ExpositionFormat::OpenMetrics) {
         ExpositionFormat::Prometheus
     } else {
         ExpositionFormat::OpenMetrics
     }
 }
 
-/// The most exact range that covers a format says how much it is wanted (RFC 9110, 12.5.1).
-fn wish(ranges: &[MediaType<'_>], format: ExpositionFormat) -> AcceptedFormats {
+/// The quality of a format is that of the most exact range that covers it (RFC 9110, 12.5.1).
+fn preference(ranges: &[MediaType<'_>], format: ExpositionFormat) -> AcceptedFormats {
     let covering = ranges.iter().filter_map(|range| {
         let quality = range.get_param(names::Q).map_or("1", |q| q.as_str());
         Some(AcceptedFormats {

@@ -5,7 +5,7 @@ use std::{fmt::Display, time::Duration};
 use tonic::Code;
 use tonic_types::ErrorDetails;
 
-use super::{Blame, DOMAIN, Failure, Reason, Violation, obstacle, violation::field_violations};
+use super::{Blame, DOMAIN, Failure, Reason, Violation, last_error, violation::field_violations};
 use crate::domain::{DestinationName, RecordError, SegmentId, TransientError, shown};
 
 /// Type of the resource that `ResourceInfo` names.
@@ -135,7 +135,7 @@ impl Failure {
             } => {
                 let retry = After(pause_after(*error));
                 let answer = Answer::new(Reason::DeliveryTimeout, retry, Nothing)
-                    .with("trouble", obstacle(*error))
+                    .with("trouble", last_error(*error))
                     .with("tried_for_seconds", tried_for.as_secs())
                     .with("attempts", attempts);
                 if is_rate_limit(*error) {

@@ -14,7 +14,7 @@ pub struct StreamLimits {
     pub max_streams: usize,
     /// Most records in one batch.
     pub max_batch_records: usize,
-    /// Most records beyond the last committed one.
+    /// Most uncommitted records.
     pub max_in_flight_records: usize,
     /// How long a record may be tried, unless its stream says otherwise.
     pub default_delivery_timeout: Duration,

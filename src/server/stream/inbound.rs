@@ -73,7 +73,7 @@ impl Inbound {
     }
 
     /// Exchanges the reservation of the message that came last for what its records hold.
-    pub(super) fn keep(&self, bytes: usize) -> Reservation {
-        self.body.keep(bytes)
+    pub(super) fn take_reservation(&self, bytes: usize) -> Reservation {
+        self.body.take_reservation(bytes)
     }
 }

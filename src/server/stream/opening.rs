@@ -112,9 +112,9 @@ fn activated(
     violations: &mut check::Violations,
 ) -> (Option<SegmentRef>, Option<Mapping>) {
     let id = SegmentId::new(&activation.segment_id);
-    let id = violations.keep("open.activation.segment_id", id);
+    let id = violations.ok_or_note("open.activation.segment_id", id);
     let kind = context_kind(&activation.context_kind, actions);
-    let kind = violations.keep("open.activation.context_kind", kind);
+    let kind = violations.ok_or_note("open.activation.context_kind", kind);
     // The name is checked even under a broken id, so that both are reported at once.
     let stand_in = || SegmentId::new("x").expect("a letter is an id");
     let named = SegmentRef::new(
@@ -122,7 +122,7 @@ fn activated(
         kind.clone().unwrap_or_default(),
         &activation.segment_name,
     );
-    let named = violations.keep("open.activation.segment_name", named);
+    let named = violations.ok_or_note("open.activation.segment_name", named);
     let mappings = activation.field_mappings;
     let mapping = (!mappings.is_empty())
         .then(|| check::mapping(mappings, "open.activation.field_mappings", violations));
@@ -165,7 +165,7 @@ fn delivery_timeout(
     let accepted = Duration::try_from(wanted)
         .ok()
         .filter(|d| DELIVERY_TIMEOUTS.contains(d));
-    violations.keep(
+    violations.ok_or_note(
         "open.delivery_timeout",
         accepted.ok_or("must be between 1 s and 1 h"),
     )

@@ -47,7 +47,7 @@ impl Control {
         match done {
             Some(done) => Ok(convert::destination(&done)),
             None if dry_run => self.preview(checked).await,
-            None => self.keep(checked).await,
+            None => self.store(checked).await,
         }
     }
 
@@ -69,7 +69,7 @@ impl Control {
         Ok(preview)
     }
 
-    async fn keep(&self, checked: CheckedCreate) -> Result<pb::Destination, Failure> {
+    async fn store(&self, checked: CheckedCreate) -> Result<pb::Destination, Failure> {
         let name = checked.name();
         let key = checked.key.as_ref();
         match self.registry.create(&name, checked.settings, key).await {
@@ -105,7 +105,7 @@ fn check_create(
     let organization = noted.authorized("parent", organization);
     let id = match request.destination_id.as_str() {
         "" => None,
-        id => noted.keep("destination_id", id.parse()),
+        id => noted.ok_or_note("destination_id", id.parse()),
     };
     let Some(destination) = request.destination else {
         noted.note("destination", "is required");

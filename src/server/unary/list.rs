@@ -119,7 +119,7 @@ fn check_list(
     let size = page_size(request.page_size, noted);
     let organization = caller.organization(&request.parent, Permission::View);
     let organization = noted.authorized("parent", organization);
-    let filter = noted.keep(
+    let filter = noted.ok_or_note(
         "filter",
         display_name_filter(&request.filter).ok_or(FILTER_RULE),
     );
@@ -151,7 +151,7 @@ fn after(
     }
     let position = page::open(&bound_to(organization, query), token);
     noted
-        .keep("page_token", position.ok_or(TOKEN_RULE))
+        .ok_or_note("page_token", position.ok_or(TOKEN_RULE))
         .map(cursor)
 }
 
@@ -192,7 +192,7 @@ fn check_describe(
     let size = page_size(request.page_size, noted);
     let start = match request.page_token.as_str() {
         "" => Some(0),
-        token => noted.keep("page_token", start(token, count).ok_or(TOKEN_RULE)),
+        token => noted.ok_or_note("page_token", start(token, count).ok_or(TOKEN_RULE)),
     };
     // All of them when the caller does not say (the contract's).
     let size = size.map(|size| if size == 0 { count } else { size });
@@ -206,7 +206,7 @@ fn start(token: &str, count: usize) -> Option<usize> {
 }
 
 fn page_size(size: i32, noted: &mut Violations) -> Option<usize> {
-    noted.keep(
+    noted.ok_or_note(
         "page_size",
         usize::try_from(size).map_err(|_| "must not be negative"),
     )

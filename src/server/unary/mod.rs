@@ -1,4 +1,4 @@
-//! The unary calls: describing actions, checking credentials, and keeping destinations.
+//! The unary calls: they describe actions, check credentials and manage destinations.
 //!
 //! Each method takes and returns wire messages; [`service`](super::service) wraps them for tonic.
 //! A request is checked as a whole before anything is looked up. The [`Caller`] turns the names in it

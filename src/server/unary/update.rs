@@ -76,7 +76,7 @@ impl Control {
         Err(Failure::Contended(DestinationName::clone(&checked.name)))
     }
 
-    /// The updated destination; none if someone else was faster.
+    /// The updated destination; none if a concurrent update was faster.
     async fn try_update(&self, checked: &CheckedUpdate) -> Result<Option<Destination>, Failure> {
         let current = match self.find(checked).await? {
             UpdateTarget::Done(done) => return Ok(Some(done)),

@@ -141,7 +141,7 @@ fn a_result_that_no_record_waits_for_is_refused_and_changes_nothing() {
         refuses(&mut ledger, sequence);
     }
     ledger.report();
-    // Committed, and reported beyond what is committed.
+    // Committed, and reported without being committed.
     for sequence in [10, 12, 13] {
         refuses(&mut ledger, sequence);
     }
@@ -158,7 +158,7 @@ fn delivered_records_take_one_place_until_they_are_told() {
     for sequence in (1..=1000).step_by(2).chain((2..=1000).step_by(2)) {
         ledger.record_result(sequence, Ok(())).unwrap();
     }
-    assert_eq!(ledger.fresh.len(), 1);
+    assert_eq!(ledger.unreported.len(), 1);
     assert_eq!(ledger.report().unwrap().results.len(), 1);
 }
 

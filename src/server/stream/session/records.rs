@@ -76,7 +76,7 @@ impl SessionRecords {
             }
             sequence += 1;
         }
-        let reservation = inbound.keep(cost);
+        let reservation = inbound.take_reservation(cost);
         self.accounting
             .hold(sequence - 1, queued, failed, reservation);
         self.accounting.publish();
