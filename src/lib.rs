@@ -56,7 +56,7 @@
 //! | destination | a stored connection to one LaunchDarkly environment |
 //! | live destination | what is known right now about a destination that is in use |
 //! | registry | the one owner of destinations: stores and publishes every change |
-//! | caller | the caller of an RPC; turns the names in it into authorized ones, which open the registry |
+//! | caller | the caller of an RPC; turns the names in it into authorized ones, which open what their permission is for |
 //! | activation | a journey's use of a destination: its segment, perhaps its own mapping |
 //! | segment | the LaunchDarkly segment that records go to, known by its stable ID |
 //! | context key | the value LaunchDarkly knows a member by |

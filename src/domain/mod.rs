@@ -18,7 +18,9 @@ mod verdict;
 mod visibility;
 
 pub use action::{ACTIVATION_CONTEXT_KIND, Action, ActionField, Choice, FieldType};
-pub use caller::{AccessError, Authorized, Caller, Permission};
+pub use caller::{
+    AccessError, Authorized, Caller, Deliver, Manage, Permission, PermissionType, View,
+};
 pub(crate) use change::is_longer;
 pub use change::{ContextKey, KeyError, MAX_CONTEXT_KEY_CHARS, Operation};
 pub use context_kind::{

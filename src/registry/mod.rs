@@ -1,5 +1,6 @@
 //! The one owner of destinations: what is stored of them, and what streams and lanes know of those
-//! in use. Callers come here with [authorized](Authorized) names alone.
+//! in use. Callers come here with [authorized](Authorized) names alone, whose type holds the
+//! permission that a method needs.
 //!
 //! Every change is stored and published to the streams and lanes that watch the destination; this
 //! happens here and nowhere else. It is first stored and then published, but for a refusal that a
@@ -34,8 +35,8 @@ use crate::{
     clock,
     delivery::{LiveDestination, LiveDestinations, LiveState},
     domain::{
-        Authorized, Destination, DestinationName, DestinationSettings, DestinationState,
-        DestinationUid, Etag, OrganizationId, Revision,
+        Authorized, Deliver, Destination, DestinationName, DestinationSettings, DestinationState,
+        DestinationUid, Etag, Manage, OrganizationId, PermissionType, Revision, View,
     },
     metrics::Metrics,
     store::{Page, Store},
@@ -82,14 +83,16 @@ impl Registry {
         (registry, recorder)
     }
 
-    /// Gets a destination. A stream may have told that its credentials are refused before that is
-    /// stored: then this waits until it is, so that state and etag agree with what was told.
+    /// Gets a destination. Any permission opens it: a change and a delivery read it too.
+    ///
+    /// A stream may have told that its credentials are refused before that is stored: then this waits
+    /// until it is, so that state and etag agree with what was told.
     ///
     /// # Errors
     /// The store's failure, also if it cannot store the refusal.
     pub(crate) async fn get(
         &self,
-        name: &Authorized<DestinationName>,
+        name: &Authorized<DestinationName, impl PermissionType>,
     ) -> Result<Option<Destination>, Error> {
         let found = self.store.get(name).await?;
         let Some(Destination {
@@ -119,7 +122,7 @@ impl Registry {
     /// The store's failure.
     pub(crate) async fn open(
         &self,
-        name: &Authorized<DestinationName>,
+        name: &Authorized<DestinationName, Deliver>,
     ) -> Result<Option<(Destination, LiveDestination)>, Error> {
         loop {
             let published = self.published.load(Ordering::SeqCst);
@@ -142,7 +145,7 @@ impl Registry {
     /// The store's failure.
     pub(crate) async fn list(
         &self,
-        organization: &Authorized<OrganizationId>,
+        organization: &Authorized<OrganizationId, View>,
         query: &ListQuery,
     ) -> Result<Page, Error> {
         self.store.list(organization, query).await
@@ -154,7 +157,7 @@ impl Registry {
     /// The store's failure.
     pub(crate) async fn find_request(
         &self,
-        organization: &Authorized<OrganizationId>,
+        organization: &Authorized<OrganizationId, Manage>,
         request_id: Uuid,
     ) -> Result<Option<CompletedRequest>, Error> {
         self.store.find_request(organization, request_id).await
@@ -166,7 +169,7 @@ impl Registry {
     /// [`Error::Exists`], [`Error::DuplicateRequest`], or the store's failure.
     pub(crate) async fn create(
         &self,
-        name: &Authorized<DestinationName>,
+        name: &Authorized<DestinationName, Manage>,
         settings: DestinationSettings,
         key: Option<&IdempotencyKey>,
     ) -> Result<Destination, Error> {
@@ -183,7 +186,7 @@ impl Registry {
     /// [`Error::Conflict`], [`Error::DuplicateRequest`], or the store's failure.
     pub(crate) async fn replace(
         &self,
-        name: &Authorized<DestinationName>,
+        name: &Authorized<DestinationName, Manage>,
         next: Destination,
         expected: Revision,
         key: Option<IdempotencyKey>,
@@ -208,7 +211,7 @@ impl Registry {
     /// [`Error::Conflict`], or the store's failure.
     pub(crate) async fn delete(
         &self,
-        name: &Authorized<DestinationName>,
+        name: &Authorized<DestinationName, Manage>,
         etag: Option<Etag>,
     ) -> Result<bool, Error> {
         let (this, name) = (self.clone(), DestinationName::clone(name));
@@ -230,7 +233,7 @@ impl Registry {
     /// The store's failure.
     pub(crate) async fn reactivate(
         &self,
-        name: &Authorized<DestinationName>,
+        name: &Authorized<DestinationName, Manage>,
         found: Destination,
     ) -> Result<Option<Revision>, Error> {
         if found.name != **name || found.state != DestinationState::CredentialsRejected {

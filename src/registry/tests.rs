@@ -5,16 +5,15 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     delivery::RefusedCredentials,
-    domain::{Caller, Permission},
+    domain::Caller,
     store::{MemoryStore, suite, troubled::TroubledStore},
 };
 
 const REJECTED: DestinationState = DestinationState::CredentialsRejected;
 
-fn authorized(destination: &Destination) -> Authorized<DestinationName> {
+fn authorized<P: PermissionType>(destination: &Destination) -> Authorized<DestinationName, P> {
     let name = destination.name.to_string();
-    let local = Caller::local();
-    local.destination(&name, Permission::Manage).unwrap()
+    Caller::local().destination(&name).unwrap()
 }
 
 /// A destination whose credentials were refused, which is not stored yet.
@@ -44,7 +43,11 @@ async fn a_refusal_is_stored_once_the_store_is_back() {
         revision: vip.revision,
     };
     assert_eq!(refused.recv().await, Some(expected), "nothing asks again");
-    let found = registry.get(&authorized(&vip)).await.unwrap().unwrap();
+    let found = registry
+        .get(&authorized::<View>(&vip))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(
         (found.state, found.revision),
         (REJECTED, vip.revision.next())
@@ -58,7 +61,7 @@ async fn a_refusal_is_stored_once_the_store_is_back() {
 async fn a_read_waits_until_a_refusal_is_stored() {
     let (registry, recorder, vip) = refused(Arc::new(MemoryStore::default())).await;
     let read = tokio::spawn({
-        let (registry, name) = (registry.clone(), authorized(&vip));
+        let (registry, name) = (registry.clone(), authorized::<View>(&vip));
         async move { registry.get(&name).await }
     });
     tokio::time::sleep(RECORDING / 2).await;
@@ -76,7 +79,7 @@ async fn a_read_waits_until_a_refusal_is_stored() {
 #[tokio::test(start_paused = true)]
 async fn a_read_fails_while_a_refusal_cannot_be_stored() {
     let (registry, _recorder, vip) = refused(Arc::new(MemoryStore::default())).await;
-    let read = registry.get(&authorized(&vip)).await;
+    let read = registry.get(&authorized::<View>(&vip)).await;
     assert!(matches!(read, Err(Error::Unavailable(_))), "{read:?}");
 }
 

@@ -48,11 +48,11 @@ impl Violations {
     }
 
     /// An authorized name; or none, with a note of the error.
-    pub(crate) fn authorized<N>(
+    pub(crate) fn authorized<N, P>(
         &mut self,
         field: &str,
-        name: Result<Authorized<N>, AccessError>,
-    ) -> Option<Authorized<N>> {
+        name: Result<Authorized<N, P>, AccessError>,
+    ) -> Option<Authorized<N, P>> {
         match name {
             Err(AccessError::Denied) => {
                 self.is_denied = true;

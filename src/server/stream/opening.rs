@@ -9,8 +9,8 @@ use super::{
 use crate::{
     delivery::{LaneHandle, LiveDestination, LiveState},
     domain::{
-        ACTIVATION_CONTEXT_KIND, Action, Authorized, Caller, ContextKind, Destination,
-        DestinationName, Mapping, Permission, SegmentId, SegmentRef,
+        ACTIVATION_CONTEXT_KIND, Action, Authorized, Caller, ContextKind, Deliver, Destination,
+        DestinationName, Mapping, SegmentId, SegmentRef,
     },
     pb,
     server::{check, status::Failure, unary},
@@ -25,7 +25,7 @@ const MAX_STREAM_ID: usize = 256;
 /// A checked `open`.
 #[derive(Debug)]
 pub(super) struct Opening {
-    pub(super) destination: Authorized<DestinationName>,
+    pub(super) destination: Authorized<DestinationName, Deliver>,
     pub(super) segment: SegmentRef,
     /// Replaces the destination's mapping on this stream.
     pub(super) mapping: Option<Mapping>,
@@ -85,7 +85,7 @@ fn opening(
     default_timeout: Duration,
     violations: &mut check::Violations,
 ) -> Option<Opening> {
-    let destination = caller.destination(&open.destination, Permission::Deliver);
+    let destination = caller.destination(&open.destination);
     let destination = violations.authorized("open.destination", destination);
     let (segment, mapping) = match open.activation {
         Some(activation) => activated(activation, actions, violations),
@@ -247,7 +247,7 @@ pub(super) fn usable(live: &LiveDestination, name: &DestinationName) -> Result<(
 mod tests {
     use super::*;
     use crate::{
-        domain::{ActionField, FieldType},
+        domain::{ActionField, FieldType, Permission},
         server::status::Violation,
     };
 

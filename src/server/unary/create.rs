@@ -4,8 +4,8 @@ use super::{Control, edit::Edit, fields::Field, idempotency::idempotency_key, st
 use crate::{
     clock,
     domain::{
-        Action, Authorized, Caller, DestinationId, DestinationName, DestinationSettings,
-        OrganizationId, Permission,
+        Action, Authorized, Caller, DestinationId, DestinationName, DestinationSettings, Manage,
+        OrganizationId,
     },
     pb,
     registry::{self, IdempotencyKey},
@@ -19,7 +19,7 @@ use crate::{
 /// A request that passed its checks.
 #[derive(Debug)]
 struct CheckedCreate {
-    organization: Authorized<OrganizationId>,
+    organization: Authorized<OrganizationId, Manage>,
     /// Chosen by the caller; generated when there is none.
     id: Option<DestinationId>,
     settings: DestinationSettings,
@@ -40,7 +40,7 @@ impl Control {
         // Not part of the fingerprint: a dry run answers what the real one would.
         let dry_run = std::mem::take(&mut request.validate_only);
         let checked =
-            check::all(|noted| check_create(caller, request, self.vendor.actions(), noted))?;
+            check::all(|noted| check_create(caller, request, self.vendor.known_actions(), noted))?;
         let done = self
             .replay(&checked.organization, checked.key.as_ref())
             .await?;
@@ -86,7 +86,7 @@ impl Control {
 }
 
 impl CheckedCreate {
-    fn name(&self) -> Authorized<DestinationName> {
+    fn name(&self) -> Authorized<DestinationName, Manage> {
         let id = self.id.clone();
         self.organization
             .destination(id.unwrap_or_else(DestinationId::generate))
@@ -101,7 +101,7 @@ fn check_create(
 ) -> Option<CheckedCreate> {
     let request_id = check::request_id(&std::mem::take(&mut request.request_id), noted);
     let key = idempotency_key("CreateDestination", request_id, &request);
-    let organization = caller.organization(&request.parent, Permission::Manage);
+    let organization = caller.organization(&request.parent);
     let organization = noted.authorized("parent", organization);
     let id = match request.destination_id.as_str() {
         "" => None,

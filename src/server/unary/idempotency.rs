@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{Control, store_failure};
 use crate::{
-    domain::{Authorized, Destination, OrganizationId},
+    domain::{Authorized, Destination, Manage, OrganizationId},
     registry::{Fingerprint, IdempotencyKey},
     server::status::Failure,
 };
@@ -42,7 +42,7 @@ impl Control {
     /// first time.
     pub(super) async fn replay(
         &self,
-        organization: &Authorized<OrganizationId>,
+        organization: &Authorized<OrganizationId, Manage>,
         key: Option<&IdempotencyKey>,
     ) -> Result<Option<Destination>, Failure> {
         let Some(key) = key else { return Ok(None) };

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Control, page, store_failure};
 use crate::{
-    domain::{Authorized, Caller, DestinationUid, Etag, OrganizationId, Permission},
+    domain::{Authorized, Caller, DestinationUid, Etag, OrganizationId, View},
     pb,
     registry::{Cursor, Entry, ListQuery},
     server::{
@@ -67,10 +67,11 @@ impl Control {
     /// A bad page size or token.
     pub(crate) fn describe_actions(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: &pb::DescribeActionsRequest,
     ) -> Result<pb::DescribeActionsResponse, Failure> {
-        let actions = self.vendor.actions();
+        let allowed = caller.unscoped().ok_or(Failure::PermissionDenied)?;
+        let actions = self.vendor.describe(&allowed);
         let (start, size) = check::all(|noted| check_describe(request, actions.len(), noted))?;
         let end = start.saturating_add(size).min(actions.len());
         let next = (end < actions.len()).then(|| page::seal(ACTIONS, &(end as u64).to_be_bytes()));
@@ -115,9 +116,9 @@ fn check_list(
     caller: &Caller,
     request: &pb::ListDestinationsRequest,
     noted: &mut Violations,
-) -> Option<(Authorized<OrganizationId>, ListQuery)> {
+) -> Option<(Authorized<OrganizationId, View>, ListQuery)> {
     let size = page_size(request.page_size, noted);
-    let organization = caller.organization(&request.parent, Permission::View);
+    let organization = caller.organization(&request.parent);
     let organization = noted.authorized("parent", organization);
     let filter = noted.ok_or_note(
         "filter",

@@ -2,7 +2,8 @@
 //!
 //! Each method takes and returns wire messages; [`service`](super::service) wraps them for tonic.
 //! A request is checked as a whole before anything is looked up. The [`Caller`] turns the names in it
-//! into authorized ones, which alone open the registry.
+//! into authorized ones, which alone open the registry. What concerns no organization needs its
+//! permission too, where the [`vendor`] is asked.
 
 mod create;
 mod edit;
@@ -12,13 +13,15 @@ mod list;
 mod mask;
 mod page;
 mod update;
+mod vendor;
 
 use std::sync::Arc;
 
+use self::vendor::Vendor;
 use crate::{
     domain::{
         Authorized, Caller, CredentialChecker, CredentialReport, Destination, DestinationName,
-        Etag, Permission,
+        Etag, Manage, PermissionType, View,
     },
     pb,
     registry::{self, Registry},
@@ -29,14 +32,17 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
     registry: Registry,
-    vendor: Arc<dyn CredentialChecker>,
+    vendor: Vendor,
 }
 
 impl Control {
     /// Answers from a registry and a vendor.
     #[must_use]
     pub(crate) fn new(registry: Registry, vendor: Arc<dyn CredentialChecker>) -> Self {
-        Self { registry, vendor }
+        Self {
+            registry,
+            vendor: Vendor::new(vendor),
+        }
     }
 
     /// Gets one destination.
@@ -48,7 +54,7 @@ impl Control {
         caller: &Caller,
         request: pb::GetDestinationRequest,
     ) -> Result<pb::Destination, Failure> {
-        let name = name(caller, &request.name, Permission::View)?;
+        let name = name::<View>(caller, &request.name)?;
         let found = self.look_up(&name).await?;
         Ok(convert::destination(&found))
     }
@@ -62,7 +68,7 @@ impl Control {
         caller: &Caller,
         request: pb::DeleteDestinationRequest,
     ) -> Result<(), Failure> {
-        let name = name(caller, &request.name, Permission::Manage)?;
+        let name = name(caller, &request.name)?;
         let deleted = self.registry.delete(&name, etag(request.etag)).await;
         match deleted {
             Ok(true) => Ok(()),
@@ -86,13 +92,14 @@ impl Control {
         use pb::validate_credentials_request::Target;
         let report = match request.target {
             Some(Target::Name(name)) => {
-                let name = self::name(caller, &name, Permission::Manage)?;
+                let name = self::name(caller, &name)?;
                 self.validate_stored(&name).await?
             }
             Some(Target::LaunchDarkly(config)) => {
+                let allowed = caller.unscoped().ok_or(Failure::PermissionDenied)?;
                 let unsaved =
                     check::all(|noted| check::unsaved_connection(config, "launch_darkly", noted))?;
-                self.vendor.check_credentials(&unsaved).await?
+                self.vendor.check_credentials(&allowed, &unsaved).await?
             }
             None => return Err(Failure::invalid("target", "set name or launch_darkly")),
         };
@@ -101,10 +108,11 @@ impl Control {
 
     async fn validate_stored(
         &self,
-        name: &Authorized<DestinationName>,
+        name: &Authorized<DestinationName, Manage>,
     ) -> Result<CredentialReport, Failure> {
         let found = self.look_up(name).await?;
-        let report = self.vendor.check_credentials(&found.connection).await?;
+        let report = self.vendor.check_credentials(name, &found.connection);
+        let report = report.await?;
         if report.is_valid() {
             let reactivated = self.registry.reactivate(name, found).await;
             reactivated.map_err(store_failure)?;
@@ -112,26 +120,28 @@ impl Control {
         Ok(report)
     }
 
-    async fn look_up(&self, name: &Authorized<DestinationName>) -> Result<Destination, Failure> {
+    async fn look_up(
+        &self,
+        name: &Authorized<DestinationName, impl PermissionType>,
+    ) -> Result<Destination, Failure> {
         let found = self.read(name).await?;
         found.ok_or_else(|| Failure::DestinationNotFound(DestinationName::clone(name)))
     }
 
     async fn read(
         &self,
-        name: &Authorized<DestinationName>,
+        name: &Authorized<DestinationName, impl PermissionType>,
     ) -> Result<Option<Destination>, Failure> {
         self.registry.get(name).await.map_err(store_failure)
     }
 }
 
 /// The name of a request that has no other field to check.
-fn name(
+fn name<P: PermissionType>(
     caller: &Caller,
     name: &str,
-    permission: Permission,
-) -> Result<Authorized<DestinationName>, Failure> {
-    check::all(|noted| noted.authorized("name", caller.destination(name, permission)))
+) -> Result<Authorized<DestinationName, P>, Failure> {
+    check::all(|noted| noted.authorized("name", caller.destination(name)))
 }
 
 /// The caller's etag; none when empty.

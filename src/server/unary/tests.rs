@@ -167,8 +167,8 @@ fn delete() -> pb::DeleteDestinationRequest {
     }
 }
 
-fn authorized_vip() -> Authorized<DestinationName> {
-    LOCAL.destination(VIP, Permission::Manage).unwrap()
+fn authorized_vip<P: PermissionType>() -> Authorized<DestinationName, P> {
+    LOCAL.destination(VIP).unwrap()
 }
 
 fn vip() -> DestinationName {

@@ -3,7 +3,7 @@
 use super::{Control, edit::Edit, etag, idempotency::idempotency_key, mask, store_failure};
 use crate::{
     clock,
-    domain::{Action, Authorized, Caller, Destination, DestinationName, Etag, Permission},
+    domain::{Action, Authorized, Caller, Destination, DestinationName, Etag, Manage},
     pb,
     registry::{self, IdempotencyKey},
     server::{
@@ -20,7 +20,7 @@ const TRIES: u32 = 5;
 /// A request that passed its checks.
 #[derive(Debug)]
 struct CheckedUpdate {
-    name: Authorized<DestinationName>,
+    name: Authorized<DestinationName, Manage>,
     edit: Edit,
     etag: Option<Etag>,
     key: Option<IdempotencyKey>,
@@ -47,7 +47,7 @@ impl Control {
     ) -> Result<pb::Destination, Failure> {
         let dry_run = std::mem::take(&mut request.validate_only);
         let checked =
-            check::all(|noted| check_update(caller, request, self.vendor.actions(), noted))?;
+            check::all(|noted| check_update(caller, request, self.vendor.known_actions(), noted))?;
         if dry_run {
             self.preview_update(&checked).await
         } else {
@@ -127,7 +127,7 @@ fn check_update(
         noted.note("destination", "is required");
         return None;
     };
-    let name = caller.destination(&destination.name, Permission::Manage);
+    let name = caller.destination(&destination.name);
     let name = noted.authorized("destination.name", name);
     let etag = etag(std::mem::take(&mut destination.etag));
     let fields = mask::fields(request.update_mask.as_ref(), &destination, noted);

@@ -3,8 +3,10 @@ use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 use prost::Message;
 use tonic_types::StatusExt;
 
+use pb::validate_credentials_request::Target;
+
 use super::*;
-use crate::domain::{CredentialsUnavailable, TransientError};
+use crate::domain::{CredentialsUnavailable, Permission, TransientError};
 
 fn list(page_size: i32, page_token: &str, filter: &str) -> pb::ListDestinationsRequest {
     pb::ListDestinationsRequest {
@@ -143,6 +145,12 @@ async fn a_caller_without_permission_is_told_nothing_else() {
     let control = &bench.control;
     let denied = Failure::PermissionDenied;
 
+    let negative = pb::DescribeActionsRequest {
+        page_size: -1,
+        ..Default::default()
+    };
+    let described = |caller: &Caller| control.describe_actions(caller, &negative);
+    assert_eq!(described(&stranger), Err(denied.clone()));
     let get = || pb::GetDestinationRequest { name: VIP.into() };
     let got = control.get_destination(&stranger, get()).await;
     assert_eq!(got, Err(denied.clone()));
@@ -156,12 +164,16 @@ async fn a_caller_without_permission_is_told_nothing_else() {
         assert_eq!(updated, Err(denied.clone()));
         let deleted = control.delete_destination(caller, delete()).await;
         assert_eq!(deleted, Err(denied.clone()));
-        let target = pb::validate_credentials_request::Target::Name(VIP.into());
-        let target = Some(target);
-        let request = pb::ValidateCredentialsRequest { target };
-        let validated = control.validate_credentials(caller, request).await;
-        assert_eq!(validated, Err(denied.clone()));
+        let unsaved = config("", "", Instance::Commercial);
+        for target in [Target::Name(VIP.into()), Target::LaunchDarkly(unsaved)] {
+            let target = Some(target);
+            let request = pb::ValidateCredentialsRequest { target };
+            let validated = control.validate_credentials(caller, request).await;
+            assert_eq!(validated, Err(denied.clone()));
+        }
     }
+    assert!(bench.oracle.asked.lock().unwrap().is_empty());
+    assert_eq!(paths(described(&viewer).unwrap_err()), ["page_size"]);
     assert_eq!(control.get_destination(&viewer, get()).await, Ok(there));
 }
 
@@ -308,7 +320,6 @@ async fn streams_hear_of_a_deletion_even_if_its_caller_went_away() {
 
 #[tokio::test]
 async fn credentials_are_checked_stored_or_not() {
-    use pb::validate_credentials_request::Target;
     let (bench, _) = Bench::with_vip().await;
     let check = |target| {
         let request = pb::ValidateCredentialsRequest { target };
