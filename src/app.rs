@@ -23,7 +23,7 @@ use crate::{
     server::{
         edge::health::{Reporter, Serving},
         service::Service,
-        stream::{StreamAcceptor, StreamContext, StreamLimits},
+        stream::{Fencing, InProcessFences, StreamAcceptor, StreamContext, StreamLimits},
         unary::Control,
     },
     shutdown::Shutdown,
@@ -48,6 +48,7 @@ pub struct App {
     vendor: Arc<launchdarkly::Client>,
     delivery: delivery::LaneSettings,
     limits: StreamLimits,
+    fencing: Arc<dyn Fencing>,
     max_buffered_mib: usize,
     metrics: Metrics,
 }
@@ -109,6 +110,8 @@ impl App {
             vendor: Arc::new(vendor),
             delivery: settings.delivery,
             limits: settings.limits,
+            // They hold among the streams of one process, as its database is for one server.
+            fencing: Arc::new(InProcessFences::default()),
             max_buffered_mib: settings.max_buffered_mib,
             metrics,
         }
@@ -163,6 +166,7 @@ impl App {
             limits,
             drained,
             self.metrics,
+            self.fencing,
         );
         let control = Control::new(registry.clone(), Arc::clone(&vendor) as _);
         let service = Service::new(control, StreamAcceptor::new(context, work.sessions.clone()));

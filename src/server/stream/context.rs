@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
-use super::fences::{Fencing, InProcessFences};
+use super::fences::Fencing;
 use crate::{delivery::Dispatcher, domain::Action, metrics::Metrics, registry::Registry};
 
 /// The limits of streams.
@@ -49,6 +49,7 @@ impl StreamContext {
         limits: StreamLimits,
         drain: watch::Receiver<Option<Instant>>,
         metrics: Metrics,
+        fencing: Arc<dyn Fencing>,
     ) -> Self {
         Self {
             registry,
@@ -57,7 +58,7 @@ impl StreamContext {
             limits,
             drain,
             metrics,
-            fencing: Arc::new(InProcessFences::default()),
+            fencing,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Fencing: of the streams with one `stream_id`, only the newest may write. That one holds the
-//! lease.
+//! lease. [`app`](crate::app) chooses the implementation.
 //!
 //! | a stream | by |
 //! |---|---|
@@ -16,12 +16,12 @@ use crate::{domain::OrganizationId, server::status::Failure};
 
 mod in_process;
 
-pub(super) use in_process::InProcessFences;
+pub(crate) use in_process::InProcessFences;
 
 /// What is fenced. Ids of different organizations never meet. A dry run writes nothing, and must
 /// not end the stream that does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct StreamKey {
+pub(crate) struct StreamKey {
     pub(super) organization: OrganizationId,
     pub(super) stream_id: String,
     pub(super) dry_run: bool,
@@ -29,7 +29,7 @@ pub(super) struct StreamKey {
 
 /// Grants leases.
 #[async_trait]
-pub(super) trait Fencing: fmt::Debug + Send + Sync + 'static {
+pub(crate) trait Fencing: fmt::Debug + Send + Sync + 'static {
     /// Supersedes the streams of this key, and waits until nothing of them can reach LaunchDarkly
     /// any more. That takes one attempt at the longest, or one second if a stream waits for the slot
     /// of another attempt. A stream that is superseded makes no further probe of a refused call.
@@ -41,7 +41,7 @@ pub(super) trait Fencing: fmt::Debug + Send + Sync + 'static {
 
 /// A lease, and how it was acquired.
 #[derive(Debug)]
-pub(super) struct Acquired {
+pub(crate) struct Acquired {
     pub(super) lease: Box<dyn Lease>,
     /// Whether it had to be waited for.
     pub(super) has_waited: bool,
@@ -50,7 +50,7 @@ pub(super) struct Acquired {
 /// A stream's right to write. The stream must [release](Self::release) it: a lease that is dropped
 /// instead may stay taken for a while, as it may be kept outside this process.
 #[async_trait]
-pub(super) trait Lease: fmt::Debug + Send + Sync {
+pub(crate) trait Lease: fmt::Debug + Send + Sync {
     /// What it is a lease of.
     fn key(&self) -> &StreamKey;
 

@@ -28,5 +28,6 @@ mod submitter;
 
 pub(crate) use acceptor::StreamAcceptor;
 pub(crate) use context::{StreamContext, StreamLimits};
+pub(crate) use fences::{Fencing, InProcessFences};
 pub(in crate::server) use inbound::Inbound;
 pub(in crate::server) use responses::Responses;

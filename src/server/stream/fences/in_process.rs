@@ -15,7 +15,7 @@ use crate::server::status::Failure;
 
 /// Grants leases to the streams of this process; clones are handles to the same.
 #[derive(Debug, Clone, Default)]
-pub(in crate::server::stream) struct InProcessFences(Arc<Mutex<HashMap<StreamKey, Fence>>>);
+pub(crate) struct InProcessFences(Arc<Mutex<HashMap<StreamKey, Fence>>>);
 
 /// The streams of one key.
 #[derive(Debug)]
