@@ -25,6 +25,8 @@ mod outbox;
 mod responses;
 mod session;
 mod submitter;
+#[cfg(test)]
+mod testing;
 
 pub(crate) use acceptor::StreamAcceptor;
 pub(crate) use context::{StreamContext, StreamLimits};

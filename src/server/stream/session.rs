@@ -117,3 +117,6 @@ fn draining() -> Failure {
         retry_after: Duration::from_secs(1),
     }
 }
+
+#[cfg(test)]
+mod tests;

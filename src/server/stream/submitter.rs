@@ -1,6 +1,7 @@
 //! The submitter: maps records to context keys, and hands the changes to a lane with their acks.
 //!
-//! It does not depend on how records arrive. A gRPC stream drives it today.
+//! It does not depend on how records arrive. A gRPC stream drives it today; its tests do so without
+//! one.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -83,5 +84,97 @@ impl RecordSubmitter {
     pub(super) fn abandon(&self) {
         self.acks.abandon();
         self.lane.sweep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        delivery::{DeferralCause, LiveDestinations, LiveState, Verdict},
+        domain::{DestinationUid, Revision},
+        server::stream::testing::{self, Vendor},
+    };
+
+    /// Longer than any test takes: only a flush makes a change leave.
+    const LINGER: Duration = Duration::from_secs(60);
+
+    /// A submitter whose records go to a lane, without a stream before it.
+    fn submitter(
+        vendor: &Arc<Vendor>,
+        validate_only: bool,
+    ) -> (RecordSubmitter, mpsc::UnboundedReceiver<SettledRecord>) {
+        let live = LiveDestinations::new().0;
+        let watched = live.watch(DestinationUid::generate());
+        let state = LiveState::Active(Arc::new(testing::connection()));
+        live.publish(watched.uid, Revision(1), state);
+        let lane = vendor.dispatcher(LINGER).open(watched, &testing::segment());
+        RecordSubmitter::new(lane, testing::mapping(), LINGER, validate_only)
+    }
+
+    fn user(id: &str) -> HashMap<String, String> {
+        [("user_id".to_owned(), id.to_owned())].into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_record_has_one_verdict_under_its_sequence_or_is_refused_at_once() {
+        let vendor = Vendor::answering(2);
+        let (submitter, mut settled) = submitter(&vendor, false);
+        let queued = submitter.submit(7, &user(" ann "), Operation::Add);
+        let bytes = RECORD_COST + "ann".len();
+        assert_eq!(queued, Ok(Submitted::Queued { bytes }));
+        let unmapped = HashMap::from([("email".to_owned(), "a@example.com".to_owned())]);
+        let refused = submitter.submit(8, &unmapped, Operation::Add);
+        assert!(refused.is_err(), "{refused:?}");
+        submitter
+            .submit(9, &user("bob"), Operation::Remove)
+            .unwrap();
+        submitter.flush();
+        drop(submitter);
+        let mut sequences = Vec::new();
+        while let Some(SettledRecord { sequence, verdict }) = settled.recv().await {
+            assert_eq!(verdict, Verdict::Delivered);
+            sequences.push(sequence);
+        }
+        sequences.sort_unstable();
+        assert_eq!(sequences, [7, 9]);
+        let mut calls = vendor.calls.lock().clone();
+        calls.sort_by_key(|(_, keys)| keys.clone());
+        let call = |operation, key: &str| (operation, vec![key.to_owned()]);
+        assert_eq!(
+            calls,
+            [call(Operation::Add, "ann"), call(Operation::Remove, "bob")]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_is_validated_only_reaches_no_lane() {
+        let vendor = Vendor::answering(1);
+        let (submitter, mut settled) = submitter(&vendor, true);
+        let validated = submitter.submit(1, &user("ann"), Operation::Add);
+        assert_eq!(validated, Ok(Submitted::Validated));
+        submitter.flush();
+        drop(submitter);
+        assert_eq!(settled.recv().await, None);
+        assert!(vendor.calls.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn records_that_are_given_up_are_deferred_without_a_call() {
+        let vendor = Vendor::answering(1);
+        let (submitter, mut settled) = submitter(&vendor, false);
+        submitter.submit(1, &user("ann"), Operation::Add).unwrap();
+        submitter.abandon();
+        let deferred = tokio::time::timeout(LINGER / 2, settled.recv()).await;
+        let deferred = deferred.expect("it waits for its batch").unwrap();
+        assert_eq!(
+            deferred.verdict,
+            Verdict::Deferred(DeferralCause::Abandoned)
+        );
+        drop(submitter);
+        assert_eq!(settled.recv().await, None);
+        assert!(vendor.calls.lock().is_empty());
     }
 }
