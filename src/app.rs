@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::{
     config::Settings,
     delivery::{self, Dispatcher},
-    domain::CredentialChecker,
+    domain::{CredentialChecker, Observer},
     launchdarkly,
     metrics::Metrics,
     registry::Registry,
@@ -51,6 +51,8 @@ pub struct App {
     fencing: Arc<dyn Fencing>,
     max_buffered_mib: usize,
     metrics: Metrics,
+    /// Is told what happens to calls, paces and changes.
+    observer: Arc<dyn Observer>,
 }
 
 /// Why the service cannot start.
@@ -104,16 +106,17 @@ impl App {
         settings: &Settings,
     ) -> Self {
         let metrics = Metrics::default();
-        let vendor = vendor.observed_by(Arc::new(metrics.clone()));
+        let observer: Arc<dyn Observer> = Arc::new(metrics.clone());
         Self {
             store,
-            vendor: Arc::new(vendor),
+            vendor: Arc::new(vendor.observed_by(Arc::clone(&observer))),
             delivery: settings.delivery,
             limits: settings.limits,
             // They hold among the streams of one process, as its database is for one server.
             fencing: Arc::new(InProcessFences::default()),
             max_buffered_mib: settings.max_buffered_mib,
             metrics,
+            observer,
         }
     }
 
@@ -148,8 +151,8 @@ impl App {
     {
         let calls = self.metrics.clone();
         let (registry, refusals) = Registry::new(Arc::clone(&self.store), self.metrics.clone());
-        // Records are counted where a stream enters their results: a scrape must add up.
-        let dispatcher = Dispatcher::new(self.delivery, Arc::clone(&self.vendor) as _, None);
+        let dispatcher =
+            Dispatcher::new(self.delivery, Arc::clone(&self.vendor) as _, self.observer);
         let (drain, drained) = watch::channel(None);
         let work = InFlight {
             sessions: TaskTracker::new(),

@@ -8,12 +8,19 @@
 //! | `connector_records_deferred_total` | counter | destination | those whose stream ended before they had a result, and which stay with their sender |
 //! | `connector_records_in_flight` | gauge | destination | those that wait for a result now |
 //! | `connector_streams` | gauge | | streams that are open |
+//! | `connector_changes_settled_total` | counter | verdict | changes that have a verdict of their lane |
+//! | `connector_segment_calls_total` | counter | outcome | calls that change a segment and have ended |
+//! | `connector_queries_total` | counter | | queries that have ended |
 //!
 //! Of each destination, at every scrape: received = delivered + failed + deferred + in flight. All
-//! five change together, under one lock, and a scrape reads them under it; so the stream's accounting
-//! feeds them, which knows all five, and not [`Observer::settled`]. Records of
+//! five change together, under one lock, and a scrape reads them under it. So the stream's accounting
+//! feeds them, which knows all five. [`Observer::settled`] could not: it is not told of records that
+//! never become a change, and a verdict may come too late for its stream to report it. Records of
 //! `validate_only` streams are not counted. `destination` is a resource name, so there are as many
 //! series as destinations have been used; those of a deleted destination are forgotten.
+//!
+//! Changes, calls and queries come by the [`Observer`]. They are those of the whole process: what a
+//! change or a call names is no label.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +40,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::domain::{CallOutcome, EndedCall, Observer};
+use crate::domain::{CallOutcome, EndedCall, Observer, SettledChange, Verdict};
 
 /// All that is counted; clones are handles to the same.
 #[derive(Debug, Clone, Default)]
@@ -44,9 +51,10 @@ struct Inner {
     records: Mutex<BTreeMap<String, Arc<Mutex<Records>>>>,
     streams: AtomicU64,
     calls: Mutex<Calls>,
+    changes: Mutex<Changes>,
 }
 
-/// The calls to LaunchDarkly that have ended, by how they did. No scrape shows them yet.
+/// The calls to LaunchDarkly that have ended, by how they did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Calls {
     /// Segment calls that were applied.
@@ -57,6 +65,15 @@ pub struct Calls {
     pub failed: u64,
     /// Queries, whatever was answered.
     pub queries: u64,
+}
+
+/// The changes that have a verdict, by their verdicts.
+#[derive(Debug, Clone, Copy, Default)]
+struct Changes {
+    delivered: u64,
+    rejected: u64,
+    timed_out: u64,
+    deferred: u64,
 }
 
 /// What became of one destination's records.
@@ -144,6 +161,17 @@ impl Observer for Metrics {
                 CallOutcome::Refused(_) => &mut calls.refused,
                 CallOutcome::Retry { .. } | CallOutcome::Held(_) => &mut calls.failed,
             },
+        };
+        *count += 1;
+    }
+
+    fn settled(&self, change: &SettledChange<'_>) {
+        let mut changes = self.0.changes.lock();
+        let count = match change.verdict {
+            Verdict::Delivered => &mut changes.delivered,
+            Verdict::Rejected { .. } => &mut changes.rejected,
+            Verdict::TimedOut(_) => &mut changes.timed_out,
+            Verdict::Deferred(_) => &mut changes.deferred,
         };
         *count += 1;
     }
@@ -241,6 +269,8 @@ impl Collector for Metrics {
             let failed = records.failed.iter();
             failed.map(move |(reason, records)| (labels(*reason), *records))
         });
+        let changes = *self.0.changes.lock();
+        let calls = self.calls();
         let counter = MetricType::Counter;
         let metrics = [
             (
@@ -278,6 +308,33 @@ impl Collector for Metrics {
                 "Streams that are open",
                 MetricType::Gauge,
                 vec![(vec![], self.0.streams.load(Ordering::Relaxed))],
+            ),
+            (
+                "changes_settled",
+                "Changes that have a verdict",
+                counter,
+                vec![
+                    (vec![("verdict", "delivered")], changes.delivered),
+                    (vec![("verdict", "rejected")], changes.rejected),
+                    (vec![("verdict", "timed_out")], changes.timed_out),
+                    (vec![("verdict", "deferred")], changes.deferred),
+                ],
+            ),
+            (
+                "segment_calls",
+                "Calls to LaunchDarkly that change a segment and have ended",
+                counter,
+                vec![
+                    (vec![("outcome", "applied")], calls.applied),
+                    (vec![("outcome", "refused")], calls.refused),
+                    (vec![("outcome", "failed")], calls.failed),
+                ],
+            ),
+            (
+                "queries",
+                "Queries to LaunchDarkly that have ended",
+                counter,
+                vec![(vec![], calls.queries)],
             ),
         ];
         for (name, help, kind, series) in metrics {
@@ -328,8 +385,8 @@ mod tests {
     use super::*;
     use crate::{
         domain::{
-            ClientSideId, Connection, ContextKind, Instance, SegmentCall, SegmentId, SegmentRef,
-            TransientError,
+            ClientSideId, Connection, ContextKey, ContextKind, DeliveryAttempts, DestinationUid,
+            Instance, Operation, SegmentCall, SegmentId, SegmentRef, TransientError,
         },
         secret::AccessToken,
     };
@@ -388,9 +445,7 @@ mod tests {
         tally.received(2);
         tally.settled(Some("DELIVERY_TIMEOUT"));
         tally.publish(1);
-        let open_metrics = metrics.text();
-        let prometheus = metrics.prometheus_text();
-        for line in [
+        let lines = [
             r#"connector_records_received_total{destination="a\"b"} 2"#,
             r#"connector_records_delivered_total{destination="a\"b"} 0"#,
             r#"connector_records_failed_total{destination="a\"b",reason="DELIVERY_TIMEOUT"} 1"#,
@@ -398,9 +453,18 @@ mod tests {
             r#"connector_records_in_flight{destination="a\"b"} 1"#,
             "connector_streams 1",
             "# TYPE connector_records_in_flight gauge",
-        ] {
-            for text in [&open_metrics, &prometheus] {
-                assert!(text.lines().any(|got| got == line), "{line} not in\n{text}");
+        ];
+        shows(&metrics, &lines);
+    }
+
+    /// Both formats have these lines.
+    fn shows(metrics: &Metrics, lines: &[&str]) {
+        for text in [metrics.text(), metrics.prometheus_text()] {
+            for line in lines {
+                assert!(
+                    text.lines().any(|got| got == *line),
+                    "{line} not in\n{text}"
+                );
             }
         }
     }
@@ -469,6 +533,50 @@ mod tests {
             ..Calls::default()
         };
         assert_eq!(metrics.calls(), calls);
+        shows(
+            &metrics,
+            &[
+                r#"connector_segment_calls_total{outcome="applied"} 2"#,
+                r#"connector_segment_calls_total{outcome="refused"} 0"#,
+                r#"connector_segment_calls_total{outcome="failed"} 1"#,
+                "connector_queries_total 1",
+            ],
+        );
+    }
+
+    #[test]
+    fn changes_are_counted_by_their_verdicts() {
+        let metrics = Metrics::default();
+        let timed_out = DeliveryAttempts {
+            calls: 1,
+            error: None,
+        };
+        let rejected = Verdict::Rejected { proven: true };
+        for verdict in [
+            Verdict::Delivered,
+            Verdict::Delivered,
+            Verdict::Delivered,
+            rejected,
+            rejected,
+            Verdict::TimedOut(timed_out),
+        ] {
+            metrics.settled(&SettledChange {
+                destination: DestinationUid::generate(),
+                segment: &SegmentId::new("vip").unwrap(),
+                key: &ContextKey::new("ann").unwrap(),
+                operation: Operation::Add,
+                verdict,
+            });
+        }
+        shows(
+            &metrics,
+            &[
+                r#"connector_changes_settled_total{verdict="delivered"} 3"#,
+                r#"connector_changes_settled_total{verdict="rejected"} 2"#,
+                r#"connector_changes_settled_total{verdict="timed_out"} 1"#,
+                r#"connector_changes_settled_total{verdict="deferred"} 0"#,
+            ],
+        );
     }
 
     #[test]

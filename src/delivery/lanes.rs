@@ -21,7 +21,7 @@ use crate::domain::{ContextKey, Observer, Operation, SegmentClient, SegmentRef};
 pub struct Dispatcher {
     settings: LaneSettings,
     client: Arc<dyn SegmentClient>,
-    observer: Option<Arc<dyn Observer>>,
+    observer: Arc<dyn Observer>,
     directory: Arc<LaneDirectory>,
     /// Awaited by [`Dispatcher::ended`].
     tasks: TaskTracker,
@@ -32,7 +32,7 @@ impl Dispatcher {
     pub fn new(
         settings: LaneSettings,
         client: Arc<dyn SegmentClient>,
-        observer: Option<Arc<dyn Observer>>,
+        observer: Arc<dyn Observer>,
     ) -> Self {
         Self {
             settings,
@@ -88,7 +88,11 @@ impl Dispatcher {
             Arc::clone(&self.directory),
             inbox,
             health.clone(),
-            LaneObserver::new(self.observer.as_ref(), key.destination, &key.segment),
+            LaneObserver::new(
+                Arc::clone(&self.observer),
+                key.destination,
+                key.segment.clone(),
+            ),
         );
         let span = tracing::info_span!(
             parent: None, "lane", destination.uid = %key.destination, segment.id = %key.segment,

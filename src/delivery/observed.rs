@@ -1,4 +1,4 @@
-//! Lane observer: reports the verdict of each change of one lane to the observer, if there is one.
+//! Lane observer: reports the verdict of each change of one lane to the observer.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use crate::domain::{
     ContextKey, DestinationUid, Observer, Operation, SegmentId, SettledChange, Verdict,
 };
 
-/// The observer of one lane; it costs nothing where there is none.
-#[derive(Debug, Clone, Default)]
-pub(super) struct LaneObserver(Option<Arc<Observed>>);
+/// The observer of one lane.
+#[derive(Debug, Clone)]
+pub(super) struct LaneObserver(Arc<Observed>);
 
 #[derive(Debug)]
 struct Observed {
@@ -19,29 +19,32 @@ struct Observed {
 
 impl LaneObserver {
     pub(super) fn new(
-        observer: Option<&Arc<dyn Observer>>,
+        observer: Arc<dyn Observer>,
         destination: DestinationUid,
-        segment: &SegmentId,
+        segment: SegmentId,
     ) -> Self {
-        Self(observer.map(|observer| {
-            Arc::new(Observed {
-                observer: Arc::clone(observer),
-                destination,
-                segment: segment.clone(),
-            })
+        Self(Arc::new(Observed {
+            observer,
+            destination,
+            segment,
         }))
+    }
+
+    /// One that tells no observer.
+    #[cfg(test)]
+    pub(super) fn silent() -> Self {
+        let segment = SegmentId::new("vip").expect("letters are an id");
+        Self::new(Arc::new(()), DestinationUid::generate(), segment)
     }
 
     /// A change has its verdict.
     pub(super) fn settled(&self, key: &ContextKey, operation: Operation, verdict: Verdict) {
-        if let Some(observed) = &self.0 {
-            observed.observer.settled(&SettledChange {
-                destination: observed.destination,
-                segment: &observed.segment,
-                key,
-                operation,
-                verdict,
-            });
-        }
+        self.0.observer.settled(&SettledChange {
+            destination: self.0.destination,
+            segment: &self.0.segment,
+            key,
+            operation,
+            verdict,
+        });
     }
 }

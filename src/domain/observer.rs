@@ -26,6 +26,9 @@ pub trait Observer: Send + Sync + fmt::Debug + 'static {
     fn settled(&self, _change: &SettledChange<'_>) {}
 }
 
+/// Listens to nothing.
+impl Observer for () {}
+
 /// A call that has ended.
 #[derive(Debug, Clone, Copy)]
 pub enum EndedCall<'a> {

@@ -1,5 +1,7 @@
 //! What is counted is what happened, at every moment.
 
+use std::collections::BTreeSet;
+
 use http::StatusCode;
 use launchdarkly_connector::{
     metrics::Metrics,
@@ -100,4 +102,26 @@ async fn records_of_a_stream_that_breaks_off_are_deferred_and_a_dry_run_counts_n
     };
     soon("the records are deferred", gone).await;
     assert_eq!(scrape(&service.metrics, &name).get("received"), 2);
+}
+
+#[tokio::test]
+async fn calls_and_verdicts_are_counted_and_no_label_names_what_they_carry() {
+    let service = TestService::start().await;
+    let name = service.create("vip").await;
+    let stream = service.open(&name).await;
+    stream.add(&["ann", "bob"]).await;
+    stream.finish().await.1.unwrap();
+    let text = service.metrics.text();
+    let calls = service.sandbox.totals().applied;
+    for line in [
+        r#"connector_changes_settled_total{verdict="delivered"} 2"#.to_owned(),
+        format!(r#"connector_segment_calls_total{{outcome="applied"}} {calls}"#),
+    ] {
+        assert!(text.lines().any(|got| got == line), "{line} not in\n{text}");
+    }
+    let labels = text.lines().filter_map(|line| line.split_once('{'));
+    let labels = labels.flat_map(|(_, labels)| labels.split(','));
+    let names: BTreeSet<_> = labels.map(|label| label.split('=').next()).collect();
+    let known = ["destination", "outcome", "verdict"].map(Some);
+    assert_eq!(names, BTreeSet::from(known));
 }

@@ -39,7 +39,7 @@ impl Bench {
     fn new() -> Self {
         let (acks, settled) = AckIssuer::new(Duration::from_secs(60));
         Self {
-            batch: Batch::new(LaneObserver::default()),
+            batch: Batch::new(LaneObserver::silent()),
             acks,
             settled,
             now: Instant::now(),
@@ -351,7 +351,7 @@ proptest! {
 
 fn check(operations: OperationsPerCall, acts: Vec<Act>) -> Result<(), TestCaseError> {
     let now = Instant::now();
-    let mut batch = Batch::new(LaneObserver::default());
+    let mut batch = Batch::new(LaneObserver::silent());
     let policy = |limit| BatchPolicy {
         linger: Duration::ZERO,
         ..policy_of(operations, limit)

@@ -406,7 +406,7 @@ impl Bench {
         let settings = LaneSettings {
             linger: Duration::from_millis(50),
         };
-        let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _, None);
+        let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _, Arc::new(()));
         let mut bench = Self {
             vendor,
             live,

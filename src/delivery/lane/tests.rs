@@ -222,8 +222,8 @@ impl Bench {
         let settings = LaneSettings {
             linger: Duration::from_millis(50),
         };
-        let observer = Arc::clone(&settled);
-        let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _, Some(observer as _));
+        let observer = Arc::clone(&settled) as _;
+        let dispatcher = Dispatcher::new(settings, Arc::clone(&vendor) as _, observer);
         Self {
             vendor,
             live,

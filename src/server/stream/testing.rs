@@ -39,7 +39,7 @@ impl Vendor {
 
     /// Lanes that call it, and collect changes for so long.
     pub(super) fn dispatcher(self: &Arc<Self>, linger: Duration) -> Dispatcher {
-        Dispatcher::new(LaneSettings { linger }, Arc::clone(self) as _, None)
+        Dispatcher::new(LaneSettings { linger }, Arc::clone(self) as _, Arc::new(()))
     }
 }
 
