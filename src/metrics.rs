@@ -51,7 +51,7 @@ struct Inner {
     records: Mutex<BTreeMap<String, Arc<Mutex<Records>>>>,
     streams: AtomicU64,
     calls: Mutex<Calls>,
-    changes: Mutex<Changes>,
+    changes: Changes,
 }
 
 /// The calls to LaunchDarkly that have ended, by how they did.
@@ -67,13 +67,14 @@ pub struct Calls {
     pub queries: u64,
 }
 
-/// The changes that have a verdict, by their verdicts.
-#[derive(Debug, Clone, Copy, Default)]
+/// The changes that have a verdict, by their verdicts. There are too many for a lock that all lanes
+/// share.
+#[derive(Debug, Default)]
 struct Changes {
-    delivered: u64,
-    rejected: u64,
-    timed_out: u64,
-    deferred: u64,
+    delivered: AtomicU64,
+    rejected: AtomicU64,
+    timed_out: AtomicU64,
+    deferred: AtomicU64,
 }
 
 /// What became of one destination's records.
@@ -166,14 +167,14 @@ impl Observer for Metrics {
     }
 
     fn settled(&self, change: &SettledChange<'_>) {
-        let mut changes = self.0.changes.lock();
+        let changes = &self.0.changes;
         let count = match change.verdict {
-            Verdict::Delivered => &mut changes.delivered,
-            Verdict::Rejected { .. } => &mut changes.rejected,
-            Verdict::TimedOut(_) => &mut changes.timed_out,
-            Verdict::Deferred(_) => &mut changes.deferred,
+            Verdict::Delivered => &changes.delivered,
+            Verdict::Rejected { .. } => &changes.rejected,
+            Verdict::TimedOut(_) => &changes.timed_out,
+            Verdict::Deferred(_) => &changes.deferred,
         };
-        *count += 1;
+        count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -269,7 +270,8 @@ impl Collector for Metrics {
             let failed = records.failed.iter();
             failed.map(move |(reason, records)| (labels(*reason), *records))
         });
-        let changes = *self.0.changes.lock();
+        let changes = &self.0.changes;
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let calls = self.calls();
         let counter = MetricType::Counter;
         let metrics = [
@@ -314,10 +316,10 @@ impl Collector for Metrics {
                 "Changes that have a verdict",
                 counter,
                 vec![
-                    (vec![("verdict", "delivered")], changes.delivered),
-                    (vec![("verdict", "rejected")], changes.rejected),
-                    (vec![("verdict", "timed_out")], changes.timed_out),
-                    (vec![("verdict", "deferred")], changes.deferred),
+                    (vec![("verdict", "delivered")], count(&changes.delivered)),
+                    (vec![("verdict", "rejected")], count(&changes.rejected)),
+                    (vec![("verdict", "timed_out")], count(&changes.timed_out)),
+                    (vec![("verdict", "deferred")], count(&changes.deferred)),
                 ],
             ),
             (
@@ -551,7 +553,9 @@ mod tests {
             calls: 1,
             error: None,
         };
-        let rejected = Verdict::Rejected { proven: true };
+        let rejected = Verdict::Rejected {
+            lane_has_succeeded: true,
+        };
         for verdict in [
             Verdict::Delivered,
             Verdict::Delivered,

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     delivery::{Dispatcher, LaneSettings},
     domain::{
-        Attempt, CONTEXT_KEY_FIELD, CallLimits, CallOutcome, ClientSideId, Connection,
+        Attempt, CONTEXT_KEY_FIELD, CallLimits, CallOutcome, ClientSideId, Connection, ContextKind,
         CredentialStanding, FieldMapping, Hold, Instance, Mapping, Operation, OperationsPerCall,
         Refusal, SegmentCall, SegmentClient, SegmentId, SegmentRef, Slot, Transform,
     },
@@ -65,8 +65,12 @@ impl SegmentClient for Vendor {
     fn learn_max_members(&self, _: &Connection, _: usize) {}
 
     async fn apply(&self, _: Slot, call: &SegmentCall) -> CallOutcome {
-        let keys = call.keys.iter().map(|key| key.as_str().to_owned());
-        self.calls.lock().push((call.operation, keys.collect()));
+        let keys = call
+            .members
+            .iter()
+            .map(|member| member.key.as_str().to_owned());
+        let operation = call.members[0].operation;
+        self.calls.lock().push((operation, keys.collect()));
         self.under_way.send_modify(|calls| *calls += 1);
         self.answers.acquire().await.unwrap().forget();
         self.under_way.send_modify(|calls| *calls -= 1);
@@ -87,7 +91,12 @@ pub(super) fn connection() -> Connection {
 }
 
 pub(super) fn segment() -> SegmentRef {
-    SegmentRef::new(SegmentId::new("vip").unwrap(), "VIP").unwrap()
+    SegmentRef::new(
+        SegmentId::new("vip").unwrap(),
+        ContextKind::default(),
+        "VIP",
+    )
+    .unwrap()
 }
 
 /// `user_id`, without blanks around it.

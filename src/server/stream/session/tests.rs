@@ -144,6 +144,7 @@ impl Bench {
         let context = StreamContext::new(
             registry.clone(),
             vendor.dispatcher(Duration::ZERO),
+            Vec::new(),
             limits,
             drained,
             metrics,
@@ -191,7 +192,7 @@ fn messages() -> Bytes {
         activation: Some(pb::Activation {
             segment_id: segment.id.to_string(),
             segment_name: segment.name().to_owned(),
-            field_mappings: vec![],
+            ..Default::default()
         }),
         stream_id: "journey-7".into(),
         ..Default::default()
