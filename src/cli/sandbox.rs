@@ -1,16 +1,16 @@
 //! `sandbox`: runs the simulator of LaunchDarkly alone; and beside the service, for `serve` and
 //! `demo`.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{fs, io, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tracing::info;
 
 use super::{Exit, bind, reachable, say};
 use crate::{
     config::{DEFAULT_SANDBOX_LISTEN, Listen, LogArgs, Settings, duration},
-    sandbox::{FaultPlan, RateLimits, Sandbox, SandboxOptions, fixtures},
+    sandbox::{FaultPlan, Integration, Manifest, RateLimits, Sandbox, SandboxOptions, fixtures},
     shutdown::Shutdown,
     telemetry,
 };
@@ -35,14 +35,21 @@ pub struct SandboxArgs {
     #[arg(long, value_name = "COUNT", default_value_t = RateLimits::default().route)]
     route_limit: u64,
 
+    /// Also read the calls of this integration, by the manifest that it is registered with at
+    /// LaunchDarkly; may be given several times
+    #[arg(long, value_name = "KEY=FILE")]
+    integration_manifest: Vec<ManifestFile>,
+
     /// What is logged.
     #[command(flatten)]
     log: LogArgs,
 }
 
 impl SandboxArgs {
-    fn settings(&self) -> SandboxOptions {
-        SandboxOptions {
+    fn settings(&self) -> anyhow::Result<SandboxOptions> {
+        let options = SandboxOptions::default();
+        Ok(SandboxOptions {
+            integrations: self.integrations(options.integrations)?,
             faults: FaultPlan {
                 latency_ms: u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX),
                 ..FaultPlan::default()
@@ -52,8 +59,68 @@ impl SandboxArgs {
                 route: self.route_limit,
                 ..RateLimits::default()
             },
-            ..SandboxOptions::default()
+            ..options
+        })
+    }
+
+    /// Those that are given, beside those of `built_in` that none of them replaces.
+    fn integrations(&self, built_in: Vec<Integration>) -> anyhow::Result<Vec<Integration>> {
+        let mut given: Vec<Integration> = vec![];
+        for file in &self.integration_manifest {
+            if given.iter().any(|integration| integration.key == file.key) {
+                bail!("--integration-manifest gives {} twice", file.key);
+            }
+            given.push(file.read()?);
         }
+        let is_replaced = |key: &str| given.iter().any(|given| given.key == key);
+        let mut integrations = built_in;
+        integrations.retain(|integration| !is_replaced(&integration.key));
+        integrations.extend(given);
+        Ok(integrations)
+    }
+}
+
+/// The key of an integration, and the file of its manifest.
+#[derive(Debug, Clone)]
+struct ManifestFile {
+    key: String,
+    path: PathBuf,
+}
+
+impl FromStr for ManifestFile {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (key, path) = text
+            .split_once('=')
+            .filter(|(_, path)| !path.is_empty())
+            .ok_or("expected KEY=FILE, such as hightouch=manifest.json")?;
+        // It becomes a part of a path, and the start of segments' keys.
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if !key.starts_with(|c: char| c.is_ascii_alphanumeric()) || !key.chars().all(is_allowed) {
+            return Err("the key of an integration holds letters, digits, ._- alone");
+        }
+        Ok(Self {
+            key: key.into(),
+            path: path.into(),
+        })
+    }
+}
+
+impl ManifestFile {
+    fn read(&self) -> anyhow::Result<Integration> {
+        let read = || {
+            let json = fs::read_to_string(&self.path)?;
+            anyhow::Ok(Manifest::read(&json)?)
+        };
+        let manifest = read().with_context(|| {
+            let (key, path) = (&self.key, self.path.display());
+            format!("cannot use the manifest of {key} in {path}")
+        })?;
+        Ok(Integration {
+            key: self.key.clone(),
+            manifest,
+        })
     }
 }
 
@@ -64,17 +131,26 @@ pub(super) async fn run(args: SandboxArgs) -> Exit {
     if let Err(problems) = ready {
         return Exit::unable(&problems);
     }
-    match serve(&args).await {
+    let settings = match args.settings() {
+        Ok(settings) => settings,
+        Err(problem) => return Exit::unable(&problem),
+    };
+    match serve(&args.listen, settings).await {
         Ok(()) => Exit::Done,
         Err(error) => Exit::failed(&error),
     }
 }
 
-async fn serve(args: &SandboxArgs) -> anyhow::Result<()> {
+async fn serve(listen: &Listen, settings: SandboxOptions) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
-    let listener = bind(&args.listen, "--listen").await?;
-    let mut running = RunningSandbox::start(listener, args.settings())?;
-    describe(&running.url());
+    let listener = bind(listen, "--listen").await?;
+    let integrations: Vec<_> = settings
+        .integrations
+        .iter()
+        .map(|integration| integration.key.clone())
+        .collect();
+    let mut running = RunningSandbox::start(listener, settings)?;
+    describe(&running.url(), &integrations);
     tokio::select! {
         () = shutdown.triggered() => running.stop().await,
         ended = &mut running.task => ended.context("the sandbox stopped")?.context("the sandbox failed"),
@@ -82,7 +158,7 @@ async fn serve(args: &SandboxArgs) -> anyhow::Result<()> {
 }
 
 /// Says what there is to play with. None of these tokens opens anything else.
-fn describe(url: &str) {
+fn describe(url: &str, integrations: &[String]) {
     say(format_args!("sandbox LaunchDarkly on {url}\n"));
     let tokens = [
         ("writer", fixtures::WRITER_TOKEN),
@@ -106,6 +182,10 @@ fn describe(url: &str) {
         ),
     ] {
         say(format_args!("  {id}  {what}"));
+    }
+    say("integrations");
+    for key in integrations {
+        say(format_args!("  {key}"));
     }
     say(format_args!(
         "flag\n  {} is true for members of the segment {} (segment ID vip)",

@@ -410,6 +410,71 @@ fn sandbox_says_what_there_is_and_fails_as_told() {
     assert_eq!(sandbox.terminate().code, Some(0));
 }
 
+fn manifest_file(key: &str) -> String {
+    format!("{}/tests/manifests/{key}.json", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn sandbox_reads_the_manifests_of_other_integrations() {
+    let hightouch = format!("hightouch={}", manifest_file("hightouch"));
+    let other = format!("acme={}", manifest_file("fulcrum"));
+    let mut sandbox = Process::spawn(&mut command(&[
+        "sandbox",
+        "--listen=127.0.0.1:0",
+        "--integration-manifest",
+        &hightouch,
+        "--integration-manifest",
+        &other,
+    ]));
+    let said = sandbox.says("sandbox LaunchDarkly on http://");
+    for key in ["  zeotap", "  hightouch", "  acme"] {
+        sandbox.says(key);
+    }
+    assert_eq!(sandbox.terminate().code, Some(0), "{said}");
+}
+
+#[test]
+fn sandbox_names_the_manifest_that_it_cannot_use_and_what_is_wrong_in_it() {
+    let home = home();
+    let broken = home.path().join("broken.json");
+    let broken = broken.to_str().unwrap();
+    let manifest = fs::read_to_string(manifest_file("fulcrum")).unwrap();
+    fs::write(
+        broken,
+        manifest.replace("addMemberArrayPath", "addMembersPath"),
+    )
+    .unwrap();
+    let good = manifest_file("fulcrum");
+    let field = "/capabilities/syncedSegment/requestParser/addMembersPath";
+    for (manifests, words) in [
+        (vec![format!("acme={broken}")], vec!["acme", broken, field]),
+        (vec!["acme=no-such-file".to_owned()], vec!["no-such-file"]),
+        (vec!["acme".to_owned()], vec!["KEY=FILE"]),
+        (vec!["acme=".to_owned()], vec!["KEY=FILE"]),
+        (vec![format!("a/b={good}")], vec!["letters, digits"]),
+        (vec![format!("={good}")], vec!["letters, digits"]),
+        (
+            vec![format!("acme={good}"), format!("acme={good}")],
+            vec!["--integration-manifest", "acme twice"],
+        ),
+    ] {
+        let given = manifests
+            .iter()
+            .map(|manifest| format!("--integration-manifest={manifest}"));
+        let args: Vec<_> = ["sandbox", "--listen=127.0.0.1:0"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(given)
+            .collect();
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let ended = run(&args);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        for word in words {
+            assert!(ended.stderr.contains(word), "{word}: {ended:?}");
+        }
+    }
+}
+
 #[test]
 fn demo_walks_the_journey_and_stays_up_if_told() {
     let ended = run(&["demo"]);
