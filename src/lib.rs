@@ -60,7 +60,7 @@
 //! | activation | a journey's use of a destination: its segment, perhaps its own mapping |
 //! | segment | the LaunchDarkly segment that records go to, known by its stable ID |
 //! | context key | the value LaunchDarkly knows a member by |
-//! | lane | the one task that delivers to one segment of one destination |
+//! | lane | the one task that delivers to one segment, of one context kind, of one destination |
 //! | batch | the changes a lane has collected and not yet sent; also a client's message of records |
 //! | seal | to take a batch's due changes out, to be delivered together |
 //! | segment call | one request to LaunchDarkly: one operation for up to 1,000 members |

@@ -208,7 +208,17 @@ pub(super) async fn start_beside(
         return Ok((settings, None));
     };
     let listener = bind(listen, "--sandbox-listen").await?;
-    let running = RunningSandbox::start(listener, SandboxOptions::default())?;
+    let integration = &settings.launchdarkly.integration;
+    let manifest = str::from_utf8(integration.manifest()).context("a manifest is UTF-8")?;
+    let manifest = Manifest::read(manifest).context("the sandbox cannot read the manifest")?;
+    let options = SandboxOptions {
+        integrations: vec![Integration {
+            key: integration.key().to_owned(),
+            manifest,
+        }],
+        ..SandboxOptions::default()
+    };
+    let running = RunningSandbox::start(listener, options)?;
     let url = running.url().parse();
     let url = url.context("the sandbox has to listen on loopback, or on every address")?;
     settings.launchdarkly.url = Some(url);

@@ -35,7 +35,10 @@ pub struct Integration {
 
 /// The shape of an integration's requests, as its manifest reads them; cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestShape(Arc<Template>);
+pub struct RequestShape {
+    template: Arc<Template>,
+    manifest: Arc<[u8]>,
+}
 
 /// Why a text is no key of an integration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +53,10 @@ impl RequestShape {
     /// What is wrong with the manifest, and where; or what its requests cannot say.
     pub fn from_manifest(manifest: &[u8]) -> Result<Self, ManifestError> {
         let template = Template::new(&Manifest::read(manifest)?)?;
-        Ok(Self(Arc::new(template)))
+        Ok(Self {
+            template: Arc::new(template),
+            manifest: manifest.into(),
+        })
     }
 
     /// The shape that belongs to a key, where it is built in.
@@ -90,22 +96,28 @@ impl Integration {
         &self.key
     }
 
+    /// The manifest, as it was read.
+    #[must_use]
+    pub fn manifest(&self) -> &[u8] {
+        &self.requests.manifest
+    }
+
     /// Whether requests name the context kind of their members. If not, LaunchDarkly takes all for
     /// contexts of kind `user`.
     #[must_use]
     pub fn names_context_kind(&self) -> bool {
-        self.requests.0.names_context_kind()
+        self.requests.template.names_context_kind()
     }
 
     /// What one request may ask for.
     #[must_use]
     pub(super) fn operations(&self) -> OperationsPerCall {
-        self.requests.0.operations()
+        self.requests.template.operations()
     }
 
     /// The body of a call. None if no request can say what the call asks: it has no members, or
     /// several operations where a request has one, or a context kind that it cannot name.
     pub(super) fn body(&self, call: &SegmentCall) -> Option<Bytes> {
-        self.requests.0.fill(call).map(Bytes::from)
+        self.requests.template.fill(call).map(Bytes::from)
     }
 }

@@ -11,6 +11,7 @@ mod floors;
 mod form;
 mod history;
 mod in_memory;
+mod integrations;
 mod interleavings;
 mod journey;
 mod metrics;

@@ -1,10 +1,16 @@
 //! The real service beside a sandbox, in this process, over real sockets.
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use launchdarkly_connector::{
     app::App,
     config::Settings,
+    launchdarkly::{Integration, RequestShape},
     metrics::Metrics,
     pb::{
         self, destination_connector_client::DestinationConnectorClient,
@@ -12,9 +18,9 @@ use launchdarkly_connector::{
         send_identifiers_response::Message as Out,
     },
     sandbox::{
-        RecordedCall, Sandbox,
+        self, Flag, Manifest, RecordedCall, Sandbox, SandboxOptions,
         fixtures::{
-            CLIENT_SIDE_ID, OTHER_ACCOUNT_CLIENT_SIDE_ID, OTHER_ACCOUNT_TOKEN, WRITER_TOKEN,
+            CLIENT_SIDE_ID, FLAG, OTHER_ACCOUNT_CLIENT_SIDE_ID, OTHER_ACCOUNT_TOKEN, WRITER_TOKEN,
         },
     },
     shutdown::Shutdown,
@@ -69,7 +75,38 @@ impl TestService {
         between: impl AsyncFnOnce(SocketAddr) -> Option<Proxy>,
         change: impl FnOnce(&mut Settings),
     ) -> Self {
-        let sandbox = Sandbox::default();
+        Self::start_beside(Sandbox::default(), between, change).await
+    }
+
+    /// Starts as a registered integration, beside a sandbox that reads its calls by its manifest
+    /// and whose flag targets its segment `vip`.
+    pub(crate) async fn start_as(integration: &str) -> Self {
+        let manifest = std::fs::read_to_string(manifest_file(integration)).unwrap();
+        let shape = RequestShape::from_manifest(manifest.as_bytes()).unwrap();
+        let sandbox = Sandbox::new(SandboxOptions {
+            integrations: vec![sandbox::Integration {
+                key: integration.into(),
+                manifest: Manifest::read(&manifest).unwrap(),
+            }],
+            flags: vec![Flag {
+                key: FLAG.into(),
+                segment: format!("{integration}-vip"),
+                on: true,
+            }],
+            ..SandboxOptions::default()
+        });
+        let between = async |_| None;
+        Self::start_beside(sandbox, between, |settings| {
+            settings.launchdarkly.integration = Integration::new(integration, shape).unwrap();
+        })
+        .await
+    }
+
+    async fn start_beside(
+        sandbox: Sandbox,
+        between: impl AsyncFnOnce(SocketAddr) -> Option<Proxy>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sandbox_address = listener.local_addr().unwrap();
         let between = between(sandbox_address).await;
@@ -226,6 +263,12 @@ pub(crate) async fn soon<T>(what: &str, task: impl Future<Output = T>) -> T {
         Ok(done) => done,
         Err(_) => panic!("not within {DEADLINE:?}: {what}"),
     }
+}
+
+/// The manifest that LaunchDarkly has registered for an integration.
+pub(crate) fn manifest_file(integration: &str) -> PathBuf {
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests");
+    manifests.join(format!("{integration}.json"))
 }
 
 pub(crate) fn destination(token: &str) -> pb::Destination {

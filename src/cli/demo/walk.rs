@@ -97,6 +97,10 @@ impl Walk<'_> {
                 say(format_args!("    {when:<12} {}", names.join(", ")));
             }
         }
+        say(format_args!(
+            "  The demo calls as the integration zeotap. With the --integration-manifest of another one,\n  \
+             serve calls as that one, and members may be accounts as well as users."
+        ));
         Ok(())
     }
 
