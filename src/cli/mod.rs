@@ -1,4 +1,4 @@
-//! The commands: what each flag means to a person, and what the exit code says.
+//! Command-line interface: the commands, their flags and their exit codes.
 
 #![warn(
     clippy::print_stdout,
@@ -47,7 +47,7 @@ struct Cli {
     command: Command,
 }
 
-/// What to do.
+/// The command to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the service
@@ -68,7 +68,7 @@ pub enum Command {
     Keygen,
 }
 
-/// Reads the command line. Ends the process with help, or with what is wrong and code 2.
+/// Reads the command line. Ends the process with the help, or with an error and code 2.
 #[must_use]
 pub fn parse() -> Command {
     let matches = without_empty_variables(Cli::command()).get_matches();
@@ -76,7 +76,7 @@ pub fn parse() -> Command {
     cli.command
 }
 
-/// Container tools often set a variable to nothing when they mean to leave it out.
+/// Removes empty variables: container tools often set one to an empty value instead of omitting it.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     command
         .mut_args(|arg| match arg.get_env() {
@@ -89,7 +89,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 }
 
 impl Command {
-    /// Does it.
+    /// Runs the command.
     pub async fn run(self) -> Exit {
         match self {
             Self::Serve(args) => serve::run(*args).await,
@@ -105,7 +105,7 @@ impl Command {
     }
 }
 
-/// Listens where `flag` says: of the addresses of a host name, on the first that this machine has.
+/// Listens on the address of `flag`: of the addresses of a host name, on the first of this machine.
 async fn bind(listen: &Listen, flag: &str) -> anyhow::Result<TcpListener> {
     bind_first(listen.addresses()).await.with_context(|| {
         format!("cannot listen on {listen}; end what holds it, or choose another with {flag}")
@@ -116,7 +116,7 @@ async fn bind_first(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
     let mut bound = Err(io::ErrorKind::AddrNotAvailable.into());
     for address in addresses {
         bound = TcpListener::bind(address).await;
-        // On the next address, clients that look up the name would reach the holder of this one.
+        // No other address: clients that look up the name would still reach the holder of this one.
         let held = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
         if bound.as_ref().is_ok() || bound.as_ref().is_err_and(held) {
             break;
@@ -125,7 +125,7 @@ async fn bind_first(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
     bound
 }
 
-/// Where this machine finds what listens on an address: every address also listens on loopback.
+/// The address by which this machine reaches a listener: one on all addresses is on loopback too.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -135,34 +135,34 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Does what may block for long, such as opening a pipe without a writer, on a thread that the end
-/// of the process does not wait for.
+/// Runs a function that may block for long, such as opening a pipe without a writer, on a thread
+/// that the end of the process does not wait for.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
     let (done, result) = oneshot::channel();
-    // A caller that no longer waits has no use for the result.
+    // The caller may no longer wait for the result.
     std::thread::spawn(move || done.send(work()).ok());
     result.await.context("a thread stopped")
 }
 
-/// What a command has to say to a script.
+/// Exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done, and all is well.
+    /// The command succeeded.
     Done,
-    /// Done, and the answer is no; or failed on the way.
+    /// The command ran, and its answer is no; or it failed.
     Negative,
-    /// Not done: something must be corrected first.
+    /// The command did not run: something must be corrected first.
     Unable,
 }
 
 impl Exit {
-    /// Says why it could not be done.
+    /// Prints why the command could not run.
     fn unable(error: &anyhow::Error) -> Self {
         complain(format_args!("error: {error:#}"));
         Self::Unable
     }
 
-    /// Says what went wrong on the way.
+    /// Prints the error that ended the command.
     fn failed(error: &anyhow::Error) -> Self {
         complain(format_args!("error: {error:#}"));
         Self::Negative

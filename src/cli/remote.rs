@@ -1,4 +1,4 @@
-//! The server that a command talks to, and how its errors read in a terminal.
+//! gRPC connection of a command to its server, and the server's errors as text.
 
 use std::{
     env,
@@ -36,8 +36,8 @@ pub(super) struct ServerArgs {
     pub server: Endpoint,
 }
 
-/// The server's address unless told: where `serve` listens with the same variables, as in a
-/// container.
+/// The default address of the server: where `serve` listens with the same environment variables, as
+/// in a container.
 static HERE: LazyLock<String> = LazyLock::new(|| here(env::var("CONNECTOR_LISTEN").ok()));
 
 fn here(listen: Option<String>) -> String {
@@ -73,7 +73,7 @@ pub(super) fn endpoint(url: &str) -> Result<Endpoint, String> {
 /// Connects.
 ///
 /// # Errors
-/// Why not, as the status that a call would have got.
+/// The failure as a status, as a call would return it.
 pub(crate) async fn channel(endpoint: &Endpoint) -> Result<Channel, Status> {
     endpoint.connect().await.map_err(|error| {
         let mut status = Status::unavailable(format!("cannot connect to {}", endpoint.uri()));
@@ -92,8 +92,8 @@ pub(crate) async fn connect(
     channel(endpoint).await.map(DestinationConnectorClient::new)
 }
 
-/// Whether the service itself made a status. Each of its own has an `ErrorInfo` of its domain; any
-/// other comes from this side's library, or from what stands between, such as a proxy.
+/// Whether the service itself made a status: then it has an `ErrorInfo` of the service's domain.
+/// Any other status comes from this side's library, or from a proxy between.
 #[must_use]
 pub(super) fn is_from_service(status: &Status) -> bool {
     status
@@ -108,7 +108,7 @@ pub(super) fn describe(status: &Status) -> String {
     if is_from_service(status) {
         said
     } else if let Some(cause) = status.source() {
-        // Our own library puts the cause of its statuses beside them.
+        // This side's library stores the cause of a status as its source.
         let causes = inline(chain(cause));
         format!("the connection broke or was refused ({said}: {causes})")
     } else {
@@ -116,7 +116,7 @@ pub(super) fn describe(status: &Status) -> String {
     }
 }
 
-/// What a status says: code, message, reason, and each field that is wrong.
+/// The text of a status: code, message, reason, and each field violation.
 #[must_use]
 pub(super) fn quote(status: &Status) -> String {
     let mut text = code_name(status.code());
@@ -151,7 +151,7 @@ pub(super) fn code_name(code: tonic::Code) -> String {
     name
 }
 
-/// An error with its causes, of which the last one usually says most; some repeat their own.
+/// An error with its causes. The last one usually says most; some errors repeat their causes.
 fn chain(error: &dyn Error) -> String {
     let mut texts = vec![error.to_string()];
     let mut cause = error.source();

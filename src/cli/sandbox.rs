@@ -229,7 +229,7 @@ pub(super) async fn start_beside(
 /// A sandbox on a socket.
 #[derive(Debug)]
 pub(super) struct RunningSandbox {
-    /// The way in from this process.
+    /// The sandbox, for this process.
     pub(super) sandbox: Sandbox,
     /// Where it listens.
     pub(super) address: SocketAddr,
@@ -257,7 +257,7 @@ impl RunningSandbox {
         })
     }
 
-    /// Its URL from this machine.
+    /// Its URL for this machine.
     pub(super) fn url(&self) -> String {
         format!("http://{}", reachable(self.address))
     }

@@ -39,7 +39,7 @@ pub(super) async fn run(args: ServeArgs) -> Exit {
     }
 }
 
-/// A keys file that cannot be used is a setting to mend; the rest may pass by itself, and a
+/// An invalid keys file is an error of configuration. Other failures may be transient, and a
 /// supervisor should try again.
 fn exit_of(error: &anyhow::Error) -> Exit {
     match error.downcast_ref() {
@@ -71,7 +71,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where other programs look for a proxy.
+/// The environment variables in which other programs look for a proxy.
 const PROXY_VARIABLES: [&str; 6] = [
     "HTTPS_PROXY",
     "https_proxy",
@@ -81,7 +81,7 @@ const PROXY_VARIABLES: [&str; 6] = [
     "http_proxy",
 ];
 
-/// A proxy that is set for all programs is not used here, and the log says so. Values may hold
+/// Warns that a proxy of the environment is not used. The values are not logged: they may hold
 /// passwords.
 fn say_what_proxies_are_not_used(settings: &Settings) {
     if settings.launchdarkly.egress.proxy.is_some() {

@@ -1,8 +1,8 @@
-//! Signals that ask a command to end: SIGTERM, SIGINT, and SIGHUP, which a terminal sends when it
-//! closes.
+//! Signal handling: SIGTERM, SIGINT, and SIGHUP, which a terminal sends when it closes, end a
+//! command.
 //!
-//! Listening matters even where nothing is left to say: the first process of a container has no
-//! default handlers, and ignores what it does not listen for.
+//! A handler is needed even where a command has nothing to clean up: the first process of a
+//! container has no default handlers, and ignores signals without one.
 
 use std::{fs, io, time::Duration};
 
@@ -14,8 +14,8 @@ use tokio::{
 
 use super::Exit;
 
-/// How long a command may take to end by itself. Ours: it has only to say how far it got; but a
-/// pipe without a reader can hold that up.
+/// How long a command may take to end by itself. Ours: it only prints its progress, but a pipe
+/// without a reader can block that.
 const GRACE: Duration = Duration::from_millis(1_500);
 
 /// A request to end, which a signal makes.
@@ -23,15 +23,15 @@ const GRACE: Duration = Duration::from_millis(1_500);
 pub(super) struct Stop(watch::Receiver<Option<&'static str>>);
 
 impl Stop {
-    /// Listens from now on. Another signal after the first one, or a command that does not end
-    /// soon, ends the process at once, as `stopped` says.
+    /// Handles signals from now on. A second signal, or a command that does not end soon, ends the
+    /// process at once, as `stopped` says.
     ///
     /// # Errors
-    /// When signals cannot be listened to.
+    /// If no signal handler can be installed.
     pub(super) fn on_signals(stopped: Exit) -> io::Result<Self> {
         let mut signals = Signals::listen()?;
         let (asked, told) = watch::channel(None);
-        // Lives as long as the process, and is not awaited.
+        // The task lives as long as the process, and is not awaited.
         tokio::spawn(async move {
             let name = signals.next().await;
             asked.send_replace(Some(name));
@@ -56,7 +56,7 @@ impl Stop {
     }
 }
 
-/// Does something, unless a signal comes first.
+/// Awaits a future, unless a signal comes first.
 pub(super) async fn unless_stopped(stopped: Exit, work: impl Future<Output = Exit>) -> Exit {
     let stop = match Stop::on_signals(stopped) {
         Ok(stop) => stop,
@@ -72,7 +72,7 @@ pub(super) async fn unless_stopped(stopped: Exit, work: impl Future<Output = Exi
     }
 }
 
-/// What is listened for.
+/// The signals that are handled.
 struct Signals {
     terminate: Signal,
     interrupt: Option<Signal>,
@@ -83,9 +83,9 @@ impl Signals {
     fn listen() -> io::Result<Self> {
         let ignored = ignored_signals();
         let is_ignored = |kind: SignalKind| ignored.map(|mask| has(mask, kind));
-        // What is ignored from the start stays so: `nohup` asks for the one, a shell that starts
-        // a job in the background for the other. Where that is not known, SIGHUP keeps what
-        // it does by itself, for `nohup` is used more.
+        // A signal that was ignored at the start stays ignored: `nohup` ignores SIGHUP, and a shell
+        // ignores SIGINT for a background job. Where the mask is not known, SIGHUP keeps its
+        // default, because `nohup` is more common.
         let hear_interrupt = is_ignored(SignalKind::interrupt()) != Some(true);
         let hear_hangup = is_ignored(SignalKind::hangup()) == Some(false);
         Ok(Self {
@@ -99,7 +99,7 @@ impl Signals {
         })
     }
 
-    /// The next one. Cancel safe.
+    /// Waits for the next signal. Cancel safe.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

@@ -1,31 +1,31 @@
 //! Output of commands, escaped so that nothing in it can control a terminal.
 //!
 //! Names and values of a file, statuses of servers and proxies, and paths may hold control
-//! characters. Everything is printed from here, where they are escaped.
+//! characters. All output is printed here, where they are escaped.
 
 use std::{
     fmt::{Display, Write as _},
     io::{self, Write as _},
 };
 
-/// Prints a line. A reader that is gone, as after `… | head -1`, is no error.
+/// Prints a line to standard output. A reader that is gone, as after `… | head -1`, is no error.
 pub(super) fn say(text: impl Display) {
     writeln!(io::stdout(), "{}", printable(text)).ok();
 }
 
-/// The same on standard error, which is gone when a terminal has closed.
+/// Prints a line to standard error. A terminal that has closed is no error.
 pub(super) fn complain(text: impl Display) {
     writeln!(io::stderr(), "{}", printable(text)).ok();
 }
 
-/// Lines of our own, as they may be printed. Line ends stay.
+/// Escapes a text of this program. Line ends stay.
 pub(super) fn printable(text: impl Display) -> String {
     escaped(&text.to_string(), |letter| {
         letter != '\n' && is_unsafe(letter)
     })
 }
 
-/// Something from elsewhere, to stand inside a line of our own: it cannot begin another.
+/// Escapes foreign text within a line of this program. Line ends are escaped too.
 pub(super) fn inline(text: impl Display) -> String {
     escaped(&text.to_string(), is_unsafe)
 }

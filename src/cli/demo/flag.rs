@@ -1,4 +1,5 @@
-//! The value of a flag for a user, read as LaunchDarkly's client-side SDKs read it.
+//! Flag evaluation: the value of a flag for a user, read as LaunchDarkly's client-side SDKs read
+//! it.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub(super) async fn is_on(sandbox: &str, key: &str) -> anyhow::Result<bool> {
     let context = BASE64_URL_SAFE_NO_PAD.encode(context);
     let environment = fixtures::CLIENT_SIDE_ID;
     let url = format!("{sandbox}/sdk/evalx/{environment}/contexts/{context}");
-    // Not the service's way to LaunchDarkly: this is another program, an application with an SDK.
+    // This request stands for another program, an application with an SDK.
     let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
     let answer = client
         .get(url)

@@ -1,4 +1,4 @@
-//! `demo`: the whole journey in one process, over real sockets, with a true account of it.
+//! `demo`: the whole journey in one process, over real sockets; it prints what really happened.
 
 use anyhow::Context;
 

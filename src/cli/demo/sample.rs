@@ -1,7 +1,7 @@
-//! The journey members that the demo sends, and what must come of them.
+//! Sample data of the demo: the journey members that it sends, and the expected results.
 //!
-//! What must come is worked out here by hand, not with the service's own mapping: a mistake there
-//! must not hide itself.
+//! The expected results are computed here without the service's own mapping: a mistake in that must
+//! not hide itself.
 
 use std::collections::BTreeSet;
 
@@ -15,9 +15,9 @@ use crate::{
 
 /// The sample, as `samples/generate.py` writes it.
 const CSV: &[u8] = include_bytes!("../../../samples/journey-members.csv");
-/// A member who joins and stays.
+/// A member that joins and stays.
 pub(super) const STAYS: &str = "u-000007";
-/// A member who joins and leaves.
+/// A member that joins and leaves.
 pub(super) const LEAVES: &str = "u-000056";
 /// Longest context key that the service takes, in bytes.
 const LONGEST_KEY: usize = 1024;
@@ -25,12 +25,12 @@ const LONGEST_KEY: usize = 1024;
 /// Where the sample is in the repository.
 pub(super) const PATH: &str = "samples/journey-members.csv";
 
-/// Its length in bytes.
+/// The length of the sample in bytes.
 pub(super) fn bytes() -> u64 {
     u64::try_from(CSV.len()).expect("the sample is small")
 }
 
-/// Its rows.
+/// The rows of the sample.
 pub(super) fn rows() -> Vec<InputRow> {
     let settings = InputOptions::new(InputFormat::Csv);
     let mut rows = Vec::new();
@@ -44,7 +44,7 @@ pub(super) fn rows() -> Vec<InputRow> {
     rows
 }
 
-/// What must come of the sample.
+/// The expected results of the sample.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ExpectedMembers {
     /// Records that can be delivered.
@@ -78,7 +78,7 @@ impl ExpectedMembers {
     }
 }
 
-/// The user ID, or else the e-mail address; trimmed, in lower case.
+/// The user ID, or else the e-mail address, trimmed and in lower case.
 fn key(row: &InputRow) -> Option<String> {
     let filled = |name| {
         row.record

@@ -1,4 +1,4 @@
-//! A directory for one run, gone with it.
+//! Temporary directory of one run, removed at its end.
 
 use std::{
     fs::{DirBuilder, remove_dir_all},
@@ -17,7 +17,7 @@ impl Scratch {
     pub(super) fn new() -> io::Result<Self> {
         let name = format!("launchdarkly-connector-demo-{}", Uuid::new_v4());
         let path = std::env::temp_dir().join(name);
-        // It will hold keys.
+        // The directory will hold keys.
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
@@ -29,7 +29,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed is left to the system's own cleaning.
+        // Files that cannot be removed are left to the system's clean-up of temporary files.
         remove_dir_all(&self.0).ok();
     }
 }

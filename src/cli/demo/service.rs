@@ -1,4 +1,4 @@
-//! A sandbox and the service, in this process, on free ports.
+//! Services of the demo: a sandbox and the service, in this process, on free ports.
 
 use std::{fs::OpenOptions, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt};
 
@@ -18,7 +18,7 @@ use crate::{
 const FREE_PORT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-/// Both of them, running.
+/// The running services.
 #[derive(Debug)]
 pub(super) struct DemoService {
     pub(super) sandbox: RunningSandbox,

@@ -1,4 +1,4 @@
-//! The steps of the demo; each confirms its result.
+//! Steps of the demo; each checks its result.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -38,7 +38,7 @@ const FAILURES_SHOWN: usize = 4;
 /// Everything is on this machine: nothing takes so long.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
-/// The journey, from the form to the flag that flips.
+/// The journey, from the form to the changed flag.
 pub(super) async fn walk(demo: &DemoService) -> anyhow::Result<()> {
     let started = Instant::now();
     say(format_args!(
@@ -242,7 +242,7 @@ impl Walk<'_> {
         drop(sender);
         let mut progress = Progress::new(bytes);
         let mut sent = Sent::default();
-        // A signal ends the walk as a whole.
+        // A signal ends the whole demo.
         let stop = std::future::pending();
         let ended = transfer::run(&settings, receiver, stop, |event| {
             sent.hear(&event);
@@ -267,7 +267,7 @@ impl Walk<'_> {
     }
 }
 
-/// What became of some records.
+/// The results of some records.
 #[derive(Debug, Default)]
 struct Sent {
     tally: SendTally,

@@ -1,8 +1,8 @@
 //! Errors of one attempt: transient ones, which are retried, and final ones.
 //!
-//! The service says which of its own statuses pass. A status that is not the service's comes from
-//! something in between: a proxy that starts, sheds load, or has lost its upstream. It says nothing
-//! of the records or the destination, whatever its code, so it passes too.
+//! The service says which of its own statuses are transient. Any other status comes from a proxy
+//! between, which starts, sheds load, or has lost its upstream. Whatever its code, it says nothing
+//! about the records or the destination, so it is transient too.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::cli::remote;
 
 /// Why a stream, or a call before it, ended before its time.
 pub(super) enum AttemptError {
-    /// Trying again may help.
+    /// Transient: a retry may help.
     Transient(TransientFailure),
-    /// It cannot.
+    /// Final: a retry cannot help.
     Final(SendError),
 }
 
@@ -94,7 +94,7 @@ mod tests {
         Status::with_error_details(code, "", details)
     }
 
-    /// The pause in seconds, if it passes.
+    /// The pause in seconds, if the error is transient.
     fn pause(status: Status) -> Option<u64> {
         match classify(status) {
             AttemptError::Transient(transient) => Some(transient.not_before.as_secs()),

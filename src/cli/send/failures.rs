@@ -1,4 +1,4 @@
-//! The file of failed records. It is checked before anything happens, and made only once there is a
+//! File of failed records. Its path is checked at the start; the file is created once there is a
 //! stream.
 
 use std::{
@@ -18,18 +18,19 @@ use serde::Serialize;
 use super::window::{RowFailure, SettledRow};
 use crate::cli::terminal::inline;
 
-/// Most bytes that are kept until there is a stream: a file of nothing but bad rows opens none.
+/// Most bytes that are buffered until there is a stream: a file of nothing but malformed rows opens
+/// none.
 const MOST_HELD: usize = 1024 * 1024;
 
 /// Writes failed records as NDJSON. Holds line numbers and reasons, and no identifier.
 #[derive(Debug)]
 pub(crate) struct FailureFile {
     path: PathBuf,
-    /// What must not be written to.
+    /// The input, which must not be overwritten.
     input: Option<FileIdentity>,
     /// None until there is a stream.
     file: Option<File>,
-    /// Lines that came before it.
+    /// Lines that were written before it.
     held: Vec<u8>,
 }
 
@@ -50,7 +51,7 @@ pub(crate) struct FailureRecord<'a> {
 }
 
 impl<'a> FailureRecord<'a> {
-    /// A record's, if it failed.
+    /// The failure of a record, if it failed.
     #[must_use]
     pub(crate) fn of(settled: &'a SettledRow) -> Option<Self> {
         let RowFailure {
@@ -125,7 +126,7 @@ impl FailureFile {
         Ok(())
     }
 
-    /// Writes a failure down; before the file is open, it is kept until then.
+    /// Writes a failure; before the file is open, it is buffered.
     ///
     /// # Errors
     /// Those of the file system.
@@ -133,11 +134,11 @@ impl FailureFile {
         let mut line = serde_json::to_vec(failure)?;
         line.push(b'\n');
         match &mut self.file {
-            // Failures are rare enough to be written at once, and so to be seen while it runs.
+            // Failures are rare, so each is written at once and seen during the transfer.
             Some(file) => file.write_all(&line).with_context(|| self.incomplete()),
             None => {
                 self.held.append(&mut line);
-                // The destination is known to be there by the time that rows are read.
+                // The destination has been checked before rows are read.
                 if self.held.len() > MOST_HELD {
                     self.open()?;
                 }
@@ -147,7 +148,7 @@ impl FailureFile {
     }
 
     fn unless_input(&self, there: &Metadata) -> anyhow::Result<()> {
-        // A terminal may be both: what is read from it is not what is written to it.
+        // A terminal may be both: output does not overwrite its input.
         let is_input = self.input == Some(FileIdentity::of(there));
         if is_input && !there.file_type().is_char_device() {
             bail!(
@@ -167,7 +168,7 @@ impl FailureFile {
     }
 }
 
-/// What a file is, whatever it is called.
+/// The identity of a file, independent of its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileIdentity {
     device: u64,
@@ -183,7 +184,7 @@ impl FileIdentity {
     }
 }
 
-/// Nothing where it cannot be told: opening the input says why.
+/// None if it cannot be read: opening the input reports the error.
 fn identity_of_input(path: &Path) -> Option<FileIdentity> {
     let metadata = if path.as_os_str() == "-" {
         let copy = io::stdin().as_fd().try_clone_to_owned();
@@ -259,7 +260,7 @@ mod tests {
             let error = FailureFile::plan(path, &input).unwrap_err().to_string();
             assert!(error.contains("is the input itself"), "{error}");
         }
-        // One that becomes the input after it was looked at.
+        // The path becomes the input after it was checked.
         let later = folder.path().join("later");
         let mut file = FailureFile::plan(&later, &input).unwrap();
         fs::hard_link(&input, &later).unwrap();

@@ -1,4 +1,4 @@
-//! The parser of inputs: a file or standard input to records, or to the place of an error.
+//! Input parser: from a file or standard input to rows, or to the position of an error.
 //!
 //! ```text
 //!  bytes ─▶ text      decompressed, decoded, UTF-8 from here on
@@ -8,9 +8,9 @@
 //!        ─▶ rows
 //! ```
 //!
-//! Nothing is guessed in silence: what could turn a removal into an addition, or give a member
-//! another key, stops the file; the message names the flag that says what is meant. What is not
-//! mapped does not matter, and is not sent.
+//! Nothing is guessed in silence. Where a guess could turn a removal into an addition, or give a
+//! member another key, the file is refused, and the message names the flag that decides. Columns
+//! that are not mapped do not matter, and are not sent.
 
 use std::{fmt, io::BufRead};
 
@@ -36,11 +36,11 @@ pub(crate) use columns::alike;
 pub(crate) use findings::Findings;
 pub(crate) use values::NULLS;
 
-/// Most bytes of what is sent of one row. A context key has at most 1 KiB; with this, a whole
+/// Most bytes that are sent of one row. A context key has at most 1 KiB; with this, a whole
 /// window of rows fits in memory.
 const MAX_KEPT_BYTES: usize = 64 * 1024;
-/// Longest row. Ours: more than any real one, and a quote that is never closed is found by it even
-/// where the input never ends.
+/// Longest row. Ours: longer than any real one. It finds an unclosed quote even in an endless
+/// input.
 const MAX_ROW_BYTES: usize = 8 * 1024 * 1024;
 
 /// How the input is written.
@@ -52,7 +52,7 @@ pub(crate) enum InputFormat {
     Ndjson,
 }
 
-/// What to do with a row that is wrong.
+/// What to do with a malformed row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum BadRows {
     /// Stop there.
@@ -61,34 +61,34 @@ pub(crate) enum BadRows {
     Skip,
 }
 
-/// What there is to know about an input before it is read.
+/// The options of an input.
 #[derive(Debug, Clone)]
 pub(crate) struct InputOptions {
-    /// How it is written.
+    /// The format.
     pub format: InputFormat,
-    /// What stands between values of CSV.
+    /// The delimiter of CSV.
     pub delimiter: Option<u8>,
-    /// The same where neither a person nor the file says so.
+    /// The delimiter by default, if neither a flag nor the file names one.
     pub usual_delimiter: u8,
-    /// How text is written, unless the file says so; UTF-8 by default.
+    /// The encoding of a file without a byte-order mark; UTF-8 by default.
     pub encoding: Option<&'static Encoding>,
-    /// What to do with records that do not say.
+    /// The operation of records that name none.
     pub operation: Operation,
-    /// Where records say what to do, if not in `operation`.
+    /// The column or member of the operation, if not `operation`.
     pub operation_column: Option<String>,
-    /// Columns or members that do not matter.
+    /// Columns or members to ignore.
     pub ignored_columns: Vec<String>,
-    /// Values that mean no value, whatever their case and outer blanks.
+    /// Null values, regardless of case and outer blanks.
     pub nulls: Vec<String>,
-    /// Identifiers that the mapping takes, in order: the others are not sent. Empty if that is not
-    /// known: then all are.
+    /// The mapping's identifiers, in order; no others are sent. If the mapping is not known, the
+    /// list is empty and all are sent.
     pub mapped: Vec<String>,
-    /// What to do with rows that are wrong.
+    /// What to do with malformed rows.
     pub bad_rows: BadRows,
 }
 
 impl InputOptions {
-    /// Those of a plain file.
+    /// The options of a plain file.
     pub(crate) fn new(format: InputFormat) -> Self {
         Self {
             format,
@@ -105,27 +105,27 @@ impl InputOptions {
     }
 }
 
-/// What comes out of an input.
+/// An item read from an input.
 #[derive(Debug)]
 pub(crate) enum InputItem {
     /// A row to send.
     Row(InputRow),
-    /// A row that is wrong, and left out.
+    /// A malformed row that is skipped.
     Bad(BadInput),
-    /// What a person should know at once.
+    /// A warning to print at once.
     Note(String),
 }
 
-/// How much of an input is wrong.
+/// The extent of an input error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// This row: the next one can be read.
+    /// This row alone: the next one can be read.
     Row,
-    /// All that follows.
+    /// The rest of the input.
     Rest,
 }
 
-/// Where the input is wrong, and how. Holds no value of it.
+/// An input error and its position. It holds no value of the input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) struct BadInput {
     /// Line, from 1.
@@ -134,7 +134,7 @@ pub(crate) struct BadInput {
     pub column: Option<usize>,
     /// What is wrong.
     pub what: String,
-    /// How much of it.
+    /// Its extent.
     pub reach: Reach,
 }
 
@@ -166,12 +166,11 @@ impl fmt::Display for BadInput {
     }
 }
 
-/// Reads rows until the end or the first thing that is wrong, and gives each to `take`, until that
-/// wants no more.
+/// Reads rows until the end or the first error, and gives each to `take`, until that returns no
+/// more.
 ///
 /// # Errors
-/// The first thing that is wrong; the rows before it have been given. Rows that are left out are
-/// none.
+/// The first error; the rows before it have been given. A skipped row is no error.
 pub(crate) fn read(
     input: impl BufRead + Send,
     options: &InputOptions,
@@ -199,7 +198,7 @@ pub(crate) fn read(
     }
 }
 
-/// What an input looks like where no format was given: a sentence with the flag to give.
+/// The likely format of an input without a named format: a sentence with the flag to set.
 pub(crate) fn looks_like(
     input: impl BufRead + Send,
     encoding: Option<&'static Encoding>,
@@ -242,8 +241,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Reads what to do with a record; blank is the default. No other word is translated: a wrong guess
-/// would do the opposite.
+/// Parses an operation; blank is the default. No other word is accepted: a wrong guess would do the
+/// opposite.
 fn operation(column: &str, text: &str, default: Operation) -> Result<Operation, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "" => Ok(default),

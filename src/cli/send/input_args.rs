@@ -1,4 +1,4 @@
-//! Flags that say how the input is written, and what its name says where they are silent.
+//! Input flags: the format of the input, by default from its file name.
 
 use std::{fs::File, io::BufReader, path::Path};
 
@@ -53,10 +53,10 @@ enum DefaultOperation {
 }
 
 impl InputArgs {
-    /// How to read the file of this name, whose mapping takes these identifiers.
+    /// The options for the file of this name and a mapping of these identifiers.
     ///
     /// # Errors
-    /// What is said does not fit together, or too little is said.
+    /// The flags contradict each other, or one is missing.
     pub(super) fn options(&self, path: &Path, mapped: Vec<String>) -> anyhow::Result<InputOptions> {
         let (format, usual_delimiter) = self.format(path)?;
         self.check_names(&mapped)?;
@@ -93,7 +93,7 @@ impl InputArgs {
         Ok((format, delimiter))
     }
 
-    /// A file is looked into, to say which flag is missing. What a pipe holds is not known yet.
+    /// The error of a missing format. A file is inspected, to name the flag; a pipe is not.
     fn format_missing(&self, path: &Path) -> anyhow::Error {
         let file = File::open(path).ok();
         match file.filter(|file| file.metadata().is_ok_and(|known| known.is_file())) {
@@ -108,7 +108,7 @@ impl InputArgs {
         }
     }
 
-    /// A name cannot be two things.
+    /// A name cannot have two roles.
     fn check_names(&self, mapped: &[String]) -> anyhow::Result<()> {
         let is_mapped = |name: &str| mapped.iter().any(|mapped| input::alike(mapped, name));
         if let Some(name) = self.operation_column.iter().find(|name| is_mapped(name)) {
@@ -140,7 +140,7 @@ impl InputArgs {
     }
 }
 
-/// The format and delimiter that a file's name tells, whatever its case, and compressed or not.
+/// The format and delimiter by a file's name, in any case, compressed or not.
 fn by_name(path: &Path) -> Option<(InputFormat, u8)> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);

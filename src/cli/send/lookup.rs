@@ -1,4 +1,4 @@
-//! Looks up a destination's mapping, before anything is read.
+//! Mapping lookup: it reads a destination's mapping before the input.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -17,12 +17,12 @@ use crate::{cli::remote, pb};
 /// Longest wait for an answer. Ours: it takes milliseconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The destination of a stream that is to be opened. What keeps it from answering is waited out
-/// like what keeps a stream from opening: without the mapping it would not be noticed that a file
-/// names its identifiers otherwise.
+/// Reads the destination of a stream that is to be opened. Transient failures are retried, as those
+/// of opening a stream are: without the mapping, a file with other names of identifiers would not
+/// be noticed.
 ///
 /// # Errors
-/// Why it cannot be had.
+/// Why the destination cannot be read.
 pub(super) async fn destination(
     options: &TransferOptions,
     mut watch: impl FnMut(SendEvent<'_>) -> ControlFlow<()>,

@@ -1,4 +1,4 @@
-//! Mappings as people write them: `context_key=user_id,email:trim,lowercase`.
+//! Mapping syntax of `--map`: `context_key=user_id,email:trim,lowercase`.
 
 use std::str::FromStr;
 

@@ -40,7 +40,7 @@ mod retry_timer;
 pub(super) mod transfer;
 pub(super) mod window;
 
-/// Rows between the thread that reads and the task that sends: enough for neither to wait.
+/// Rows buffered between the thread that reads and the task that sends: enough that neither waits.
 const ROWS_AHEAD: usize = 1_000;
 /// Reason of rows that could not be read as records, beside those that servers give.
 const BAD_ROW: &str = "BAD_ROW";
@@ -174,7 +174,7 @@ async fn send(args: &SendArgs, stop: &Stop) -> anyhow::Result<Exit> {
     })
 }
 
-/// All that there is to know before a stream opens.
+/// Everything that is prepared before a stream opens.
 struct Prepared {
     source: Source,
     input: InputOptions,
@@ -199,7 +199,7 @@ async fn prepare(args: &SendArgs) -> anyhow::Result<Prepared> {
     })
 }
 
-/// Says from where to send again.
+/// Prints from where to send again.
 fn not_finished(tally: &SendTally, next_line: Option<u64>) -> String {
     match (tally.line, next_line) {
         (0, _) => "not finished: no record has a result; send all of it again".into(),
@@ -213,7 +213,8 @@ fn not_finished(tally: &SendTally, next_line: Option<u64>) -> String {
 }
 
 impl SendArgs {
-    /// Streams by the mapping that the input is read by, also if the destination's changes meanwhile.
+    /// Streams by the mapping that the input is read by, also if the destination's changes
+    /// meanwhile.
     fn stream(&self, mapping: Vec<pb::FieldMapping>) -> TransferOptions {
         let stream_id = self.stream_id.clone();
         TransferOptions {
@@ -236,8 +237,8 @@ impl SendArgs {
         }
     }
 
-    /// The mapping that will hold, to find a file with wrong names before every one of its records
-    /// fails.
+    /// The mapping that will be used, to find a file with wrong names before all of its records
+    /// fail.
     async fn mapping(&self, watcher: &mut Watcher) -> anyhow::Result<Vec<pb::FieldMapping>> {
         if !self.map.is_empty() {
             return Ok(self.map.iter().map(|MapArg(map)| map.clone()).collect());
@@ -245,7 +246,7 @@ impl SendArgs {
         let options = self.stream(Vec::new());
         let asked = lookup::destination(&options, |event| watcher.hear(&event)).await;
         let destination = asked.map_err(|error| match error {
-            // Something in between may let streams pass and nothing else.
+            // A proxy between may let streams pass and nothing else.
             SendError::GaveUp { .. } => {
                 anyhow!("cannot ask what the destination maps; --map does without: {error}")
             }
@@ -290,7 +291,7 @@ impl Source {
                 InputItem::Bad(bad) => asides.blocking_send(Aside::Bad(bad)).is_ok(),
                 InputItem::Note(note) => asides.blocking_send(Aside::Note(note)).is_ok(),
             });
-            // Without a listener the command is over already.
+            // Without a receiver the command has ended already.
             end.send((findings, read)).ok();
         });
         InputReading {
@@ -305,7 +306,7 @@ impl Source {
 struct InputReading {
     rows: mpsc::Receiver<InputRow>,
     asides: Asides,
-    /// What was found, and how it ended.
+    /// The warnings, and how the input ended.
     end: oneshot::Receiver<(Findings, Result<(), BadInput>)>,
 }
 
@@ -315,11 +316,11 @@ enum Aside {
     Note(String),
 }
 
-/// Bounded like the rows: the reader waits until it is heard.
+/// Bounded like the rows: the reader waits until the item is received.
 struct Asides(mpsc::Receiver<Aside>);
 
 impl Asides {
-    /// Passes on what comes, for ever. Cancel safe.
+    /// Forwards items for ever. Cancel safe.
     async fn tell(&mut self, watcher: &RefCell<Watcher>) -> Infallible {
         while let Some(aside) = self.0.recv().await {
             watcher.borrow_mut().hear_aside(&aside);
@@ -327,7 +328,7 @@ impl Asides {
         std::future::pending().await
     }
 
-    /// Passes on what has come.
+    /// Forwards the items that have arrived.
     fn tell_rest(&mut self, watcher: &mut Watcher) {
         while let Ok(aside) = self.0.try_recv() {
             watcher.hear_aside(&aside);
@@ -335,12 +336,12 @@ impl Asides {
     }
 }
 
-/// Counts, shows and writes down what happens.
+/// Counts, shows and records the events of a transfer.
 struct Watcher {
     tally: SendTally,
     progress: Progress,
     failures: Option<FailureFile>,
-    /// Why failures can no longer be written down: nothing more is sent.
+    /// Why failures can no longer be written: nothing more is sent.
     broken: Option<anyhow::Error>,
 }
 
@@ -392,7 +393,7 @@ impl Watcher {
         }
     }
 
-    /// Writes a failure down; one that comes before the stream is open is kept until then.
+    /// Writes a failure; before the stream is open, it is buffered.
     fn write_down(&mut self, failure: &FailureRecord<'_>) {
         if self.broken.is_none()
             && let Some(file) = &mut self.failures
@@ -407,10 +408,10 @@ impl Watcher {
         }
     }
 
-    /// Says how it went, and from where to go on.
+    /// Prints the totals, and from where to continue.
     fn end(mut self, sent: Result<(), Unfinished>) -> anyhow::Result<SendTally> {
         if sent.is_ok() {
-            // There may have been nothing to open a stream for.
+            // An input without rows opens no stream.
             self.open_failures();
         }
         self.progress.end();

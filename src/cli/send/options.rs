@@ -6,7 +6,7 @@ use tonic::transport::Endpoint;
 
 use crate::{backoff::Backoff, pb};
 
-/// What to send where.
+/// The options of a transfer: its server, its stream and its deadlines.
 #[derive(Debug, Clone)]
 pub(crate) struct TransferOptions {
     /// The server.

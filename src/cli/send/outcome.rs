@@ -7,7 +7,7 @@ use tonic::Status;
 use super::window::{ProtocolViolation, SettledRow};
 use crate::{cli::remote, pb};
 
-/// What happens on the way, for a watcher.
+/// An event of a transfer, for a watcher.
 #[derive(Debug)]
 pub(crate) enum SendEvent<'a> {
     /// A stream is open.
@@ -27,7 +27,7 @@ pub(crate) enum SendEvent<'a> {
     },
 }
 
-/// Not every record has a result.
+/// A transfer that ended before every record had a result.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     /// Why.
@@ -47,18 +47,18 @@ pub(crate) enum SendError {
     GaveUp {
         /// How long it really took.
         waited: Duration,
-        /// What did not come.
+        /// What was missing.
         without: &'static str,
-        /// What stood in the way last.
+        /// The last failure.
         last: String,
     },
-    /// The server cannot be believed.
+    /// The server broke the protocol.
     #[error("the server broke the protocol: {0}")]
     Protocol(#[from] ProtocolViolation),
-    /// A signal asked to.
+    /// A signal asked for the end.
     #[error("stopped by {0}")]
     Stopped(&'static str),
-    /// The watcher cannot go on, and knows why.
+    /// The watcher failed; it has the error.
     #[error("nobody watches any more")]
     Unwatched,
 }

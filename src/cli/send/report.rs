@@ -19,8 +19,8 @@ use crate::{
     pb,
 };
 
-/// How often a line says how far it is, where there is no terminal. Our choice: often enough to
-/// see that it lives, and some hundred lines an hour.
+/// How often a line reports progress, where there is no terminal. Our choice: often enough to see
+/// that it is alive, and some hundred lines an hour.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Counts of records with a result.
@@ -28,7 +28,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct SendTally {
     /// Accepted by LaunchDarkly.
     pub delivered: u64,
-    /// The others, by reason.
+    /// Failed records, by reason.
     pub failed: BTreeMap<String, u64>,
     /// The input up to this line has results; 0 before the first.
     pub line: u64,
@@ -47,7 +47,7 @@ impl SendTally {
         }
     }
 
-    /// Counts one that has no result and gets none.
+    /// Counts a record that gets no result.
     pub(crate) fn fail(&mut self, reason: &str) {
         *self.failed.entry(reason.to_owned()).or_default() += 1;
     }
@@ -93,8 +93,7 @@ impl fmt::Display for SendTally {
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     last_line: Instant,
-    /// Why there was no stream, since the last result: one failure is told once, however often it
-    /// is met.
+    /// The failures to open a stream since the last result: each is printed once.
     last_failure: Option<String>,
 }
 
@@ -109,7 +108,7 @@ impl Progress {
         }
     }
 
-    /// Shows how far it is.
+    /// Shows the progress.
     pub(crate) fn show(&mut self, tally: &SendTally) {
         let (records, failures) = (tally.records(), tally.failures());
         let text = format!("{records} done, {failures} of them failed");
@@ -122,7 +121,7 @@ impl Progress {
         }
     }
 
-    /// Says what a person should know.
+    /// Prints a warning.
     pub(crate) fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(printable(text)),
@@ -130,7 +129,7 @@ impl Progress {
         }
     }
 
-    /// Says what happens to the stream; results are shown by [`show`](Self::show).
+    /// Prints an event of the stream; [`show`](Self::show) shows results.
     pub(crate) fn tell(&mut self, event: &SendEvent<'_>) {
         match event {
             SendEvent::Settled(_) => self.last_failure = None,
@@ -152,7 +151,7 @@ impl Progress {
         }
     }
 
-    /// Leaves the bar where it got to.
+    /// Stops the bar at its last position.
     pub(crate) fn end(self) {
         if let Some(bar) = self.bar {
             bar.abandon();

@@ -10,10 +10,10 @@ use super::{
 };
 use crate::backoff::Backoff;
 
-/// How long a record is tried unless told (the contract's default).
+/// How long a record is tried by default, as in the contract.
 const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(300);
-/// How long before the end the last try is made, if the pauses leave none later. Ours: a server
-/// that is there answers within it.
+/// How long before the deadline the last attempt is made, if the pauses leave no later one. Ours: a
+/// reachable server answers within it.
 const LAST_TRY: Duration = Duration::from_millis(500);
 
 /// How long to go on.
@@ -27,7 +27,7 @@ pub(super) struct RetryTimer {
     last_progress: Instant,
     /// Failures in a row.
     failures: u32,
-    /// What stood in the way of a stream last; none while there is one.
+    /// The last failure to open a stream; none while a stream is open.
     last_failure: Option<String>,
 }
 
@@ -59,12 +59,12 @@ impl RetryTimer {
         self.closed_since = Instant::now();
     }
 
-    /// A stream did what it is for: the next pause is short again.
+    /// A stream made progress: the next pause is short again.
     pub(super) fn recovered(&mut self) {
         self.failures = 0;
     }
 
-    /// Notes a failure, and draws the pause after it.
+    /// Records a failure, and draws the pause after it.
     pub(super) fn pause(&mut self, transient: &TransientFailure) -> Duration {
         let drawn = self.backoff.delay(self.failures, fastrand::f64());
         self.failures += 1;
@@ -72,8 +72,8 @@ impl RetryTimer {
         drawn.max(transient.not_before)
     }
 
-    /// When to try again. Where the pause would outlast the deadline, once more shortly before it;
-    /// the deadline itself if the service asks for a delay until then.
+    /// When the next attempt is due. If the pause would outlast the deadline, shortly before the
+    /// deadline; at the deadline if the service asks for a delay until then.
     pub(super) fn next_try(
         &mut self,
         transient: &TransientFailure,
@@ -102,12 +102,12 @@ impl RetryTimer {
         if window.is_empty() {
             deadline
         } else {
-            // A server that takes streams and loses them, for ever, makes no progress either.
+            // A server that always accepts streams and loses them makes no progress either.
             deadline.min(self.deadline_open())
         }
     }
 
-    /// Why it ends, once a deadline is over.
+    /// The error, once a deadline has passed.
     pub(super) fn exhausted(&self) -> SendError {
         let now = Instant::now();
         let (since, without) = if now >= self.closed_since + self.give_up_after {
@@ -123,7 +123,7 @@ impl RetryTimer {
         }
     }
 
-    /// For a deadline of an open stream, which had no failure but silence.
+    /// The error after the deadline of an open stream that had no other failure than silence.
     pub(super) fn exhausted_open(&self) -> SendError {
         SendError::GaveUp {
             waited: self.last_progress.elapsed(),
@@ -154,8 +154,8 @@ mod tests {
         })
     }
 
-    /// Fails at every try until it gives up; how long that took, when the last try was, and why
-    /// it ended.
+    /// Fails at every attempt until the timer gives up; returns how long that took, when the last
+    /// attempt was, and the error.
     async fn fail(not_before: Duration) -> (Duration, Duration, SendError) {
         let transient = TransientFailure {
             why: "starting".into(),

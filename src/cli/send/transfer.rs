@@ -1,4 +1,4 @@
-//! Sends one log of records, over as many streams as it takes.
+//! Transfer: it sends one log of records, over as many streams as it takes.
 //!
 //! A stream that is lost, refused for now, or asked to move is followed by another, on a new
 //! connection (a server that goes away keeps the old one), which resumes as [`UnackedWindow`] says.
@@ -40,17 +40,17 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// How long a batch that is not full waits for more rows. Our choice: not noticeable, and a file
-/// is read much faster.
+/// How long a partial batch waits for more rows. Our choice: it is not noticeable, and a file is
+/// read much faster.
 const LINGER: Duration = Duration::from_millis(5);
 /// Messages on their way to the socket: one that is written, and one behind it.
 const MESSAGES_AHEAD: usize = 2;
 
-/// Sends every row that comes, and ends when each has a result and no more come; or when `stop`
-/// names what asks for it, or `watch` breaks off.
+/// Sends all rows, and ends when each has a result. It ends early when `stop` returns, with the
+/// reason, or when `watch` breaks off.
 ///
 /// # Errors
-/// Why some have none. Rows that were settled before stay settled.
+/// Why some rows have no result. Rows that were settled before stay settled.
 pub(crate) async fn run(
     options: &TransferOptions,
     rows: mpsc::Receiver<InputRow>,
@@ -66,7 +66,7 @@ pub(crate) async fn run(
         watch,
     };
     let ended = tokio::select! {
-        // What is asked for holds, even if there is always something to do.
+        // A stop request comes first, even if there is always something to do.
         biased;
         name = stop => Err(SendError::Stopped(name)),
         ended = sender.run() => ended,
@@ -137,7 +137,7 @@ impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
         })
     }
 
-    /// Keeps no stream open for a source that is silent: the server would only ask to move it.
+    /// Waits for a row before a stream is opened: the server would only ask to move an idle stream.
     async fn wait_for_a_row(&mut self) {
         if self.window.is_empty()
             && let Some(rows) = &mut self.rows
@@ -148,7 +148,7 @@ impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
         }
     }
 
-    /// Takes a row that has come already.
+    /// Takes a row that has arrived already.
     fn read_what_is_there(&mut self) {
         if self.window.is_empty()
             && let Some(rows) = &mut self.rows
@@ -175,7 +175,7 @@ impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
         Ok(())
     }
 
-    /// Without anything to send nothing is tried, and no time runs out.
+    /// Without a row to send there is no attempt, and no deadline.
     async fn pause_idle(&mut self, transient: &TransientFailure) -> Result<(), SendError> {
         let next = Instant::now() + self.retries.pause(transient);
         let why = &transient.why;
@@ -233,7 +233,7 @@ impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
         let send_at = self.send_at();
         let deadline = self.retries.deadline_open();
         tokio::select! {
-            // Results first: they make room, and a drain must not wait behind what we send. Rows
+            // Results first: they free the window, and a drain must not wait behind batches. Rows
             // before sending, so that batches are as full as the input allows.
             biased;
             message = line.inbound.message() => Next::Message(message),
@@ -243,7 +243,7 @@ impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
         }
     }
 
-    /// A full batch leaves at once, another when no more rows came for a moment.
+    /// A full batch is due at once, another when no more rows came for a moment.
     fn send_at(&self) -> Instant {
         if self.window.has_full_batch() || self.rows.is_none() {
             self.unsent_since
@@ -314,7 +314,7 @@ async fn open(options: &TransferOptions) -> Result<(ClientStream, pb::StreamOpen
         .map_err(classify)?;
     let mut inbound = response.into_inner();
     let Some(first) = inbound.message().await.map_err(classify)? else {
-        // The service does not end a stream well that it has not opened.
+        // The service never ends a stream with OK that it has not opened.
         return Err(AttemptError::transient(
             "the stream ended before it was open",
         ));
@@ -332,7 +332,7 @@ fn request(message: Request) -> SendIdentifiersRequest {
     }
 }
 
-/// The next row; the end once, and after it nothing any more. Cancel safe.
+/// The next row, or the end of the rows once; after the end it waits for ever. Cancel safe.
 async fn receive(rows: &mut Option<mpsc::Receiver<InputRow>>) -> Option<InputRow> {
     match rows {
         Some(rows) => rows.recv().await,
@@ -340,8 +340,8 @@ async fn receive(rows: &mut Option<mpsc::Receiver<InputRow>>) -> Option<InputRow
     }
 }
 
-/// Room for one message, not before `at`; nothing when half-closed, or when the stream is over,
-/// which is then told by the other direction. Cancel safe.
+/// A permit for one message, not before `at`; none when half-closed, or when the stream is over,
+/// which the other direction then reports. Cancel safe.
 async fn reserve(
     outbound: Option<mpsc::Sender<SendIdentifiersRequest>>,
     at: Instant,

@@ -1,9 +1,9 @@
 //! The sliding window of unacknowledged records: what to send next, and what to send again.
 //!
-//! Plain bookkeeping of the stream protocol, without a socket. Records are numbered from 1 as they
-//! are read, and kept until the server has committed them. A new stream starts again behind the
-//! last committed record, and forgets results that were not committed: their records are sent
-//! again and get others. So each record is counted once, when it is committed.
+//! The state of the stream protocol, without a socket. Records are numbered from 1 as they are
+//! read, and stored until the server has committed them. A new stream starts again after the last
+//! committed record, and drops results that were not committed: their records are sent again and
+//! get new results. So each record is counted once, when it is committed.
 
 use std::collections::VecDeque;
 
@@ -87,7 +87,7 @@ impl From<&tonic_types::pb::Status> for RowFailure {
     }
 }
 
-/// The server broke the protocol: nothing it says can be relied on.
+/// The server broke the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProtocolViolation {
     /// Anything else before `opened`.
@@ -137,7 +137,7 @@ struct Waiting {
 }
 
 impl Default for UnackedWindow {
-    /// Nothing read, and nothing may be sent before a stream is open.
+    /// An empty window; nothing may be sent before a stream is open.
     fn default() -> Self {
         Self {
             base: 1,
@@ -190,7 +190,7 @@ impl UnackedWindow {
         });
     }
 
-    /// Starts again on a new stream, behind the last committed record.
+    /// Starts again on a new stream, after the last committed record.
     pub(crate) fn reopen(&mut self, opened: &pb::StreamOpened) {
         self.sent = 0;
         self.max_batch_records = at_least_one(opened.max_batch_records);
@@ -212,7 +212,7 @@ impl UnackedWindow {
         !self.is_sent() && self.sent < self.max_in_flight
     }
 
-    /// The next batch that may leave; it counts as sent.
+    /// The next batch that may be sent; it counts as sent.
     pub(crate) fn next_batch(&mut self) -> Option<pb::IdentifierBatch> {
         let most = self
             .max_batch_records
@@ -240,10 +240,10 @@ impl UnackedWindow {
         })
     }
 
-    /// Takes in results, and answers the records that are committed by them, in order.
+    /// Records results, and returns the records that they commit, in order.
     ///
     /// # Errors
-    /// What the server says cannot be.
+    /// The server broke the protocol.
     pub(crate) fn settle(&mut self, ack: &pb::Ack) -> Result<Vec<SettledRow>, ProtocolViolation> {
         for run in &ack.results {
             self.note(run)?;
@@ -308,7 +308,7 @@ impl UnackedWindow {
     }
 }
 
-/// A limit as the server says it; less than one record could never be kept.
+/// A limit of the server; at least one record.
 fn at_least_one(limit: i32) -> usize {
     usize::try_from(limit).unwrap_or(0).max(1)
 }

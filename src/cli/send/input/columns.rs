@@ -1,15 +1,15 @@
 //! Column roles: what a column or member is for, by its name.
 //!
-//! Never guessed: a name that may be an operation or a mapped identifier, and is not quite, stops
-//! the file until a person has said what it is. Otherwise a removal could be an addition, or a
-//! member have another key, unnoticed.
+//! A role is never guessed. A name that resembles an operation or a mapped identifier stops the
+//! file until a flag names its role. Otherwise a removal could become an addition, or a member get
+//! another key, unnoticed.
 
 use super::InputOptions;
 
-/// Name of the column or member that says what to do with a record, unless told otherwise.
+/// Default name of the column or member of the operation.
 pub(super) const OPERATION: &str = "operation";
 
-/// Names that tell what happened to a member in exports of other systems, as [`plain`] writes them.
+/// Names of operation columns in exports of other systems, in [`plain`] form.
 pub(super) const LIKE_AN_OPERATION: &[&str] = &[
     "operation",
     "operationtype",
@@ -39,20 +39,20 @@ const SHOWN_NAMES: usize = 20;
 /// What a column or member is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ColumnRole {
-    /// It is sent.
+    /// An identifier, which is sent.
     Identifier,
-    /// It says what to do with the record.
+    /// The operation of the record.
     Operation,
-    /// The mapping does not take it.
+    /// Not in the mapping.
     Unmapped,
-    /// A person said that it does not matter.
+    /// Ignored by a flag.
     Ignored,
 }
 
-/// What is known of names.
+/// The known names.
 #[derive(Debug, Clone)]
 pub(super) struct Columns {
-    /// Identifiers that the mapping takes; empty if that is not known.
+    /// Identifiers of the mapping; empty if it is not known.
     pub(super) mapped: Vec<String>,
     /// The column that `--operation-column` names.
     pub(super) operation: Option<String>,
@@ -129,7 +129,7 @@ pub(crate) fn alike(one: &str, other: &str) -> bool {
     one == other || folded(one).eq(folded(other))
 }
 
-/// Without invisible characters and blanks at both ends.
+/// A name without invisible characters and blanks at both ends.
 pub(super) fn trim(text: &str) -> &str {
     text.trim_matches(|letter: char| {
         letter.is_whitespace()
@@ -143,7 +143,7 @@ pub(super) fn plain(name: &str) -> String {
     letters.flat_map(char::to_lowercase).collect()
 }
 
-/// A name as it may be printed: what is in a file could be long, or steer a terminal.
+/// A name as it may be printed: one from a file could be long, or control a terminal.
 pub(super) fn shown(name: &str) -> String {
     let mut shown: String = name
         .chars()

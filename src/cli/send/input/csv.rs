@@ -1,4 +1,4 @@
-//! CSV with a header: records to rows.
+//! CSV parser: records with a header to rows.
 
 use super::{
     BadInput, InputOptions, Reach,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{cli::send::window::InputRow, pb::identifier_record::Operation};
 
-/// What may stand between values unless told.
+/// Delimiters that are recognized without a flag.
 const DELIMITERS: &[char] = &[',', ';', '\t', '|'];
 
 pub(super) struct CsvReader<'a> {
@@ -20,7 +20,7 @@ pub(super) struct CsvReader<'a> {
     names: Vec<String>,
     /// What each column is for.
     roles: Vec<ColumnRole>,
-    /// Which ones matter.
+    /// Which columns are needed.
     wanted: Vec<bool>,
     values: Values,
     operation: Operation,
@@ -54,7 +54,7 @@ impl<'a> CsvReader<'a> {
         })
     }
 
-    /// What a person should know before rows are sent.
+    /// Warnings to print before rows are sent.
     pub(super) fn note(&self, options: &InputOptions) -> Option<String> {
         let has = |name: &&String| self.names.contains(name);
         let missing: Vec<_> = options
@@ -119,7 +119,7 @@ impl<'a> CsvReader<'a> {
         })
     }
 
-    /// Whether a record is the header once more, as in exports that were joined.
+    /// Whether a record repeats the header, as in exports that were joined.
     fn is_header_again(&self, record: &CsvRecord) -> Result<bool, BadInput> {
         let names = || self.names.iter().zip(&self.wanted);
         let is_name = |cell: &String| self.names.iter().any(|name| alike(name, cell));
@@ -135,7 +135,7 @@ impl<'a> CsvReader<'a> {
         if as_before && record.count == self.names.len() {
             return Ok(true);
         }
-        // What follows has other columns, and must not be read by the names of the first.
+        // The rows after it have other columns, and must not be read by the first header.
         Err(BadInput::rest(
             record.line,
             None,
@@ -148,7 +148,7 @@ fn is_used(role: ColumnRole) -> bool {
     matches!(role, ColumnRole::Identifier | ColumnRole::Operation)
 }
 
-/// How spreadsheets say the delimiter, in a line before the header.
+/// The line before the header in which spreadsheets name the delimiter.
 const SEPARATOR: &[u8] = b"sep=";
 
 fn told_delimiter(start: &[u8]) -> Option<u8> {
@@ -202,7 +202,7 @@ impl Header {
         Ok(roles)
     }
 
-    /// The columns that matter. Blanks around a name mean nothing; where they may, that is refused.
+    /// The columns that are needed, by their names without ignored blanks.
     fn used(&self, roles: &[ColumnRole]) -> Vec<(ColumnRole, String)> {
         let columns = roles.iter().zip(&self.names);
         let used = columns.filter(|(role, _)| is_used(**role));
@@ -218,7 +218,7 @@ impl Header {
         }
     }
 
-    /// A header that was split at the wrong character names nothing that is known.
+    /// Refuses a header without a known name: it may be split at the wrong delimiter.
     fn check_delimiter(&self) -> Result<(), String> {
         let known = self.names.iter().any(|name| self.columns.is_mapped(name));
         let one = self.names.len() == 1;
@@ -242,8 +242,7 @@ impl Header {
         }
     }
 
-    /// A header without a single mapped identifier would make every record fail: better said
-    /// before.
+    /// Refuses a header without a mapped identifier: every record would fail.
     fn check_names(&self, roles: &[ColumnRole]) -> Result<(), String> {
         let used = self.used(roles);
         let identifiers: Vec<_> = used

@@ -2,17 +2,17 @@
 
 use std::fmt;
 
-/// How often something was found.
+/// The count of one warning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct FindingCount {
-    /// How often.
+    /// Occurrences.
     pub count: u64,
-    /// Where for the first time.
+    /// Position of the first occurrence.
     pub first_line: u64,
 }
 
 impl FindingCount {
-    /// Found once more.
+    /// Counts one more occurrence.
     pub(super) fn note(&mut self, line: u64) {
         if self.count == 0 {
             self.first_line = line;
@@ -21,10 +21,10 @@ impl FindingCount {
     }
 }
 
-/// What was found in an input. As text: a line for each kind, or nothing.
+/// The warnings about an input. As text: a line for each kind, or nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
-    /// Values that mean no value.
+    /// Null values.
     pub absent: FindingCount,
     /// Values that a spreadsheet may have shortened.
     pub shortened: FindingCount,

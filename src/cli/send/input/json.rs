@@ -1,4 +1,5 @@
-//! A line of JSON, with every member as often as it comes: maps would keep the last one alone.
+//! JSON parser of one line: it returns duplicate members too, of which a map would hold the last
+//! alone.
 
 use std::fmt;
 
@@ -14,13 +15,13 @@ pub(super) enum Node {
     /// Any other number.
     Fraction,
     Text(String),
-    /// What it holds is dropped.
+    /// A list; its elements are dropped.
     List,
-    /// Its members; none where they are not needed.
+    /// An object with its members; none below the needed depth.
     Object(Vec<(String, Node)>),
 }
 
-/// Identifiers stand in the object, or in one inside it.
+/// Depth of objects that are needed: identifiers are in the object, or in one inside it.
 const DEPTH: usize = 2;
 
 /// Reads one value.
@@ -48,7 +49,7 @@ impl Node {
     }
 }
 
-/// Reads a value, and objects in it down to so many.
+/// Reads a value, and nested objects down to a depth.
 #[derive(Clone, Copy)]
 struct Within(usize);
 

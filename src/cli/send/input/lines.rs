@@ -1,4 +1,4 @@
-//! Lines of text, with their numbers, and within bounds.
+//! Line reader: lines of text with their numbers, up to a longest.
 
 use super::{
     BadInput, MAX_ROW_BYTES, Reach,
@@ -9,7 +9,7 @@ pub(super) struct TextLines<'a> {
     text: Text<'a>,
     /// Lines read.
     number: u64,
-    /// The last line ended with CR: an LF behind it is no line of its own.
+    /// Whether the last line ended with CR: an LF after it is no line of its own.
     after_cr: bool,
 }
 
@@ -17,7 +17,7 @@ pub(super) struct TextLines<'a> {
 pub(super) struct TextLine {
     pub(super) number: u64,
     pub(super) text: String,
-    /// A byte-order mark stood before it, though it is not the first.
+    /// Whether a byte-order mark precedes it, though it is not the first.
     pub(super) marked: bool,
 }
 
@@ -58,7 +58,7 @@ impl<'a> TextLines<'a> {
         Ok(None)
     }
 
-    /// Reads a line to its end even if it is wrong, so that the next one can be read.
+    /// Reads a line to its end even after an error, so that the next one can be read.
     fn read(&mut self) -> Result<Option<Vec<u8>>, BadInput> {
         self.number += 1;
         let mut line = Vec::new();
@@ -99,7 +99,7 @@ impl<'a> TextLines<'a> {
         wrong.map_or(Ok(Some(line)), Err)
     }
 
-    /// What cannot be read behind the beginning of a line.
+    /// The input error after the beginning of a line.
     fn bad(&self, error: TextError, line: &[u8]) -> BadInput {
         let column = String::from_utf8_lossy(line).chars().count() + 1;
         let is_passed = matches!(error, TextError::Malformed);

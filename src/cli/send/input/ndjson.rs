@@ -1,10 +1,10 @@
-//! NDJSON: one JSON object a line, blank lines skipped.
+//! NDJSON parser: one JSON object a line; blank lines are skipped.
 //!
 //! One rule: an object with a member `identifiers` holds the identifiers there, and may hold the
 //! operation beside it. Any other object is flat: its members are the operation and the
 //! identifiers. An identifier's value is a string, or a whole number, which is written in digits;
 //! `null` is an absent identifier. A member that is not mapped may hold anything. No member that
-//! matters may come twice: whichever was meant, the other would be lost.
+//! matters may occur twice: one of the two would be lost.
 
 use super::{
     BadInput, InputOptions, MAX_KEPT_BYTES,
@@ -27,13 +27,13 @@ pub(super) struct NdjsonReader<'a> {
     operation: Operation,
 }
 
-/// What is wrong with an object: with it alone, or with what its members are called.
+/// What is wrong with an object: its values, or the names of its members.
 enum Wrong {
     Object(String),
     Names(String),
 }
 
-/// What an object says.
+/// The content of an object.
 #[derive(Default)]
 struct Members {
     operation: Option<Operation>,

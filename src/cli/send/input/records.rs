@@ -1,18 +1,19 @@
-//! Text to records of cells (RFC 4180), strictly: a broken quote is named with its place.
+//! Strict CSV tokenizer (RFC 4180): text to records of cells. An error names the position of a
+//! broken quote.
 //!
-//! Not the `csv` crate, nor `csv-core` below it: they forgive a quote in the middle of a value, text
-//! after a closing quote, and a quote that is never closed, and so would make one value of the rest
-//! of the file; and they count lines by LF alone. A check beside them would have to know at each
-//! byte whether it is in quotes, which is the whole of the work. Here that one automaton also finds
-//! the places, and keeps nothing of the cells that are not wanted, however long they are. Property
-//! tests hold it to what the `csv` crate reads in files that are well formed.
+//! Not the `csv` crate, nor `csv-core` below it: they forgive a quote in the middle of a value,
+//! text after a closing quote, and a quote that is never closed, and so would make one value of the
+//! rest of the file. They also count lines by LF alone. A check beside them would have to know at
+//! each byte whether it is in quotes, which is the whole of the work. This automaton also finds the
+//! positions, and stores nothing of the cells that are not needed, however long they are. Property
+//! tests compare it with the `csv` crate on well-formed files.
 
 use super::{
     BadInput, MAX_KEPT_BYTES, MAX_ROW_BYTES,
     text::{MARK, Text, TextError},
 };
 
-/// Stands for bytes that are no text, in a record that is refused for them. Never a delimiter.
+/// Replaces bytes that are no text, in a record that is refused for them. Never a delimiter.
 const NO_TEXT: u8 = 0x7f;
 
 /// Splits text into records.
@@ -22,18 +23,18 @@ pub(super) struct CsvRecords<'a> {
     place: TextPosition,
 }
 
-/// One record, which may run over several lines.
+/// One record, which may span several lines.
 #[derive(Debug, Default)]
 pub(super) struct CsvRecord {
     /// Its first line.
     pub(super) line: u64,
-    /// The cells; of those that are not wanted, the beginning.
+    /// The cells; of a cell that is not needed, the beginning.
     pub(super) cells: Vec<String>,
     /// How many cells there are.
     pub(super) count: usize,
-    /// A byte-order mark stood before it, though it is not the first.
+    /// Whether a byte-order mark precedes it, though it is not the first.
     pub(super) marked: bool,
-    /// No cell has anything but blanks.
+    /// Whether all cells are blank.
     blank: bool,
     bytes: usize,
     kept: usize,
@@ -42,38 +43,38 @@ pub(super) struct CsvRecord {
 
 /// Longest header. Ours: more columns than a real file has.
 const MAX_HEADER_BYTES: usize = 1024 * 1024;
-/// What is kept of a cell that is not wanted: enough to tell a name.
+/// Bytes that are stored of a cell that is not needed: enough to recognize a name.
 const BEGINNING_BYTES: usize = 128;
 
-/// Which cells are wanted.
+/// Which cells are needed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum WantedColumns<'a> {
     All,
     These(&'a [bool]),
 }
 
-/// Where in a cell the next byte is.
+/// The state of the tokenizer before the next byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ParserState {
-    /// Before its first byte.
+    /// Before the first byte of a cell.
     Start,
     /// In a cell without quotes.
     Plain,
     /// Between quotes.
     Quoted,
-    /// After a quote among quotes: the closing one, or the first of two that mean one.
+    /// After a quote in a quoted cell: the closing one, or the first of an escaped pair.
     Closed,
 }
 
-/// What a byte does.
+/// The effect of a byte.
 enum ParserStep {
     /// It belongs to the value.
     Keep,
-    /// It only moves on.
+    /// It is skipped.
     Move,
     EndCell,
     EndRecord,
-    /// What follows cannot be told.
+    /// The rest cannot be parsed.
     Wrong(&'static str),
 }
 
@@ -153,7 +154,7 @@ impl<'a> CsvRecords<'a> {
         Ok(Some(record))
     }
 
-    /// Takes empty lines and byte-order marks before a record.
+    /// Skips empty lines and byte-order marks before a record.
     fn comes_before(&mut self, byte: u8, record: &mut CsvRecord) -> bool {
         if matches!(byte, b'\n' | b'\r') {
             self.place.pass(byte);
@@ -161,7 +162,7 @@ impl<'a> CsvRecords<'a> {
         }
         record.line = self.place.line;
         let rest = &MARK[1..];
-        // The decoder never parts the bytes of a character, so this waits for nothing.
+        // The decoder never splits the bytes of a character, so this does not wait.
         let is_mark = byte == MARK[0] && self.text.peek(rest.len()).starts_with(rest);
         if is_mark {
             self.text.consume(rest.len());
@@ -239,7 +240,7 @@ impl CsvRecord {
             WantedColumns::These(columns) => self.count < columns.len(),
         };
         if is_named {
-            // Only what is not wanted, or refused for its length, may end within a character.
+            // Only a cell that is not needed, or is too long, may end within a character.
             let text = String::from_utf8(std::mem::take(cell))
                 .unwrap_or_else(|cut| String::from_utf8_lossy(cut.as_bytes()).into_owned());
             self.cells.push(text);
@@ -247,7 +248,7 @@ impl CsvRecord {
         self.count += 1;
     }
 
-    /// Refuses what is too large. A row without quotes ends with its line, and can be passed over.
+    /// Refuses a row that is too long. One without quotes ends with its line, and can be skipped.
     fn bound(
         &mut self,
         wanted: WantedColumns<'_>,
@@ -276,7 +277,7 @@ impl CsvRecord {
     }
 }
 
-/// A place in the text.
+/// A position in the text.
 #[derive(Debug, Clone, Copy)]
 struct TextPosition {
     line: u64,
@@ -304,7 +305,7 @@ impl TextPosition {
         }
     }
 
-    /// The next character is wrong, and what follows cannot be told.
+    /// The next character is an error, and the rest cannot be parsed.
     fn wrong(self, what: impl Into<String>) -> BadInput {
         BadInput::rest(self.line, Some(self.column + 1), what.into())
     }

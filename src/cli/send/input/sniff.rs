@@ -2,10 +2,10 @@
 
 use super::InputFormat;
 
-/// How gzip begins.
+/// The first bytes of gzip.
 pub(super) const GZIP: &[u8] = &[0x1f, 0x8b];
 
-/// How files begin that no text editor shows, and what they are.
+/// First bytes of binary formats, and their names.
 const BINARY: &[(&[u8], &str)] = &[
     (b"PK\x03\x04", "a zip archive or an Excel workbook (.xlsx)"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)"),
@@ -19,7 +19,7 @@ const BINARY: &[(&[u8], &str)] = &[
     (b"\0\0\xfe\xff", "UTF-32 text"),
 ];
 
-/// How files begin that another program decompresses.
+/// First bytes of other compressed formats, and the programs that decompress them.
 const COMPRESSED: &[(&[u8], &str)] = &[
     (GZIP, "gzip inside gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -28,7 +28,7 @@ const COMPRESSED: &[(&[u8], &str)] = &[
     (b"7z\xbc\xaf", "7-Zip"),
 ];
 
-/// What bytes are that are not text.
+/// The binary format of bytes that are not text.
 pub(super) fn not_text(start: &[u8]) -> Option<String> {
     let among = |list: &[(&[u8], &'static str)]| {
         let found = list.iter().find(|(magic, _)| start.starts_with(magic));
@@ -43,7 +43,8 @@ pub(super) fn not_text(start: &[u8]) -> Option<String> {
         })
 }
 
-/// Zero bytes, which text has only in UTF-16: every second one in most languages.
+/// The likely encoding of bytes with zeros: text has them only in UTF-16, where in most languages
+/// every second byte is zero.
 pub(super) fn zeros(start: &[u8]) -> Option<String> {
     let first = start.iter().position(|byte| *byte == 0)?;
     let pairs = start.as_chunks::<2>().0;
@@ -57,7 +58,7 @@ pub(super) fn zeros(start: &[u8]) -> Option<String> {
     })
 }
 
-/// What a text looks like that is not of this format.
+/// The likely format of a text that does not have the named one.
 pub(super) fn other_format(format: InputFormat, start: &[u8]) -> Option<&'static str> {
     let first = start.trim_ascii_start().first()?;
     match (format, first) {
@@ -75,7 +76,7 @@ pub(super) fn other_format(format: InputFormat, start: &[u8]) -> Option<&'static
     }
 }
 
-/// What to say where the name does not tell the format.
+/// The message if the file name does not show the format.
 pub(super) fn format(start: &[u8]) -> &'static str {
     match start.trim_ascii_start().first() {
         Some(b'{') => "it looks like NDJSON: say --format ndjson",

@@ -1,8 +1,8 @@
-//! Text: the bytes of an input, decompressed and decoded.
+//! Text decoder: it decompresses and decodes the bytes of an input.
 //!
-//! What the file says of itself wins: gzip is known by its first bytes, an encoding by its
-//! byte-order mark. Where the file says nothing it is UTF-8, or what `--encoding` names; what cannot
-//! be read so is named, never guessed.
+//! The file's own marks win: the first bytes of gzip, and the byte-order mark of an encoding.
+//! Without a mark the text is UTF-8, or in the encoding that `--encoding` names. Other bytes are an
+//! error; the encoding is never guessed.
 
 use std::{
     io::{self, BufRead, BufReader, Cursor, Read},
@@ -19,37 +19,37 @@ use super::{BadInput, sniff};
 
 /// A byte-order mark, decoded.
 pub(super) const MARK: &[u8] = "\u{feff}".as_bytes();
-/// Enough to tell gzip, byte-order marks and most binary formats.
+/// Enough bytes to recognize gzip, byte-order marks and most binary formats.
 const MAGIC_BYTES: usize = 4;
 /// Most bytes decoded at once. Ours.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// What stands between the reader and the next byte of text.
+/// Why the next byte of text cannot be read.
 #[derive(Debug)]
 pub(super) enum TextError {
-    /// Bytes that mean nothing in the encoding; the text goes on behind them.
+    /// Bytes that are invalid in the encoding; the text continues after them.
     Malformed,
     /// Nothing more can be read.
     Io(io::Error),
 }
 
-/// UTF-8 text, whatever it was before.
+/// UTF-8 text, decoded from any encoding.
 pub(super) struct Text<'a> {
     input: Box<dyn BufRead + Send + 'a>,
     compressed: bool,
     /// Bytes of the file taken so far: the compressed ones, if it is compressed.
     taken: Arc<AtomicU64>,
     decoder: Decoder,
-    /// Decoded; what stands before `at` is used.
+    /// Decoded text; the part before `at` is consumed.
     ready: Vec<u8>,
     at: usize,
-    /// Comes behind what is ready.
+    /// The error after the decoded text.
     error: Option<TextError>,
     ended: bool,
 }
 
 impl<'a> Text<'a> {
-    /// Begins to read, and skips what marks the beginning.
+    /// Begins to read, and skips a byte-order mark.
     ///
     /// # Errors
     /// It is no text, or not in the encoding that was named.
@@ -94,10 +94,10 @@ impl<'a> Text<'a> {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// What is decoded, and some more if that is nothing; nothing at the end.
+    /// The decoded text; decodes more if there is none. Empty at the end.
     ///
     /// # Errors
-    /// What stands here is no text.
+    /// The bytes here are no text.
     pub(super) fn fill(&mut self) -> Result<&[u8], TextError> {
         while self.at == self.ready.len() {
             if let Some(error) = self.error.take() {
@@ -111,7 +111,7 @@ impl<'a> Text<'a> {
         Ok(&self.ready[self.at..])
     }
 
-    /// Takes some of what is decoded.
+    /// Consumes some of the decoded text.
     pub(super) fn consume(&mut self, bytes: usize) {
         self.at += bytes;
     }
@@ -119,7 +119,7 @@ impl<'a> Text<'a> {
     /// The next byte; nothing at the end.
     ///
     /// # Errors
-    /// What stands here is no text.
+    /// The bytes here are no text.
     pub(super) fn byte(&mut self) -> Result<Option<u8>, TextError> {
         let byte = match self.ready.get(self.at) {
             Some(byte) => Some(*byte),
@@ -129,7 +129,7 @@ impl<'a> Text<'a> {
         Ok(byte)
     }
 
-    /// What comes next: so many bytes or more, or fewer before the end or an error.
+    /// The next bytes: at least so many, or fewer before the end or an error.
     pub(super) fn peek(&mut self, bytes: usize) -> &[u8] {
         while self.ready.len() - self.at < bytes && self.error.is_none() && !self.ended {
             self.decode();
@@ -137,7 +137,7 @@ impl<'a> Text<'a> {
         &self.ready[self.at..]
     }
 
-    /// What cannot be read, in words.
+    /// The error in words.
     pub(super) fn describe(&self, error: TextError) -> String {
         match error {
             TextError::Malformed if self.decoder.encoding() == UTF_8 => {
@@ -183,7 +183,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The encoding, and how many bytes mark it.
+/// The encoding, and the length of its byte-order mark.
 fn encoding(
     start: &[u8],
     named: Option<&'static Encoding>,
@@ -213,7 +213,7 @@ fn encoding(
     Ok((encoding, 0))
 }
 
-/// At least the magic bytes, if there are so many. Waits for no more, since a pipe may be slow.
+/// Reads at least the magic bytes, if there are so many, and waits for no more: a pipe may be slow.
 fn beginning(input: &mut impl BufRead) -> Result<Vec<u8>, BadInput> {
     let mut start = Vec::new();
     while start.len() < MAGIC_BYTES {
@@ -238,7 +238,7 @@ fn at_the_start(what: String) -> BadInput {
     BadInput::rest(1, None, what)
 }
 
-/// Counts what is taken from an input.
+/// Counts the bytes read from an input.
 struct Counted<R> {
     input: R,
     taken: Arc<AtomicU64>,

@@ -1,8 +1,8 @@
-//! Values that mean no value, and values that a spreadsheet may have shortened.
+//! Null values, and values that a spreadsheet may have shortened.
 
 use super::{InputOptions, findings::Findings};
 
-/// How databases, spreadsheets and programs write that there is no value.
+/// Null values as databases, spreadsheets and programs write them.
 pub(crate) const NULLS: &[&str] = &[
     "\\N",
     "NULL",
@@ -16,7 +16,7 @@ pub(crate) const NULLS: &[&str] = &[
     "#N/A",
 ];
 
-/// Finds values that mean no value, and counts those that look damaged.
+/// Finds null values, and counts those that look shortened.
 #[derive(Debug)]
 pub(super) struct Values {
     nulls: Vec<String>,
@@ -29,7 +29,7 @@ impl Values {
         }
     }
 
-    /// The value, if it is one.
+    /// The value, if it is not a null value.
     pub(super) fn present(
         &self,
         value: String,
