@@ -1,4 +1,4 @@
-//! What a vendor's destination can do, in enough detail to draw its forms.
+//! Actions: what a destination can do, in enough detail to draw its forms.
 
 use super::{Operation, Pattern, change::is_longer};
 

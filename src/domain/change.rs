@@ -1,4 +1,4 @@
-//! What a record asks for: one context key, in or out of a segment.
+//! Changes: the context key and the operation that a record asks for.
 
 use std::{fmt, sync::Arc};
 
@@ -31,7 +31,7 @@ pub enum KeyError {
     /// Too long.
     #[error("is longer than {MAX_CONTEXT_KEY_CHARS} characters")]
     TooLong,
-    /// Holds a character that nobody can see.
+    /// It holds an invisible character.
     #[error(transparent)]
     InvisibleCharacter(#[from] InvisibleCharacter),
 }

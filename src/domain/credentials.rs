@@ -1,4 +1,4 @@
-//! What is found out about a set of credentials, and the port that finds it out.
+//! Credential reports, and the port that checks credentials.
 
 use std::fmt;
 

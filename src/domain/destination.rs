@@ -19,7 +19,7 @@ pub struct Destination {
     pub display_name: DisplayName,
     /// Id of the action it performs.
     pub action: String,
-    /// Where and as whom it calls the vendor.
+    /// Its connection to the vendor.
     pub connection: Connection,
     /// How records become the action's fields.
     pub mapping: Mapping,
@@ -40,7 +40,7 @@ pub struct DestinationSettings {
     pub display_name: DisplayName,
     /// Id of the action it performs.
     pub action: String,
-    /// Where and as whom it calls the vendor.
+    /// Its connection to the vendor.
     pub connection: Connection,
     /// How records become the action's fields.
     pub mapping: Mapping,
@@ -138,10 +138,10 @@ impl DisplayName {
     }
 }
 
-/// Where and as whom to call the vendor.
+/// A connection to the vendor: the environment, and the token that authenticates the calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// As whom.
+    /// Authenticates the calls.
     pub access_token: AccessToken,
     /// Which environment.
     pub client_side_id: ClientSideId,

@@ -7,14 +7,14 @@ use super::{
     visibility::{self, InvisibleCharacter},
 };
 
-/// The one field that the action's mapping fills.
+/// The path of the only mapping field of the action.
 pub const CONTEXT_KEY_FIELD: &str = "context_key";
 
-/// Most names in an error. Ours: of a mapping with more, a reader needs the first, and a thousand
-/// such errors fit into a message.
+/// Most names in an error. Ours: of a mapping with more names, the first are enough for a reader,
+/// and a thousand such errors fit into a message.
 const NAMED: usize = 8;
 
-/// What is told of a record that has an identifier by the right name, to all appearances.
+/// Added to the error of a record with an identifier whose name looks right.
 const LOOKALIKE: &str =
     "; one is there with white space or an invisible character at an end of its name";
 
@@ -23,13 +23,13 @@ const LOOKALIKE: &str =
 pub struct FieldMapping {
     /// The field.
     pub field: String,
-    /// Names of record identifiers; the first that is present and not blank is used.
+    /// Names of record identifiers. The first that is present and not blank is used.
     pub sources: Arc<[String]>,
-    /// Applied in order.
+    /// Transforms of the value, applied in order.
     pub transforms: Vec<Transform>,
 }
 
-/// A checked mapping: fills every required field of the action, each once.
+/// A checked mapping: it fills every required field of the action exactly once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
     context_key: FieldMapping,
@@ -44,19 +44,19 @@ pub enum MappingError {
         /// Which mapping.
         index: usize,
     },
-    /// Mapped twice.
+    /// The field is mapped twice.
     #[error("this field is mapped more than once; map it once, with several sources")]
     DuplicateField {
         /// Which mapping.
         index: usize,
     },
-    /// Nothing to fill it from.
+    /// The field has no source.
     #[error("name at least one identifier to fill the field from")]
     NoSources {
         /// Which mapping.
         index: usize,
     },
-    /// A source without a name.
+    /// A source has no name.
     #[error("an identifier's name cannot be empty")]
     BlankSource {
         /// Which mapping.
@@ -64,14 +64,14 @@ pub enum MappingError {
         /// Which of its sources.
         source_index: usize,
     },
-    /// A source whose name nobody can see whole.
+    /// The name of a source holds an invisible character.
     #[error("an identifier's name {unseen}, so that it looks like another; write it anew")]
     UnseenInSource {
         /// Which mapping.
         index: usize,
         /// Which of its sources.
         source_index: usize,
-        /// What is in the name.
+        /// The character.
         unseen: InvisibleCharacter,
     },
     /// A required field is not mapped.
@@ -79,7 +79,7 @@ pub enum MappingError {
     MissingField,
 }
 
-/// Why one record cannot be mapped. Holds names and reasons, never values.
+/// Why one record cannot be mapped. It holds names and reasons, never values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     /// None of the sources is present and filled.
@@ -89,15 +89,15 @@ pub enum RecordError {
         if *has_lookalike { LOOKALIKE } else { "" }
     )]
     IdentifierMissing {
-        /// The names that were looked for; the mapping's, which may be long and is shared.
+        /// The mapping with the names of the sources. It may be long, so it is shared.
         sources: Arc<[String]>,
-        /// Whether one of them is there but for what nobody can see at an end of its name.
+        /// Whether the record has one of these names with invisible characters at its ends.
         has_lookalike: bool,
     },
-    /// There is a value, but it cannot be a context key.
+    /// The value cannot be a context key.
     #[error("the identifier {source_name} {reason}")]
     IdentifierInvalid {
-        /// The identifier used.
+        /// The identifier that was used.
         source_name: String,
         /// What is wrong with its value.
         reason: KeyError,
@@ -130,8 +130,8 @@ impl Mapping {
         Err(errors)
     }
 
-    /// A mapping that was checked when it was stored: what callers are refused today must not
-    /// make one useless that was taken before. `None` if it is none.
+    /// A stored mapping. It was checked when it was stored, and a stricter check of today must not
+    /// invalidate it. `None` if it does not map the context key.
     #[must_use]
     pub fn stored(fields: Vec<FieldMapping>) -> Option<Self> {
         let [context_key] = <[FieldMapping; 1]>::try_from(fields).ok()?;
@@ -158,8 +158,8 @@ impl Mapping {
             transforms,
             ..
         } = &self.context_key;
-        // An over-long or broken first choice is an error, not a reason to fall back: falling
-        // back would silently target another identity.
+        // An invalid value of the first source is an error. The next source would silently target
+        // another identity.
         let found = sources.iter().find_map(|name| {
             let value = identifiers.get(name)?;
             (!visibility::is_blank(value)).then_some((name, value))
@@ -177,7 +177,7 @@ impl Mapping {
     }
 }
 
-/// A blank value is told apart from an absent one, since the remedies differ.
+/// A blank value and an absent one are distinct errors, since their remedies differ.
 fn missing(sources: &Arc<[String]>, identifiers: &HashMap<String, String>) -> RecordError {
     match sources.iter().find(|name| identifiers.contains_key(*name)) {
         Some(blank) => RecordError::IdentifierInvalid {
@@ -191,14 +191,14 @@ fn missing(sources: &Arc<[String]>, identifiers: &HashMap<String, String>) -> Re
     }
 }
 
-/// Whether a name would be one of these without what nobody can see at its ends, such as the
-/// byte-order mark of the file that it comes from.
+/// Whether a name is one of these, apart from invisible characters at its ends, such as the
+/// byte-order mark of a file.
 fn looks_like_any(name: &str, sources: &[String]) -> bool {
     let seen = visibility::trim(name);
     seen.len() < name.len() && sources.iter().any(|source| source == seen)
 }
 
-/// The first of these names, as many as an error shows.
+/// The first of these names, for an error.
 #[must_use]
 pub fn shown(names: &[String]) -> &[String] {
     &names[..names.len().min(NAMED)]

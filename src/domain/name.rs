@@ -70,7 +70,7 @@ impl DestinationId {
         &self.0
     }
 
-    /// A new id that nobody chose: `d-` and a UUID.
+    /// A new generated id: `d-` and a UUID.
     #[must_use]
     pub fn generate() -> Self {
         Self(format!("d-{}", Uuid::new_v4()))
@@ -95,9 +95,9 @@ impl FromStr for DestinationId {
 /// `organizations/{organization}/destinations/{destination}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DestinationName {
-    /// Whose it is.
+    /// The organization that owns it.
     pub organization: OrganizationId,
-    /// Which of theirs.
+    /// The destination within that organization.
     pub destination: DestinationId,
 }
 
@@ -126,7 +126,8 @@ impl fmt::Display for DestinationName {
     }
 }
 
-/// A destination's identity for ever, across deletion and re-creation under the same name.
+/// The permanent identity of a destination. A destination that is re-created under the same name
+/// has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DestinationUid(pub Uuid);
 

@@ -1,4 +1,4 @@
-//! The port through which the service tells what happens in it.
+//! Observer: the port through which the service reports calls, paces and verdicts.
 //!
 //! The core and the client of LaunchDarkly report what has happened and know nothing of what is
 //! done with it. [`crate::metrics`] is the first to listen.
@@ -41,7 +41,7 @@ pub enum EndedCall<'a> {
     },
     /// A query.
     Query {
-        /// Where and as whom.
+        /// The connection of the call.
         connection: &'a Connection,
         /// Why it should be tried again; none if it was answered for good.
         error: Option<TransientError>,
@@ -49,7 +49,7 @@ pub enum EndedCall<'a> {
 }
 
 impl<'a> EndedCall<'a> {
-    /// Where and as whom the call was made.
+    /// The connection of the call.
     #[must_use]
     pub fn connection(&self) -> &'a Connection {
         match self {

@@ -1,4 +1,4 @@
-//! Patterns of values: what forms are told, and what is checked.
+//! Patterns of values: regular expressions that forms publish and the server checks.
 
 use regex::Regex;
 

@@ -1,4 +1,4 @@
-//! Transforms of identifiers' values: one table of all, and how each is applied.
+//! Transforms of identifier values: the table of all, and the function of each.
 
 use std::borrow::Cow;
 
@@ -15,10 +15,10 @@ macro_rules! transforms {
         }
 
         impl Transform {
-            /// All of them.
+            /// All transforms.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// As a person writes it in a command.
+            /// Its name in a command.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -26,7 +26,7 @@ macro_rules! transforms {
                 }
             }
 
-            /// As the contract names it.
+            /// Its name in the contract.
             #[must_use]
             pub const fn contract_name(self) -> &'static str {
                 match self {
@@ -45,7 +45,7 @@ macro_rules! transforms {
 }
 
 transforms! {
-    /// Removes white space and invisible characters at both ends, in whatever order they come.
+    /// Removes white space and invisible characters at both ends, in any order.
     Trim = "trim", "TRANSFORM_TRIM";
     /// Unicode lower case.
     Lowercase = "lowercase", "TRANSFORM_LOWERCASE";
@@ -56,20 +56,20 @@ transforms! {
 }
 
 impl Transform {
-    /// The names of all, by a function for one, as a list for people.
+    /// The names of all transforms, by a function for one, as a list for people.
     #[must_use]
     pub fn listed(name: impl Fn(Self) -> &'static str) -> String {
         let names: Vec<_> = Self::ALL.iter().map(|each| name(*each)).collect();
         names.join(", ")
     }
 
-    /// The value, changed. What would hide a fault of it is not done to a faulty one.
+    /// The transformed value. An invalid value is not hashed, since a hash would hide the fault.
     pub(super) fn apply(self, value: Cow<'_, str>) -> Result<Cow<'_, str>, KeyError> {
         Ok(match self {
             Self::Trim => trimmed(value),
             Self::Lowercase => value.to_lowercase().into(),
             Self::Sha256Hex => {
-                // Nobody can see in a hash that what was hashed is not what it looks like.
+                // A hash does not show the invisible character of its input.
                 KeyError::unless_seen(&value)?;
                 sha256_hex(value.as_bytes()).into()
             }

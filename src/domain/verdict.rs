@@ -9,8 +9,8 @@ pub enum Verdict {
     Delivered,
     /// The vendor refused it in a call of its own.
     Rejected {
-        /// Whether the vendor ever accepted a call of this lane. If not, the record may be valid and
-        /// the request as such at fault.
+        /// Whether the vendor ever accepted a call of this lane. If not, the record may be valid
+        /// and the request as such at fault.
         lane_has_succeeded: bool,
     },
     /// Its delivery time-out passed.

@@ -1,4 +1,4 @@
-//! What of a value a reader can see: two values that look alike must not be two identifiers.
+//! Visibility of characters: two values that look alike must not be two identifiers.
 
 use std::{fmt, iter};
 
@@ -11,13 +11,13 @@ const KEYCAP: char = '\u{20E3}';
 /// Canonical combining class of viramas, which join letters together with a joiner.
 const VIRAMA: u8 = 9;
 
-/// A character that must not be in a value, since nobody can see that it is there.
+/// A character that must not be in a value, since it is invisible there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvisibleCharacter {
     /// A control character.
     #[error("holds the control character {}", CodePoint(*.0))]
     Control(char),
-    /// A character without a look of its own, where no script and no emoji needs it.
+    /// A character without a glyph, where no script and no emoji needs it.
     #[error("holds the invisible character {}", CodePoint(*.0))]
     Invisible(char),
 }
@@ -31,7 +31,7 @@ impl fmt::Display for CodePoint {
     }
 }
 
-/// Whether there is nothing in it but white space and what is invisible.
+/// Whether a value holds nothing but white space and invisible characters.
 pub(super) fn is_blank(value: &str) -> bool {
     trim(value).is_empty()
 }
@@ -54,7 +54,7 @@ fn from_first_to_last_shown(value: &str) -> &str {
     &value[start..last_start + last.len_utf8()]
 }
 
-/// The first character in it that nobody can see.
+/// The first invisible character of a value.
 pub(super) fn first_unseen(value: &str) -> Option<InvisibleCharacter> {
     if value.is_ascii() {
         let control = value.bytes().find(u8::is_ascii_control);
@@ -67,10 +67,10 @@ pub(super) fn first_unseen(value: &str) -> Option<InvisibleCharacter> {
     })
 }
 
-/// What a reader sees of a character where it stands.
+/// What a reader sees of a character at its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Visibility {
-    /// It, or what it does to its neighbours.
+    /// The character itself, or its effect on its neighbours.
     Shown,
     /// White space.
     Blank,
@@ -78,7 +78,7 @@ enum Visibility {
     Hidden,
 }
 
-/// Each character with its place and what is seen of it.
+/// Each character with its position and what a reader sees of it.
 fn sights(value: &str) -> impl Iterator<Item = (usize, char, Visibility)> {
     let mut chars = value.char_indices().peekable();
     let mut before = Before::default();
@@ -97,12 +97,12 @@ fn sights(value: &str) -> impl Iterator<Item = (usize, char, Visibility)> {
     })
 }
 
-/// What stands before a character.
+/// The context before a character.
 #[derive(Debug, Default)]
 struct Before {
     /// The last visible character.
     base: Option<char>,
-    /// The look of the last one.
+    /// The appearance of the last character.
     last: Option<Appearance>,
 }
 
@@ -116,9 +116,9 @@ impl Before {
         }
     }
 
-    /// Whether a character that has no look of its own changes what is around it. ASCII never
-    /// needs one by itself; where joiners are needed in other scripts follows RFC 5892, A.1 and
-    /// A.2, though not to the letter: what is beside them need only be visible.
+    /// Whether a character without a glyph changes its neighbours. ASCII never needs one by itself.
+    /// Where other scripts need joiners follows RFC 5892, A.1 and A.2, but less strictly: the
+    /// neighbours need only be visible.
     fn needs(&self, look: Appearance, next: Option<char>) -> bool {
         let Some(base) = self.base else {
             return false;
@@ -143,25 +143,26 @@ impl Before {
     }
 }
 
-/// What a character looks like by itself.
+/// The appearance of a character by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Appearance {
     Visible,
-    /// Room, and nothing in it.
+    /// Blank space.
     Blank,
-    /// Nothing, wherever it stands.
+    /// Nothing, at any position.
     Invisible,
-    /// Nothing; joins its neighbours, or keeps them apart.
+    /// Nothing, but it joins or separates its neighbours.
     Joiner,
-    /// Nothing; chooses a form of what stands before it.
+    /// Nothing, but it selects a variant of the character before it.
     Selector,
-    /// Nothing; spells the region of a flag.
+    /// Nothing, but it spells the region of a flag.
     Tag,
 }
 
 impl Appearance {
-    /// After Unicode's property `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt), and
-    /// what else is drawn as nothing: interlinear annotations, and the blank of Braille.
+    /// By Unicode's property `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt), and by the
+    /// other characters that are drawn as nothing: interlinear annotations, and the blank of
+    /// Braille.
     fn of(c: char) -> Self {
         match c {
             '\u{2800}' => Self::Blank,
@@ -197,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    /// What scripts and emoji need, whole.
+    /// Sequences that scripts and emoji need.
     const NEEDED: &[&str] = &[
         // Joiners: Persian (also after a Latin word), Malayalam at the end of a word, Sinhala.
         "می\u{200C}خواهم",
@@ -216,7 +217,7 @@ mod tests {
         "e\u{34F}\u{301}",
     ];
 
-    /// What nobody can see, each with the character to name.
+    /// Values with an invisible character, each with that character.
     const UNSEEN: &[(&str, char)] = &[
         ("a\u{200B}b", '\u{200B}'),
         ("a\u{2060}b", '\u{2060}'),
@@ -275,7 +276,7 @@ mod tests {
         assert!(!is_blank("\u{0}") && !is_blank("a"));
     }
 
-    /// Characters of every look, and whole sequences.
+    /// Characters of every appearance, and whole sequences.
     fn value() -> impl Strategy<Value = String> {
         let parts = prop_oneof![
             "[ab1 \t\u{0}]",
