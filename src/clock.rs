@@ -1,4 +1,4 @@
-//! Where the wall clock enters.
+//! The wall clock: the only module that reads it.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,8 +16,8 @@ pub fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// [`now`] in whole microseconds, which is what stores keep: what a call answers is then what a later
-/// one reads back.
+/// [`now`] in whole microseconds, which is what stores keep: what a call answers is then what a
+/// later one reads back.
 #[must_use]
 pub fn now_in_micros() -> SystemTime {
     whole_micros(now())

@@ -1,4 +1,4 @@
-//! Tables of the documentation, which tests hold to the code.
+//! Checks of the documentation: tests compare its tables with the code.
 
 use std::{
     collections::BTreeSet,

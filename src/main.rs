@@ -1,4 +1,4 @@
-//! The binary: command line in, exit code out.
+//! The entry point of the binary: command line in, exit code out.
 
 use std::process::ExitCode;
 

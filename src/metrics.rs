@@ -1,4 +1,4 @@
-//! What the process counts, and how a scrape reads it.
+//! Metrics: what the process counts, and how a scrape reads it.
 //!
 //! | metric | kind | labels | counts |
 //! |---|---|---|---|

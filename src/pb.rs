@@ -1,4 +1,4 @@
-//! The generated wire types, and the descriptor set that reflection serves.
+//! Protocol buffers: the generated types of the contract, and the descriptor set for reflection.
 
 use std::fmt;
 

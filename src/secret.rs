@@ -1,4 +1,4 @@
-//! A LaunchDarkly access token that cannot be printed by accident.
+//! Access token: a secret that cannot be printed by accident.
 
 use std::fmt;
 
@@ -7,7 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 /// Characters of a token that are shown, so that people can tell tokens apart.
 const VISIBLE: usize = 4;
 
-/// An access token; wiped from memory when dropped, and shown by nothing but [`expose`](Self::expose).
+/// An access token; wiped from memory when dropped, and shown by nothing but
+/// [`expose`](Self::expose).
 #[derive(Clone)]
 pub struct AccessToken(SecretString);
 

@@ -1,4 +1,4 @@
-//! The shutdown signal of the process, and the signals that it survives.
+//! Shutdown signals of the process, and the signals that it survives.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;

@@ -1,5 +1,5 @@
-//! What runs beside the streams: the store's health is watched, and refused credentials are stored
-//! and asked about again.
+//! Background tasks beside the streams: one watches the store's health, others store refused
+//! credentials and check them again.
 
 use std::{sync::Arc, time::Duration};
 

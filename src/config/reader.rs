@@ -1,4 +1,5 @@
-//! Declares each setting where it is read: flag, default, range, help and use in one expression.
+//! Settings reader: it declares each setting where it is read, with flag, default, range and help
+//! in one expression.
 //!
 //! The same declarations tell clap which flags there are, the command their values, and the
 //! documentation its table.

@@ -1,4 +1,4 @@
-//! The ack: a record's claim to exactly one verdict.
+//! Acknowledgement (ack): a record's claim to exactly one verdict.
 
 use std::{
     fmt,

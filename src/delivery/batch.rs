@@ -1,4 +1,4 @@
-//! The open batch of a lane: the newest operation per key, and every ack that waits for it.
+//! Coalescing batch of a lane: the newest operation per key, and every ack that waits for it.
 //!
 //! | an entry is | from | until |
 //! |---|---|---|
@@ -226,8 +226,8 @@ impl Batch {
         }
     }
 
-    /// Whether the call that [`seal`](Self::seal) would make now is a retry: it carries an entry of a
-    /// failed call.
+    /// Whether the call that [`seal`](Self::seal) would make now is a retry: it carries an entry of
+    /// a failed call.
     pub(super) fn is_retry(&self, policy: BatchPolicy, now: Instant) -> bool {
         self.next_group(policy, now).is_some_and(|group| {
             let leaving = self.in_order(group).take(policy.limits.max_members);

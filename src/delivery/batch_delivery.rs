@@ -1,5 +1,5 @@
-//! Batch delivery: the segment calls that deliver one sealed batch, more than one to isolate refused
-//! members.
+//! Batch delivery: the segment calls that deliver one sealed batch, more than one to isolate
+//! refused members.
 
 use std::{ops::Range, pin::pin, sync::Arc, time::Duration};
 
@@ -147,9 +147,9 @@ impl BatchDelivery {
         }
     }
 
-    /// The slot of a further probe. During a hold the delivery ends: in the lane, changes coalesce and
-    /// time out meanwhile. While it waits for a slot, the delivery drops entries that no stream needs
-    /// any longer.
+    /// The slot of a further probe. During a hold the delivery ends: in the lane, changes coalesce
+    /// and time out meanwhile. While it waits for a slot, the delivery drops entries that no stream
+    /// needs any longer.
     async fn next_slot(&self, work: &mut IsolationState) -> Result<Slot, DeliveryEnd> {
         // Isolating is progress, not repetition.
         let (connection, segment) = (&self.connection, &self.segment.id);
@@ -195,8 +195,8 @@ impl BatchDelivery {
         }
     }
 
-    /// Asks the vendor to confirm a refusal, as long as a stream waits for the result. Otherwise there
-    /// is no answer: the delivery is outdated, or none of its entries is left.
+    /// Asks the vendor to confirm a refusal, as long as a stream waits for the result. Otherwise
+    /// there is no answer: the delivery is outdated, or none of its entries is left.
     async fn confirm(
         &self,
         work: &mut IsolationState,
@@ -290,8 +290,9 @@ impl IsolationState {
         self.refuse(members);
     }
 
-    /// The limit of members to learn: half of the smallest call that was too large, but not less than
-    /// was accepted. None if a single member was too large by itself, which may explain the others.
+    /// The limit of members to learn: half of the smallest call that was too large, but not less
+    /// than was accepted. None if a single member was too large by itself, which may explain the
+    /// others.
     fn limit(&self) -> Option<usize> {
         let half = self.too_large.filter(|members| *members > 1)? / 2;
         Some(half.max(self.largest_applied))

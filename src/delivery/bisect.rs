@@ -19,7 +19,8 @@ pub(super) enum BisectStep {
     Probe(Range<usize>),
     /// Every member has its outcome.
     Done,
-    /// The most calls were made: the members without an outcome are left for another batch delivery.
+    /// The most calls were made: the members without an outcome are left for another batch
+    /// delivery.
     Capped,
     /// The refusal is systemic: no call of the lane ever succeeded, and no member gets an outcome.
     Systemic,

@@ -1,4 +1,4 @@
-//! One lane: the task that delivers to one segment of one destination.
+//! Lane: the task that delivers to one segment of one destination.
 //!
 //! | the lane | until |
 //! |---|---|
@@ -42,8 +42,8 @@ const EXPIRY_TICK: Duration = Duration::from_secs(1);
 /// batch leave anyway, and this bounds the wait behind a call that hangs. Ours: an ordinary call
 /// takes a tenth of it.
 const LINGER_BESIDE_CALL: Duration = Duration::from_millis(500);
-/// How long a segment that was accepted before must be refused until the refusal counts. Ours: a proxy
-/// that is being changed may refuse once what LaunchDarkly accepts.
+/// How long a segment that was accepted before must be refused until the refusal counts. Ours: a
+/// proxy that is being changed may refuse once what LaunchDarkly accepts.
 const UNCONFIRMED_REFUSAL_PERIOD: Duration = Duration::from_secs(5);
 /// Longest sleep of a lane that has nothing to do; whatever comes, wakes it.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -340,7 +340,8 @@ impl Lane {
         }
     }
 
-    /// The segment is refused. If it was accepted before, the refusal counts only once it has lasted.
+    /// The segment is refused. If it was accepted before, the refusal counts only once it has
+    /// lasted.
     fn refused(&mut self, refusal: Refusal, revision: Revision) {
         let now = Instant::now();
         if self.history.has_succeeded && self.refusals.extend(now) < UNCONFIRMED_REFUSAL_PERIOD {
@@ -433,8 +434,8 @@ async fn unreported(error: JoinError) -> LaneEvent {
     }
 }
 
-/// Awaits a slot across iterations of the loop: other events do not cost the call its position in the
-/// queue. Cancel safe: the future stays in `waiting`.
+/// Awaits a slot across iterations of the loop: other events do not cost the call its position in
+/// the queue. Cancel safe: the future stays in `waiting`.
 async fn resolve(waiting: &mut Option<BoxFuture<'static, Slot>>) -> Slot {
     match waiting {
         Some(slot) => {

@@ -1,5 +1,5 @@
-//! Permissions of a destination: which of its segments the vendor lets it change. If that is none, the
-//! destination itself is refused.
+//! Permissions of a destination: which of its segments the vendor lets it change. If that is none,
+//! the destination itself is refused.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::domain::{Revision, SegmentId};
 
-/// How long an answer for one segment counts for its destination. Ours: people may change permissions,
-/// and a segment that was not used for an hour may be used no more.
+/// How long an answer for one segment counts for its destination. Ours: people may change
+/// permissions, and a segment that was not used for an hour may be used no more.
 const RECENT: Duration = Duration::from_secs(3600);
 
 /// The vendor's last answer for each segment that one revision of a destination has used.
@@ -39,7 +39,8 @@ impl Permissions {
         now.duration_since(self.latest) < RECENT
     }
 
-    /// Records an answer for a segment. A later revision may have other permissions, and starts anew.
+    /// Records an answer for a segment. A later revision may have other permissions, and starts
+    /// anew.
     pub(super) fn note(
         &mut self,
         revision: Revision,

@@ -2,8 +2,8 @@
 //!
 //! The [pace](super::pace) decides which call may start when. Every change asks it again: a new
 //! waiting call, an observed answer, a permit that is given back. When time alone may change the
-//! decision, one of the waiting callers, the timekeeper, sleeps until then and asks. The caller that
-//! asks grants every permit that the pace allows, also those of other callers.
+//! decision, one of the waiting callers, the timekeeper, sleeps until then and asks. The caller
+//! that asks grants every permit that the pace allows, also those of other callers.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -125,8 +125,8 @@ impl Account {
         loop {
             let next = self.admit();
             tokio::select! {
-                // With its own permit, the caller is the timekeeper no longer. Otherwise the pace is
-                // asked again, so the order of the rest does not matter.
+                // With its own permit, the caller is the timekeeper no longer. Otherwise the pace
+                // is asked again, so the order of the rest does not matter.
                 biased;
                 Ok(permit) = &mut *granted => return permit,
                 () = self.changed.notified() => {}
@@ -135,7 +135,8 @@ impl Account {
         }
     }
 
-    /// Grants every permit that the pace allows. Returns when to ask again, if nothing happens before.
+    /// Grants every permit that the pace allows. Returns when to ask again, if nothing happens
+    /// before.
     fn admit(self: &Arc<Self>) -> Option<Instant> {
         loop {
             let (grant, call) = {

@@ -1,4 +1,4 @@
-//! Response bodies, read in bounded size and time.
+//! Response bodies, read within bounds of size and time.
 
 use std::time::Duration;
 

@@ -13,8 +13,8 @@ use crate::domain::{
 /// Time to live of an answer about a token: the longest back-off of a lane, so that all lanes of a
 /// token together ask about as often as one.
 const TOKEN_TTL: Duration = Duration::from_secs(2);
-/// Time to live of an answer about permissions. It may take a call for each page of environments, and
-/// people seldom change permissions.
+/// Time to live of an answer about permissions. It may take a call for each page of environments,
+/// and people seldom change permissions.
 const PERMISSION_TTL: Duration = Duration::from_secs(60);
 
 /// The queries under way, and the cached answers of recent ones.

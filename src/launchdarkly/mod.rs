@@ -1,4 +1,4 @@
-//! LaunchDarkly's HTTP API, behind the ports of the domain.
+//! LaunchDarkly adapter: its HTTP API behind the ports of the domain.
 //!
 //! One attempt goes `throttle(account) → time-out → authorize → transport`. These are plain
 //! functions around a [`transport::Transport`], since no layer but the last is ever exchanged.

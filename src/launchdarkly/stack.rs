@@ -1,4 +1,5 @@
-//! One attempt at a call: time-out, transport, classification, feedback to the pace.
+//! Call stack: one attempt at a call, through time-out, transport and classification, with feedback
+//! to the pace.
 
 use std::{sync::Arc, time::Duration};
 
@@ -107,8 +108,8 @@ impl Stack {
         }
     }
 
-    /// Sends a request, and shows no pace what becomes of it. By itself it is for requests that name
-    /// no account. Ends within the attempt's time-out; cancel safe.
+    /// Sends a request, and shows no pace what becomes of it. By itself it is for requests that
+    /// name no account. Ends within the attempt's time-out; cancel safe.
     pub(super) async fn send(
         &self,
         request: Request<Bytes>,

@@ -1,4 +1,4 @@
-//! A server for tests: answers on loopback as each test says, and keeps what it was asked.
+//! Stub server for tests: it answers on loopback as each test says, and records the requests.
 
 use std::{
     net::TcpListener,

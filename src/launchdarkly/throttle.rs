@@ -30,8 +30,8 @@ use crate::domain::{Attempt, Connection, Hold, PaceState, SegmentId, Slot};
 /// How many tokens are remembered before unused ones are forgotten. Some 500 bytes each, so the
 /// number matters little; it must only be bounded.
 const SWEEP_ABOVE: usize = 256;
-/// Shortest time between two queries for the account of a token. Ours: a query that fails costs a call
-/// a minute.
+/// Shortest time between two queries for the account of a token. Ours: a query that fails costs a
+/// call a minute.
 const IDENTIFY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Admits calls at the pace of their accounts.
@@ -76,8 +76,8 @@ impl fmt::Debug for IdentityDigest {
 }
 
 impl IdentityDigest {
-    /// The instances are separate: a token or an ID of one means nothing in another, and an outage of
-    /// one need not affect another.
+    /// The instances are separate: a token or an ID of one means nothing in another, and an outage
+    /// of one need not affect another.
     fn of(connection: &Connection, name: &str) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(format!("{:?}/", connection.instance).as_bytes());
@@ -172,8 +172,8 @@ impl Throttle {
         self.account(connection).observe(feedback);
     }
 
-    /// Whether to ask now for the account of this connection's token: it is not known, was not asked
-    /// for recently, and the query would delay no delivery.
+    /// Whether to ask now for the account of this connection's token: it is not known, was not
+    /// asked for recently, and the query would delay no delivery.
     pub(super) fn asks_for_owner(&self, connection: &Connection) -> bool {
         let now = Instant::now();
         let mut accounts = self.accounts();

@@ -1,6 +1,5 @@
-//! The one owner of destinations: what is stored of them, and what streams and lanes know of those
-//! in use. Callers come here with [authorized](Authorized) names alone, whose type holds the
-//! permission that a method needs.
+//! Registry: the one owner of destinations, of those stored and the live ones. Its callers need
+//! [authorized](Authorized) names, whose type holds the permission that a method needs.
 //!
 //! Every change is stored and published to the streams and lanes that watch the destination; this
 //! happens here and nowhere else. It is first stored and then published, but for a refusal that a

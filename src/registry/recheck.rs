@@ -1,5 +1,5 @@
-//! Checks refused credentials again: LaunchDarkly may accept later what it refuses now, and then the
-//! destination becomes active without a call of its owner.
+//! Periodic recheck of refused credentials: LaunchDarkly may accept later what it refuses now, and
+//! then the destination becomes active without a call of its owner.
 //!
 //! | a destination | from | until |
 //! |---|---|---|
@@ -232,8 +232,8 @@ impl Rechecks {
     }
 }
 
-/// Asks again about a destination whose credentials were refused, and makes it active if no check of
-/// them fails.
+/// Asks again about a destination whose credentials were refused, and makes it active if no check
+/// of them fails.
 async fn ask(registry: &Registry, checker: &dyn CredentialChecker, uid: DestinationUid) -> Recheck {
     let unknown = |error: super::Error| {
         error!(destination.uid = %uid, %error, "the store failed");

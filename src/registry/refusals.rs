@@ -1,4 +1,4 @@
-//! Stores which destinations' credentials were refused.
+//! Refusal writer: it stores which destinations' credentials were refused.
 
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ impl RefusalRecorder {
         Self { registry, refused }
     }
 
-    /// Stores each refusal, as often as it takes: no stream would find it out again. Those that come
-    /// meanwhile wait; they need the same store. What is stored is passed on to `recorded`.
+    /// Stores each refusal, as often as it takes: no stream would find it out again. Those that
+    /// come meanwhile wait; they need the same store. What is stored is passed on to `recorded`.
     pub(crate) async fn run(mut self, recorded: mpsc::UnboundedSender<RefusedCredentials>) {
         while let Some(refusal) = self.refused.recv().await {
             let mut attempt = 0;

@@ -1,4 +1,4 @@
-//! What callers send, checked: everything that is wrong is noted with its path.
+//! Request validation: every violation is collected with the path of its field.
 //!
 //! Each check takes the path of the field it looks at, notes what is wrong in [`Violations`], and
 //! returns nothing in that case. Nothing is changed silently: white space around a token is
@@ -62,8 +62,8 @@ impl Violations {
         }
     }
 
-    /// The checked request, if nothing was noted. A caller without the permission does not learn what
-    /// is wrong with the request.
+    /// The checked request, if nothing was noted. A caller without the permission does not learn
+    /// what is wrong with the request.
     pub(crate) fn finish<T>(self, checked: Option<T>) -> Result<T, Failure> {
         match checked {
             _ if self.is_denied => Err(Failure::PermissionDenied),

@@ -1,4 +1,5 @@
-//! Domain types as messages of the contract. No token goes out: only its hint does.
+//! Conversion of domain types to messages of the contract. A token is never converted, only its
+//! hint.
 
 use super::status;
 use crate::{

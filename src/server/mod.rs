@@ -1,4 +1,4 @@
-//! The gRPC server.
+//! The gRPC server: the contract's methods and streams, its errors, and the edge.
 //!
 //! | module | holds |
 //! |---|---|

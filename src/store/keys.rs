@@ -1,4 +1,5 @@
-//! The keys that seal secrets, read from a file: one key a line, the last line seals, all open.
+//! Keyring: the keys that seal secrets, read from a file. There is one key a line; the last line
+//! seals, and all open.
 //!
 //! A line is `<key id> <base64 of 32 bytes>`; blank lines and lines that start with `#` are
 //! skipped. Appending a line is thus how a key is rotated: what was sealed before still opens.

@@ -1,4 +1,4 @@
-//! A store in memory, for tests and simulations.
+//! In-memory store, for tests and simulations.
 
 use std::{
     cmp::Reverse,

@@ -1,4 +1,4 @@
-//! Where destinations are kept.
+//! Store: the persistence of destinations.
 //!
 //! [`Store`] is what the rest of the service sees; each database is one implementation. Every
 //! operation is atomic: a failed call leaves nothing half-written.
@@ -37,8 +37,8 @@ pub use self::{
     sqlite::{OpenError, SqliteStore},
 };
 
-/// How long a request's idempotency key is kept. The contract promises 24 hours; as much again leaves room
-/// for a wall clock that is set forward.
+/// How long a request's idempotency key is kept. The contract promises 24 hours; as much again
+/// leaves room for a wall clock that is set forward.
 const RETENTION: Duration = Duration::from_hours(48);
 
 /// Keeps destinations; their times lose what is finer than a microsecond.
@@ -57,16 +57,16 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Gets a destination by its name.
     async fn get(&self, name: &DestinationName) -> Result<Option<Destination>, Error>;
 
-    /// Lists an organization's destinations, newest first. One that cannot be read does not hide the
-    /// others.
+    /// Lists an organization's destinations, newest first. One that cannot be read does not hide
+    /// the others.
     async fn list(&self, organization: &OrganizationId, query: &ListQuery) -> Result<Page, Error>;
 
-    /// Replaces a destination that is still at revision `expected`, and keeps the key of the request
-    /// with it.
+    /// Replaces a destination that is still at revision `expected`, and keeps the key of the
+    /// request with it.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it has another revision or is gone, [`Error::DuplicateRequest`] if the
-    /// key is known.
+    /// [`Error::Conflict`] if it has another revision or is gone, [`Error::DuplicateRequest`] if
+    /// the key is known.
     async fn replace(
         &self,
         destination: &Destination,
@@ -115,8 +115,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), Error>;
 
-    /// Notes where this process serves, for the error of a second process that opens the same store.
-    /// A store that cannot be shared ignores it.
+    /// Notes where this process serves, for the error of a second process that opens the same
+    /// store. A store that cannot be shared ignores it.
     fn serving_at(&self, _address: SocketAddr) {}
 
     /// Waits for calls under way and lets the database go; later calls are unavailable.

@@ -1,4 +1,4 @@
-//! A destination as a database's row, whichever the database.
+//! Database row of a destination, for any database.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,5 @@
-//! How a destination's secrets are sealed at rest: AES-256-GCM-SIV, bound to their destination.
+//! Encryption at rest: a destination's secrets are sealed by AES-256-GCM-SIV, bound to the
+//! destination.
 //!
 //! The destination's uid is authenticated with the secrets, so sealed secrets that are moved to
 //! another row do not open there. GCM-SIV keeps its promises even if two random nonces meet.

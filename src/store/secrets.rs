@@ -1,5 +1,5 @@
-//! How a destination's secrets are written before they are sealed: as JSON, whose words may grow
-//! as those of the [settings](super::settings) do.
+//! Serialization of a destination's secrets, before they are sealed: JSON, which may get new
+//! members as that of the [settings](super::settings).
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! How a destination's settings are written in a database: as JSON of its own, so that the
-//! domain's types can change without it.
+//! Serialization of a destination's settings: JSON of its own, so that the domain's types can
+//! change without it.
 //!
 //! The JSON has no version number. A newer version of this program writes new words, and a word
 //! that is not known here makes the destination [unusable here](StoredError::Unsupported).

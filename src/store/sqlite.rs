@@ -1,4 +1,4 @@
-//! Keeps destinations in one SQLite file.
+//! SQLite store: destinations in one SQLite file.
 //!
 //! Writers queue for one connection, so they never find the file locked by each other; readers
 //! have their own, and the write-ahead log lets them read beside a writer.

@@ -1,4 +1,4 @@
-//! Why something stored cannot be read back.
+//! Errors of reading stored values back.
 
 use serde::Deserialize;
 use serde_json::error::Category;

@@ -1,4 +1,4 @@
-//! What every store must do, whichever its database: one suite, run against each.
+//! Conformance suite of stores: what every store must do, run against each.
 //!
 //! A database brings a [`Storage`]; `store_suite!(storage)` makes a test of each function below.
 

@@ -1,4 +1,4 @@
-//! The real store, which can be troubled, for tests of what stands on it.
+//! Fault-injecting store for tests: the real store, with failures on request.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering},

@@ -1,6 +1,6 @@
-//! Lanes under random interleavings of streams that come and go, faults and rotations, in paused
-//! time. Whatever is drawn comes from the seed that each case holds, tokio's own draws included: a
-//! case that is printed repeats, and shrinks.
+//! Property tests of lanes: random interleavings of streams that come and go, faults and rotations,
+//! in paused time. All chance comes from the seed of the case, tokio's included: a printed case
+//! repeats, and shrinks.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -702,9 +702,9 @@ fn play(seed: u64, case: Case) -> Vec<(Duration, Vec<String>)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Streams come and go, calls fail in every way and are waited for, tokens and the segment
-    /// are refused, in earnest or not, tokens rotate: each record is settled once, a key is never in two calls, what
-    /// each verdict claims has happened, and what stayed converges.
+    /// Streams come and go, calls fail in every way and are waited for, tokens and the segment are
+    /// refused, in earnest or not, tokens rotate: each record is settled once, a key is never in
+    /// two calls, what each verdict claims has happened, and what stayed converges.
     #[test]
     fn a_lane_keeps_its_promises_in_any_order_of_events(
         // Another seed is no simpler one.

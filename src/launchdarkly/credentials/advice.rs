@@ -1,4 +1,4 @@
-//! What users are told about their credentials: every reason there is, with its remedy.
+//! Reasons of failed credential checks, each with its message and remedy for the user.
 
 use crate::domain::Finding;
 

@@ -1,4 +1,5 @@
-//! Format of credentials: the pattern and the length that an access token and a client-side ID have.
+//! Format of credentials: the pattern and the length that an access token and a client-side ID
+//! have.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,5 @@
-//! What the answers of LaunchDarkly prove about credentials, and what they leave open.
+//! Evaluation of credential checks: what the answers of LaunchDarkly prove, and what they leave
+//! open.
 
 use super::advice::{self, Advice};
 use crate::{

@@ -1,4 +1,4 @@
-//! The calls that tell about credentials.
+//! Queries of a credential check: the calls of LaunchDarkly's REST API.
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};

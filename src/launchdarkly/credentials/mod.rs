@@ -1,4 +1,4 @@
-//! Whether credentials will do: the three checks, in order, and what is learned on the way.
+//! Credential check: three checks in order, and the facts that they find.
 //!
 //! | check | passes when |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Finds the environment of a client-side ID among all that a token may see.
+//! Paged search for the environment of a client-side ID, among all that a token may see.
 
 use serde::de::DeserializeOwned;
 

@@ -33,7 +33,8 @@ const PROBES: Backoff = Backoff {
     longest: Duration::from_secs(4),
 };
 /// Most probes under way at once. Beside a probe that hangs, others can be made. With three, one is
-/// made every few seconds even if each takes the ten seconds of an attempt; more would teach no more.
+/// made every few seconds even if each takes the ten seconds of an attempt; more would teach no
+/// more.
 const PROBES_AT_ONCE: usize = 3;
 /// How long a call waits while the most probes are under way: about what an answer takes.
 const PROBE_TIME: Duration = Duration::from_secs(1);

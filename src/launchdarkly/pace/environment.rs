@@ -1,5 +1,5 @@
-//! Per-environment pace: concurrency limit, circuit breaker and fair share of each environment of an
-//! account.
+//! Per-environment pace: concurrency limit, circuit breaker and fair share of each environment of
+//! an account.
 
 use std::{collections::HashMap, num::NonZeroU16};
 

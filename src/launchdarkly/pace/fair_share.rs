@@ -1,10 +1,10 @@
 //! Fair sharing of a concurrency limit: the environments of an account share the calls that it may
 //! have under way, and the segments of an environment share that environment's.
 //!
-//! A call that hangs occupies its slot for its whole time-out. So a participant with a call under way
-//! leaves one slot to each other participant that was active recently and has none, but never more
-//! than half of the slots. A participant that hangs then does not delay the others, and a busy one is
-//! not delayed by many idle ones.
+//! A call that hangs occupies its slot for its whole time-out. So a participant with a call under
+//! way leaves one slot to each other participant that was active recently and has none, but never
+//! more than half of the slots. A participant that hangs then does not delay the others, and a busy
+//! one is not delayed by many idle ones.
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 

@@ -13,9 +13,9 @@
 //! | [`batch_size`] | account | members of a call | 413 |
 //!
 //! LaunchDarkly counts rates by account. But one environment, or one segment, often hangs or fails
-//! alone. So a failure first concerns the segment, whose lane backs off. It concerns the environment
-//! if several of its segments fail together. It concerns the account only if several environments
-//! fail, or if the answer says so: a 429, or no connection at all.
+//! alone. So a failure first concerns the segment, whose lane backs off. It concerns the
+//! environment if several of its segments fail together. It concerns the account only if several
+//! environments fail, or if the answer says so: a 429, or no connection at all.
 //!
 //! What each part learns:
 //!
@@ -361,8 +361,8 @@ impl Pace {
         holds.into_iter().flatten().max_by_key(|hold| hold.until)
     }
 
-    /// The hold that LaunchDarkly asked for, as by `Retry-After`, at `now`. An open breaker is none:
-    /// it lets probes pass.
+    /// The hold that LaunchDarkly asked for, as by `Retry-After`, at `now`. An open breaker is
+    /// none: it lets probes pass.
     pub(super) fn server_hold(&self, now: Instant) -> Option<Hold> {
         self.rate_window.hold(now)
     }

@@ -1,10 +1,10 @@
 //! Wait queues of one account: which of the waiting calls starts next.
 //!
-//! Environments are served round robin, so that an environment with many segments gets no more turns
-//! than one with a single segment. Each environment has two FIFO queues: first attempts and retries.
-//! They alternate, so a retry waits for at most one first attempt. A retry that the budget does not
-//! fund is skipped, and never blocks first attempts. Queries start before all deliveries: they are
-//! few, and a caller waits for each.
+//! Environments are served round robin, so that an environment with many segments gets no more
+//! turns than one with a single segment. Each environment has two FIFO queues: first attempts and
+//! retries. They alternate, so a retry waits for at most one first attempt. A retry that the budget
+//! does not fund is skipped, and never blocks first attempts. Queries start before all deliveries:
+//! they are few, and a caller waits for each.
 
 use std::collections::VecDeque;
 

@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use super::{Feedback, Remaining};
 use crate::domain::{Hold, TransientError};
 
-/// Longest jitter after the end of a hold or a window, so that many accounts, and many processes, do
-/// not begin together. Short beside the ten seconds of a window, so that little of its allowance is
-/// lost.
+/// Longest jitter after the end of a hold or a window, so that many accounts, and many processes,
+/// do not begin together. Short beside the ten seconds of a window, so that little of its allowance
+/// is lost.
 const JITTER: Duration = Duration::from_millis(250);
-/// Over how long the first calls after a hold or a reset are spread: some milliseconds between two are
-/// enough that they do not arrive as one burst.
+/// Over how long the first calls after a hold or a reset are spread: some milliseconds between two
+/// are enough that they do not arrive as one burst.
 const BURST_SPREAD: Duration = Duration::from_millis(100);
 /// Resets that differ by less are of the same window: clocks are read in milliseconds, and
 /// LaunchDarkly's machines may differ by some.
@@ -73,8 +73,8 @@ impl RateWindow {
         }
     }
 
-    /// Answers overtake each other. Within a window the least that was reported counts, and a report
-    /// of an older window does not.
+    /// Answers overtake each other. Within a window the least that was reported counts, and a
+    /// report of an older window does not.
     fn count(&mut self, now: Instant, reported: Option<Remaining>) {
         if let Some(over) = self.window.take_if(|window| window.reset <= now) {
             self.last_reset = Some(over.reset);
@@ -182,8 +182,8 @@ impl RateWindow {
             .is_some_and(|allowance| under_way >= allowance)
     }
 
-    /// A call starts at `now`. Soon after the end of a hold or a window, the next does not follow at
-    /// once: the first `most` calls, as many as may be under way, are spread over about
+    /// A call starts at `now`. Soon after the end of a hold or a window, the next does not follow
+    /// at once: the first `most` calls, as many as may be under way, are spread over about
     /// [`BURST_SPREAD`].
     pub(super) fn starts(&mut self, now: Instant, most: u16, unit: f64) {
         let hold = self.hold.map(|hold| hold.until);

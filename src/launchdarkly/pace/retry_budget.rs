@@ -1,5 +1,5 @@
-//! Retry budget: retries are a share of the first attempts, so that they cannot multiply the load of a
-//! vendor that fails. Once the vendor has recovered, retries are free.
+//! Retry budget: retries are a share of the first attempts, so that they cannot multiply the load
+//! of a vendor that fails. Once the vendor has recovered, retries are free.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use tokio::time::Instant;
 
 /// Retries that each first attempt pays for: failures add at most a fifth to the load.
 const RETRIES_PER_FIRST_ATTEMPT: f64 = 0.2;
-/// Retries per second that need no first attempts, so that records are delivered even if no new ones
-/// arrive.
+/// Retries per second that need no first attempts, so that records are delivered even if no new
+/// ones arrive.
 const MIN_RETRIES_PER_SECOND: f64 = 10.0;
 /// Largest balance: as little as lets whole retries be paid in fifths, so that a long time without
 /// failures pays for no burst of retries.
 const MAX_BALANCE: f64 = 2.0;
 /// Successes in a row after which the vendor counts as recovered. Where every second call fails by
-/// chance, a run of sixteen comes once in 130,000 calls. A vendor that has recovered serves as many in
-/// a second or two. A backlog of nothing but retries must then not leave at ten a second.
+/// chance, a run of sixteen comes once in 130,000 calls. A vendor that has recovered serves as many
+/// in a second or two. A backlog of nothing but retries must then not leave at ten a second.
 const RECOVERED_AFTER: u32 = 16;
 /// Added to a wait, so that rounding does not wake a waiting call too early again and again.
 const TIMER_RESOLUTION: Duration = Duration::from_millis(1);

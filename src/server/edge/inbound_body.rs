@@ -31,8 +31,8 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Largest first message, in bytes; a call that does not stream has no other. Ours: one with the
 /// longest mapping takes a tenth. A first message is read outside the budget, since it counts for
-/// no destination yet. So a stream can be opened, or refused with its reason, however full the budget
-/// is; and a first message that has come in part holds up no other stream.
+/// no destination yet. So a stream can be opened, or refused with its reason, however full the
+/// budget is; and a first message that has come in part holds up no other stream.
 const MAX_FIRST_MESSAGE: usize = 64 * 1024;
 
 /// The prefix that gRPC writes before each message, in bytes.
@@ -58,8 +58,8 @@ pub(crate) fn wrap(
     request
 }
 
-/// What a stream's body and its session share. The body reserves memory for a message, and the session
-/// takes over as much of it as the message's records need.
+/// What a stream's body and its session share. The body reserves memory for a message, and the
+/// session takes over as much of it as the message's records need.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct InboundBody {
     shared: Arc<Mutex<InboundState>>,

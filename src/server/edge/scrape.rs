@@ -80,8 +80,8 @@ struct AcceptedFormats {
     exactness: u8,
 }
 
-/// Content negotiation: the preferred format. `OpenMetrics` if both are preferred alike, or neither is
-/// accepted.
+/// Content negotiation: the preferred format. `OpenMetrics` if both are preferred alike, or neither
+/// is accepted.
 fn negotiate(headers: &HeaderMap) -> ExpositionFormat {
     let accepted = headers.get_all(ACCEPT).iter();
     let accepted = accepted.filter_map(|value| value.to_str().ok());

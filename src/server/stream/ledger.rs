@@ -43,8 +43,8 @@ pub(super) struct ResultLedger {
     committed: i64,
     /// Reported runs above `committed`: first → last. There is a gap between any two.
     reported: BTreeMap<i64, i64>,
-    /// Runs of the same result that were not reported yet: first → last. A client that does not read
-    /// costs no more memory the more of its records are delivered.
+    /// Runs of the same result that were not reported yet: first → last. A client that does not
+    /// read costs no more memory the more of its records are delivered.
     unreported: BTreeMap<i64, (i64, RecordOutcome)>,
     /// Whether a heartbeat waits for its answer. One ack answers all of them.
     owes_ack: bool,
@@ -68,7 +68,8 @@ impl ResultLedger {
         }
     }
 
-    /// Numbers a batch; returns the sequence of its first record, or of the next one if it has none.
+    /// Numbers a batch; returns the sequence of its first record, or of the next one if it has
+    /// none.
     ///
     /// # Errors
     /// Breaking a stream rule, which ends the stream.

@@ -1,4 +1,4 @@
-//! `SendIdentifiers`: from an accepted stream to its status.
+//! Bidirectional streaming, `SendIdentifiers`: from an accepted stream to its status.
 //!
 //! | module | answers |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The fields of a destination that callers choose, each checked and replaced on its own.
+//! Field edits of a destination: each writable field is checked and replaced on its own.
 
 use std::time::SystemTime;
 

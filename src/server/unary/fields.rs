@@ -1,5 +1,5 @@
-//! The fields of a destination that callers choose: one table, from which masks, checks and the paths
-//! in errors are made.
+//! Writable fields of a destination: one table, from which masks, checks and the paths in errors
+//! are made.
 //!
 //! Those of a connection are described to forms by an [`Action`](crate::domain::Action), under the
 //! same paths. A test holds the two together, and what is sent back to what is secret.

@@ -1,4 +1,4 @@
-//! Requests that take effect once, however often they are sent.
+//! Idempotent requests: each takes effect once, however often it is sent.
 
 use aws_lc_rs::digest;
 use prost::Message;

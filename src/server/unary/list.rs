@@ -1,4 +1,4 @@
-//! ListDestinations, and DescribeActions: what comes in pages.
+//! ListDestinations and DescribeActions: the paged methods.
 
 use prost::Message;
 use tracing::error;
@@ -82,8 +82,8 @@ impl Control {
     }
 }
 
-/// A destination of a list. One that cannot be read is logged, and shown with what is known of it: its
-/// id stays taken, and it can be deleted.
+/// A destination of a list. One that cannot be read is logged, and shown with what is known of it:
+/// its id stays taken, and it can be deleted.
 fn entry(entry: &Entry) -> pb::Destination {
     match entry {
         Ok(destination) => convert::destination(destination),

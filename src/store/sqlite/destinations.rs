@@ -1,4 +1,4 @@
-//! The statements on table `destinations`.
+//! SQL statements on the table `destinations`.
 
 use std::time::SystemTime;
 

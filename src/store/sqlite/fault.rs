@@ -1,4 +1,4 @@
-//! What a failure of SQLite means, in words for the operator.
+//! Errors of SQLite, in words for the operator.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! One server to one database file: a lock that dies with its process, however that ends.
+//! File lock: one server to one database file. The lock dies with its process, however that ends.
 //!
 //! It is on a file beside the database and not on the database itself, whose own locks SQLite
 //! would lose when this process closes any other handle to it. The file stays when the lock goes: a

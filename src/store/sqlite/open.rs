@@ -1,4 +1,5 @@
-//! How the file is opened: made if missing, brought up to date, and refused with the way out.
+//! Opening of the database file: it is created if missing, and migrated; an error names the way
+//! out.
 
 use std::{io, path::Path, time::Duration};
 

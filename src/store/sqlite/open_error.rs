@@ -1,4 +1,4 @@
-//! Why a store cannot be opened, and the way out.
+//! Errors of opening a store, each with the way out.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The statements on table `requests`: what took effect, so that none of it does twice.
+//! SQL statements on the table `requests`: the requests that took effect, so that none does twice.
 
 use std::time::SystemTime;
 
