@@ -34,7 +34,7 @@
 //! |---|---|
 //! | 5 commands | [`cli`] |
 //! | 4 assembly, and what faces callers | [`app`], [`config`], [`server`] |
-//! | 3 the core: whose destinations, and their delivery | [`registry`], which uses [`delivery`] |
+//! | 3 the core: destinations and their delivery | [`registry`], which uses [`delivery`] |
 //! | 2 external systems, and what counts; they do not know each other | [`launchdarkly`], [`store`], [`sandbox`], [`metrics`] |
 //! | 1 vocabulary, and the ports to the floors above it | [`domain`] |
 //! | 0 foundations | [`backoff`], [`clock`], [`pb`], [`secret`], [`shutdown`], [`telemetry`] |
@@ -54,7 +54,7 @@
 //! | record | what a client sends: identifiers and an operation, numbered by its sequence |
 //! | change | what a record asks for, mapped: a context key, in or out of a segment |
 //! | destination | a stored connection to one LaunchDarkly environment |
-//! | live destination | what is known right now about a destination that is in use |
+//! | live destination | the current state of a destination in use, which its streams and lanes watch |
 //! | registry | the one owner of destinations: stores and publishes every change |
 //! | caller | the caller of an RPC; turns the names in it into authorized ones, which open what their permission is for |
 //! | activation | a journey's use of a destination: its segment, perhaps its own mapping |
@@ -65,15 +65,17 @@
 //! | seal | to take a batch's due changes out, to be delivered together |
 //! | segment call | one request to LaunchDarkly: one operation for up to 1,000 members |
 //! | batch delivery | the segment calls that deliver one sealed batch, more than one if members are refused |
-//! | isolate | to find the members a refused call was refused for, by halving it |
+//! | isolate | to find the members that a call was refused for, by bisection |
+//! | systemic refusal | a refusal of the request itself, as no call of the lane ever succeeded |
 //! | ack | inside: a record's claim to one verdict, which moves with it; on the wire: results |
 //! | verdict | what became of a record: delivered, rejected, timed out, or deferred to its sender |
 //! | settle | to give an ack its verdict |
 //! | outcome | of a segment call: applied, refused, to be retried; of a record: its result |
 //! | throttle | holds the calls of one LaunchDarkly account to its pace |
 //! | pace | when an account may be called, and how often: concurrency, rate window, breaker, budget |
-//! | slot | permission for one call, from the throttle; given back when dropped |
+//! | slot | permission for one call, from the throttle; given back when dropped; a concurrency limit is a number of slots |
 //! | hold | a moment before which no call starts: of an account, an environment or a lane |
+//! | server hold | the hold that LaunchDarkly asked for, as by `Retry-After`; a breaker's hold is none |
 //! | query | a call that asks LaunchDarkly something instead of changing a segment |
 //! | fence | of the streams with one `stream_id`, only the newest may write |
 //! | drain | to ask streams to move, and to settle what they have sent |

@@ -4,7 +4,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Exit code of a process that was told to leave at once: 128 and SIGINT's number, as shells
+/// Exit code of a process that was told to end at once: 128 and SIGINT's number, as shells
 /// report it.
 const LEFT_AT_ONCE: i32 = 130;
 

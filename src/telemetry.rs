@@ -86,7 +86,7 @@ pub fn init(settings: &LogSettings) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-/// One object a line. The innermost span is the last of `spans`, and not told again as `span`.
+/// One object a line. The innermost span is the last of `spans`, and not repeated as `span`.
 fn json_lines<W>(writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,

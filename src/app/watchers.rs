@@ -25,8 +25,8 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
-    /// Starts them; health is told, and LaunchDarkly asked, until `shutdown`. Health is known when
-    /// this returns.
+    /// Starts the tasks; health is reported, and LaunchDarkly asked, until `shutdown`. Health is
+    /// known when this returns.
     pub(super) async fn start(
         registry: Registry,
         refusals: RefusalRecorder,

@@ -1,4 +1,4 @@
-//! The directory of lanes: which lanes run, and the inbox of each.
+//! Lane directory: which lanes run, and the inbox of each.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub(super) struct LaneKey {
     pub(super) kind: ContextKind,
 }
 
-/// What streams tell a lane.
+/// A command of a stream to its lane.
 #[derive(Debug)]
 pub(super) enum LaneCommand {
     /// Deliver this change.

@@ -1,4 +1,4 @@
-//! The health of a lane's delivery, as its streams are told.
+//! Delivery health of a lane, as it is reported to its streams.
 //!
 //! | state | entered when |
 //! |---|---|
@@ -15,7 +15,7 @@ use tracing::info;
 use super::streak::Streak;
 use crate::domain::{Hold, TransientError};
 
-/// How long calls must meet nothing but conflicts until streams are told. Ours: one conflict by
+/// How long calls must meet nothing but conflicts until streams get a notice. Ours: one conflict by
 /// itself is ordinary, and is gone after a back-off or two.
 pub(super) const CONFLICT_NOTICE_DELAY: Duration = Duration::from_secs(3);
 
@@ -77,7 +77,7 @@ impl fmt::Display for DeliveryHealth {
     }
 }
 
-/// The lane's side: tells its streams of each change of state.
+/// The lane's side: it reports each change of state to its streams.
 #[derive(Debug)]
 pub(super) struct HealthReporter {
     health: watch::Sender<DeliveryHealth>,

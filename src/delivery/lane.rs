@@ -74,7 +74,7 @@ pub(super) struct Lane {
     /// Waits for the slot of the next call.
     slot: Option<BoxFuture<'static, Slot>>,
     linger: Duration,
-    /// What the next call may carry, as the client last told.
+    /// What the next call may carry, by the client's last answer.
     limits: CallLimits,
     /// Successes and refusals so far, in the environment that the lane delivers to.
     history: RefusalHistory,
@@ -122,7 +122,7 @@ impl Lane {
             calls: JoinSet::new(),
             slot: None,
             linger: settings.linger,
-            // The client tells them as soon as the destination is followed.
+            // The client is asked as soon as the destination is followed.
             limits: CallLimits {
                 max_members: usize::MAX,
                 operations: OperationsPerCall::One,

@@ -28,7 +28,7 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Without any lane yet. The verdicts of all lanes are told to `observer`.
+    /// A dispatcher without a lane. The verdicts of all lanes are reported to `observer`.
     pub fn new(
         settings: LaneSettings,
         client: Arc<dyn SegmentClient>,
@@ -117,7 +117,7 @@ pub struct LaneHandle {
 }
 
 impl LaneHandle {
-    /// Hands over a change. Its ack tells what becomes of it, even if the lane is gone.
+    /// Hands over a change. Its ack gets a verdict, even if the lane is gone.
     pub fn submit(&self, key: ContextKey, operation: Operation, ack: Ack) {
         self.send(LaneCommand::Submit {
             key,

@@ -188,7 +188,7 @@ impl LiveDestination {
     }
 
     /// Says that the vendor forbids to change this segment by what `revision` says; returns
-    /// whether that is so for all segments that the destination has used of late.
+    /// whether that is so for all segments that the destination has used recently.
     pub(super) fn forbid(&self, revision: Revision, segment: &SegmentId) -> bool {
         self.note(revision, segment, false)
     }

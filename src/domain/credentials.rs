@@ -11,7 +11,7 @@ use super::{Action, Connection};
 pub struct CredentialReport {
     /// One entry per [`CheckKind`], in its order.
     pub checks: Vec<Check>,
-    /// What the vendor told.
+    /// The facts that the vendor disclosed.
     pub facts: CredentialFacts,
 }
 
@@ -68,7 +68,7 @@ pub struct Finding {
     pub message: String,
 }
 
-/// What the vendor told about a set of credentials; unset parts are unknown.
+/// The facts that the vendor disclosed about a set of credentials; unset ones are unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CredentialFacts {
     /// Account ID.

@@ -14,15 +14,15 @@ use super::{
 /// that an observer does not need does nothing.
 pub trait Observer: Send + Sync + fmt::Debug + 'static {
     /// A call that counts for an account has ended, with an answer or without; `took` is its
-    /// duration. A call that its caller gave up is not told.
+    /// duration. A call that its caller gave up is not reported.
     fn called(&self, _call: EndedCall<'_>, _took: Duration) {}
 
     /// The pace of this connection's account or environment has changed after a call. Changes that
-    /// time alone brings are not told.
+    /// time alone brings are not reported.
     fn paced(&self, _connection: &Connection, _pace: PaceState) {}
 
     /// A change has its verdict. Records that never became a change, and those whose stream ended
-    /// first, are not told.
+    /// first, are not reported.
     fn settled(&self, _change: &SettledChange<'_>) {}
 }
 

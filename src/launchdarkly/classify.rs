@@ -91,7 +91,8 @@ impl Hints {
 
 /// What LaunchDarkly's clock shows: ours, unless the answer's `Date` shows that they differ. `Date`
 /// has whole seconds, cut off, and is as old as the answer's way is long; where ours may be right
-/// it is the finer one. If it is wrong, `Date` errs to the safe side: it is late by a second at most.
+/// it is the finer one. If it is wrong, `Date` errs to the safe side: it is late by a second at
+/// most.
 fn their_now(headers: &HeaderMap, now: SystemTime) -> SystemTime {
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
     let Some(date) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else {
@@ -129,7 +130,7 @@ pub(super) fn outcome(
         Ok(()) => CallOutcome::Applied,
         Err(Unaccepted::TransientError(error)) => CallOutcome::Retry {
             error,
-            // A wait of zero is no wish, and would talk the lane out of its own backoff.
+            // A wait of zero is no request to wait, and must not replace the lane's own back-off.
             retry_after: hints.wait(status).filter(|wait| !wait.is_zero()),
         },
         Err(Unaccepted::Refusal(refusal)) => CallOutcome::Refused(refusal),

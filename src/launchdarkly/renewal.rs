@@ -6,7 +6,7 @@
 //!
 //! | seen | the generation |
 //! |---|---|
-//! | an attempt was given up, and nothing was heard since it began | ends: what it went over may be dead |
+//! | an attempt was given up, and nothing was received since it began | ends: what it went over may be dead |
 //! | 421 Misdirected Request | ends: the status means "on another connection" |
 //! | nothing but 5xx for [`Renewal::failing`] | ends: the name may point elsewhere now |
 //! | it is [`Renewal::life`] old | ends: nothing else would ever look the name up again |

@@ -91,7 +91,7 @@ impl Stack {
         outcome
     }
 
-    /// Lets the account's pace learn from a call that has ended, and tells the observer.
+    /// Reports a call that has ended to the account's pace and to the observer.
     fn learn(&self, feedback: &Feedback, ended: EndedCall<'_>) {
         let connection = ended.connection();
         let Some(observer) = &self.observer else {
@@ -155,7 +155,7 @@ async fn judged(answer: VendorResponse, none: Feedback) -> (CallOutcome, Feedbac
         body,
         deadline,
     } = answer;
-    // What says that all is well is heard to its end.
+    // The body of a success is read to its end.
     let form = if status.is_success() {
         body::form(body, deadline).await
     } else {
@@ -192,7 +192,7 @@ fn query_feedback(answer: &Result<VendorResponse, TransientError>, started: Inst
             };
         }
     };
-    // A query goes another way than deliveries: what is told of its route is not theirs.
+    // A query takes another route than deliveries: the limit of its route is not theirs.
     let hints = answer.hints.of_account();
     let remaining = hints.remaining();
     if answer.hints.is_limit_of_route(answer.status) {

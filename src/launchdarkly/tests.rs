@@ -231,7 +231,7 @@ async fn connections_that_are_old_misdirected_or_only_fail_are_replaced() {
         let deliveries = server.calls().into_iter();
         let deliveries = deliveries.filter(|call| call.method == http::Method::POST);
         assert_eq!(deliveries.count(), 2, "{code} {renewal:?}");
-        // Whose the token is may be asked over a connection of its own.
+        // The query for the token's account may use a connection of its own.
         let queries = usize::from(code == 204 && renewal.life.is_zero());
         let seen = relay.connections();
         assert!(
@@ -456,8 +456,8 @@ async fn neither_token_nor_identifier_nor_body_is_logged_even_at_trace() {
         .with_writer(move || writer.clone())
         .set_default();
     for code in [200, 400, 401, 500] {
-        // A line that another test met first, just before this one listened, is thought of as
-        // heard by nobody: the second round hears it.
+        // A callsite that another test reached just before this subscriber was set is cached as
+        // disabled. The cache is rebuilt, so that the next round logs it.
         tracing::callsite::rebuild_interest_cache();
         let server = Server::start(move |_| {
             let code = http::StatusCode::from_u16(code).unwrap();

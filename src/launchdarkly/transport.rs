@@ -75,7 +75,7 @@ impl Pool {
     }
 }
 
-/// A call on its way; what becomes of it tells about the connections.
+/// A request under way; its outcome says whether the connections work.
 struct PooledRequest<'a> {
     pool: &'a Pool,
     started: Instant,

@@ -57,7 +57,7 @@ pub(crate) mod testing {
 /// database.
 const RECORDING: Duration = Duration::from_secs(2);
 
-/// Keeps destinations and tells streams of their changes; cheap to clone.
+/// Stores destinations and publishes their changes to streams; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Registry {
     store: Arc<dyn Store>,
@@ -84,8 +84,8 @@ impl Registry {
 
     /// Gets a destination. Any permission opens it: a change and a delivery read it too.
     ///
-    /// A stream may have told that its credentials are refused before that is stored: then this waits
-    /// until it is, so that state and etag agree with what was told.
+    /// Gets a destination. A stream may have reported refused credentials before that is stored:
+    /// then this waits until it is, so that state and etag agree with the report.
     ///
     /// # Errors
     /// The store's failure, also if it cannot store the refusal.
@@ -129,7 +129,8 @@ impl Registry {
                 return Ok(None);
             };
             let live = self.live.watch(found.uid);
-            // A change that was published before the subscription reached no one: read again.
+            // A change that was published before the subscription reached no subscriber: read
+            // again.
             if self.published.load(Ordering::SeqCst) == published {
                 let state = live_state(&found);
                 self.live.publish(found.uid, found.revision, state);

@@ -86,10 +86,10 @@ struct Rechecks {
     checks: JoinSet<(DestinationUid, Recheck)>,
 }
 
-/// What is known of a destination that is, or was of late, refused.
+/// The state of a destination that is refused, or was recently.
 #[derive(Debug, Clone, Copy)]
 struct RefusedDestination {
-    /// How often it was asked about in vain.
+    /// How many rechecks failed.
     attempt: u32,
     stage: Stage,
 }

@@ -55,7 +55,7 @@ async fn a_refusal_is_stored_once_the_store_is_back() {
     record.abort();
 }
 
-/// A stream tells its client of a refusal before it is stored. What that client reads then must
+/// A stream reports a refusal to its client before it is stored. What that client reads then must
 /// agree, and its etag must hold.
 #[tokio::test(start_paused = true)]
 async fn a_read_waits_until_a_refusal_is_stored() {

@@ -119,7 +119,7 @@ pub(crate) fn action(
     found.map(|action| action.id.to_owned())
 }
 
-/// Checks a destination's value against what forms are told of its field.
+/// Checks a destination's value against the published rules of its field.
 pub(crate) fn in_form(
     value: &str,
     field: &str,

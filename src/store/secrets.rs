@@ -35,7 +35,7 @@ pub(super) fn to_json(access_token: &AccessToken) -> Zeroizing<Vec<u8>> {
     json
 }
 
-/// Reads secrets. What is wrong with them is told without their text.
+/// Reads secrets. An error does not hold their text.
 ///
 /// # Errors
 /// If they are damaged, or hold words that are not known here.

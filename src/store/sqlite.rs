@@ -87,7 +87,7 @@ impl Store for SqliteStore {
 
     async fn list(&self, organization: &OrganizationId, query: &ListQuery) -> Result<Page, Error> {
         let limit = query.limit.max(1);
-        // One more than asked for tells whether there is a next page.
+        // One more than asked for shows whether there is a next page.
         let rows =
             destinations::list(&self.readers, organization, query, i64::from(limit) + 1).await?;
         let entries = rows.iter().map(|row| row.entry(&self.keys));

@@ -8,7 +8,7 @@ use std::{
 
 /// What each top-level module may use of the others, beside itself.
 ///
-/// Floor 0 is open to everyone above, except `pb`, which only the edge may see.
+/// Floor 0 is open to all floors above, except `pb`, which only the edge may use.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("clock", &[]),

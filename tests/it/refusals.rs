@@ -1,4 +1,4 @@
-//! Whom LaunchDarkly's refusals condemn, for how long, and what is told of them.
+//! Refusals of LaunchDarkly: what each refuses, for how long, and what streams are told.
 
 use std::time::Duration;
 

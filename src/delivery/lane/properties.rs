@@ -134,7 +134,7 @@ struct Vendor {
     mixes: bool,
     outcomes: Mutex<VecDeque<PlannedOutcome>>,
     waits: Mutex<VecDeque<u64>>,
-    /// No call is made before, as it has told.
+    /// The end of its hold.
     held: Mutex<Option<Instant>>,
     max_members: Mutex<Option<usize>>,
     /// The token in force.
@@ -252,7 +252,7 @@ impl SegmentClient for Vendor {
         assert!(self.mixes || !is_mixed, "a call mixes what it may not");
         let token = delivery.connection.access_token.expose();
         assert_eq!(token, *self.token.lock().unwrap(), "the token in force");
-        // Its permission takes a while, and another call may be told to wait meanwhile.
+        // Its permission takes a while, and a hold may begin meanwhile.
         self.wait().await;
         if let Some(until) = self.held() {
             let error = TransientError::RateLimited;

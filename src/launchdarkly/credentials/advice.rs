@@ -2,7 +2,7 @@
 
 use crate::domain::Finding;
 
-/// A reason to branch on, and what to tell the user. Holds nothing that a user typed.
+/// A reason to branch on, and the message for the user. It holds nothing that a user typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advice {
     /// Stable, UPPER_SNAKE.

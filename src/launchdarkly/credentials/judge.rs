@@ -7,7 +7,7 @@ use crate::{
     launchdarkly::{hosts::has_synced_segments, wire::TokenDetails},
 };
 
-/// What an access token may do, as far as it is told.
+/// What an access token may do, as far as LaunchDarkly discloses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RoleAccess {
     /// A base role that writes.
@@ -71,7 +71,7 @@ pub(super) enum Existence {
     Somewhere,
     /// None has.
     Nowhere,
-    /// It was not needed, or could not be told.
+    /// It was not needed, or could not be found out.
     NotTold,
 }
 

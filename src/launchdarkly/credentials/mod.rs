@@ -34,7 +34,7 @@ use crate::domain::{
     CredentialsUnavailable,
 };
 
-/// Longest that all checks together may take: someone sits before a form and waits.
+/// Longest time of all checks together: a user waits before a form.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 const TOKEN_FIELD: &str = "launch_darkly.access_token";

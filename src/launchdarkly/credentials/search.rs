@@ -17,7 +17,7 @@ const PAGE: usize = 20;
 /// and about as many calls as fit into the time that a check may take.
 const MAX_PAGES: u32 = 50;
 
-/// Where an environment is, as far as it was told.
+/// The position of an environment, as far as LaunchDarkly disclosed it.
 #[derive(Debug)]
 pub(super) struct SearchPosition {
     pub(super) project_key: Option<String>,
@@ -33,7 +33,7 @@ enum SearchEnd {
     Unavailable(CredentialsUnavailable),
 }
 
-/// A project that has more environments than its first page told.
+/// A project that has more environments than its first page.
 struct Partial {
     key: String,
     name: String,

@@ -27,7 +27,7 @@ const NEAR: &str = "5a0001";
 const FAR: &str = "5a0025";
 /// Another account's.
 const ELSEWHERE: &str = "5b0001";
-/// Nobody's.
+/// A token of no account.
 const NOWHERE: &str = "5c0001";
 
 fn environment(id: &str) -> Value {
@@ -367,7 +367,7 @@ async fn a_check_asks_even_while_failures_hold_back_deliveries() {
         client.apply(slot, &delivery).await;
     }
     let until = client.hold(&delivery.connection);
-    // A delivery waits, and whoever asks does not wait behind it.
+    // A delivery waits, and a query does not wait behind it.
     let waiting = client.ready(&delivery.connection, &delivery.segment.id, Attempt::First);
     let asked = client.check_credentials(&delivery.connection);
     let report = tokio::select! {

@@ -190,8 +190,8 @@ impl Pace {
         self.queue.withdraw(ticket);
     }
 
-    /// Lets the next waiting call start at `now`, or tells when to ask again. `unit` is drawn
-    /// from `0.0..1.0`.
+    /// Admits the next waiting call at `now`, or returns when to ask again. `unit` is drawn from
+    /// `0.0..1.0`.
     pub(super) fn admit(&mut self, now: Instant, unit: f64) -> Admission {
         if self.queue.is_empty() {
             return Admission::Full;

@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
-/// The parameter that tells formats of one media type apart.
+/// The parameter that distinguishes formats of one media type.
 const VERSION: Name<'_> = Name::new_unchecked("version");
 
 /// Answers on a listener until it is dropped.

@@ -149,7 +149,7 @@ fn etag(etag: String) -> Option<Etag> {
     (!etag.is_empty()).then_some(Etag(etag))
 }
 
-/// What a caller hears of the store's failures, which are logged here and only here.
+/// The failure that a caller gets for an error of the store, which is logged here alone.
 pub(super) fn store_failure(error: registry::Error) -> Failure {
     tracing::error!(%error, "the store failed");
     match error {

@@ -1,7 +1,7 @@
 //! Page tokens: opaque to callers, and good only for the query that they came from.
 //!
 //! A token is a tag and a position. The tag is a digest over query and position, so a token of
-//! another query, or one that was tampered with, is told from a good one. It is no
+//! another query, or one that was tampered with, is recognized. It is no
 //! secret: a caller that forges it moves within what that caller may list anyway.
 
 use aws_lc_rs::digest;

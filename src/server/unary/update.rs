@@ -35,7 +35,7 @@ enum UpdateTarget {
 }
 
 impl Control {
-    /// Updates a destination and tells its streams.
+    /// Updates a destination, and publishes the change to its streams.
     ///
     /// # Errors
     /// Malformed fields, no such destination, another etag, a reused request id, or the store's

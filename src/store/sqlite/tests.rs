@@ -58,7 +58,7 @@ impl Disk {
         self.open_with(&[OLD_KEY]).await.unwrap_err().problem
     }
 
-    /// A connection of somebody else.
+    /// A connection of another process.
     async fn stranger(&self) -> SqliteConnection {
         let connection = SqliteConnection::connect(&self.address()).await;
         connection.unwrap()
@@ -206,8 +206,8 @@ async fn a_database_that_turns_read_only_is_unavailable_for_writers_alone() {
     store.ping().await.unwrap();
 }
 
-/// Changes the row of a destination, which is then named in an error of `kind`, can be listed beside
-/// others, and can be deleted.
+/// Changes the row of a destination, which is then named in an error of `kind`, can be listed
+/// beside others, and can be deleted.
 async fn assert_unreadable(
     store: &SqliteStore,
     change: &'static str,

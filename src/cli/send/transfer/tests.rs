@@ -33,7 +33,7 @@ enum ServerStep {
     Hold,
     /// Opens nothing.
     Mute,
-    /// Answers records that nobody sent.
+    /// Returns results of records that were not sent.
     Invent,
 }
 

@@ -36,7 +36,7 @@ impl Stream {
     }
 }
 
-/// What is told next, bounded since it may be nothing.
+/// The next health that is reported, within a bounded time.
 async fn told(health: &mut watch::Receiver<DeliveryHealth>) -> DeliveryHealth {
     let changed = tokio::time::timeout(LONG, health.changed()).await;
     changed.expect("nothing is told").unwrap();

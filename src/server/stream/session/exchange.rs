@@ -73,7 +73,7 @@ impl Session {
             max_in_flight_records: i32::try_from(limits.max_in_flight_records).unwrap_or(i32::MAX),
         };
         let mut health = lane.health();
-        // A stream that joins a lane in trouble gets a notice at once.
+        // A stream that joins a lane that does not deliver gets a notice at once.
         let outbox = Outbox::new(opened, *health.borrow_and_update());
         let counted = || context.metrics.tally(&opening.destination.to_string());
         let accounting = StreamAccounting::new(limits, (!opening.validate_only).then(counted));

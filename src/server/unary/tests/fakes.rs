@@ -1,4 +1,4 @@
-//! A vendor that answers as it is told.
+//! Fake vendor: it answers as a test says.
 
 use std::sync::Mutex;
 

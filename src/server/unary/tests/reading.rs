@@ -135,8 +135,8 @@ async fn a_page_token_is_good_for_its_query_alone() {
     assert_eq!(rest.destinations.len(), 3);
 }
 
-/// A denial hides all that another answer would tell: whether a destination exists, and what is wrong
-/// with a request.
+/// A denial hides all that another answer would tell: whether a destination exists, and what is
+/// wrong with a request.
 #[tokio::test]
 async fn a_caller_without_permission_is_told_nothing_else() {
     let (bench, there) = Bench::with_vip().await;
@@ -308,14 +308,14 @@ async fn streams_hear_of_a_deletion_even_if_its_caller_went_away() {
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
     bench.store.answers.add_permits(1);
-    // Bounded, since there may be nobody left to tell.
+    // Bounded, since no watcher may be left.
     let told = async {
         while live.current().1 != LiveState::Deleted {
             live.changed().await;
         }
     };
     let heard = tokio::time::timeout(Duration::from_secs(5), told).await;
-    heard.expect("nobody was told");
+    heard.expect("the watcher was notified");
 }
 
 #[tokio::test]
