@@ -1,10 +1,16 @@
 //! Compiles the proto with protox (no `protoc` needed) into Rust code and the
 //! descriptor set that reflection serves.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use prost::Message;
-use prost_types::FileDescriptorSet;
+use prost_types::{
+    FileDescriptorSet,
+    field_descriptor_proto::{Label, Type},
+};
 use protox::file::{
     ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver,
 };
@@ -41,7 +47,45 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "cdp.destinations.v1.IdentifierRecord",
         ])
         .compile_fds(compiler.file_descriptor_set())?;
-    Ok(())
+    intake(compiler.file_descriptor_set(), &out.join("intake"))
+}
+
+/// Compiles the server once more, with batches left as they are encoded: a field of bytes is encoded
+/// as a message is. All other messages are those of the first run.
+fn intake(mut set: FileDescriptorSet, out: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    const REQUEST: &str = "SendIdentifiersRequest";
+    const BATCH: &str = "batch";
+
+    set.file.retain(|file| file.name() == PROTO);
+    let [file] = set.file.as_mut_slice() else {
+        return Err("the proto is compiled once".into());
+    };
+    let package = file.package().to_owned();
+    let mut builder = tonic_prost_build::configure()
+        .build_client(false)
+        .bytes(".")
+        .skip_debug([format!("{package}.{REQUEST}")])
+        .out_dir(out);
+    for message in &mut file.message_type {
+        let name = message.name().to_owned();
+        if name != REQUEST {
+            builder =
+                builder.extern_path(format!(".{package}.{name}"), format!("crate::pb::{name}"));
+            continue;
+        }
+        // Outside the oneof, so that a message that holds `batch` twice loses none of it.
+        message.oneof_decl.clear();
+        for field in &mut message.field {
+            field.oneof_index = None;
+            if field.name() == BATCH {
+                field.set_type(Type::Bytes);
+                field.set_label(Label::Repeated);
+                field.type_name = None;
+            }
+        }
+    }
+    fs::create_dir_all(out)?;
+    Ok(builder.compile_fds(set)?)
 }
 
 /// The `google.rpc` files of `tonic-types` under their canonical paths.

@@ -204,12 +204,13 @@ impl Tally {
         self.unpublished.received += count(records);
     }
 
-    /// Counts a record that has its result: none, or the reason it failed for.
-    pub fn settled(&mut self, failure: Option<&'static str>) {
-        match failure {
-            None => self.unpublished.delivered += 1,
-            Some(reason) => *self.unpublished.failed.entry(reason).or_default() += 1,
-        }
+    /// Counts records that have the same result: none, or the reason they failed for.
+    pub fn settled(&mut self, records: usize, failure: Option<&'static str>) {
+        let total = match failure {
+            None => &mut self.unpublished.delivered,
+            Some(reason) => self.unpublished.failed.entry(reason).or_default(),
+        };
+        *total += count(records);
     }
 
     /// Shows what was counted, now that `in_flight` of the stream's records wait for a result.
@@ -404,17 +405,17 @@ mod tests {
         let metrics = Metrics::default();
         let mut tally = metrics.tally(NAME);
         tally.received(10);
-        tally.settled(Some("IDENTIFIER_MISSING"));
+        tally.settled(1, Some("IDENTIFIER_MISSING"));
         tally.publish(9);
         assert_eq!(
             (records(&metrics).in_flight, records(&metrics).received),
             (9, 10)
         );
-        (0..4).for_each(|_| tally.settled(None));
+        tally.settled(4, None);
         tally.publish(5);
         // Read and not published when the stream breaks off.
         tally.received(3);
-        tally.settled(None);
+        tally.settled(1, None);
         drop(tally);
         let end = Records {
             received: 13,
@@ -445,7 +446,7 @@ mod tests {
         let _open = metrics.stream();
         let mut tally = metrics.tally("a\"b");
         tally.received(2);
-        tally.settled(Some("DELIVERY_TIMEOUT"));
+        tally.settled(1, Some("DELIVERY_TIMEOUT"));
         tally.publish(1);
         let lines = [
             r#"connector_records_received_total{destination="a\"b"} 2"#,

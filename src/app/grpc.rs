@@ -14,7 +14,7 @@ use tower::util::MapRequestLayer;
 
 use super::BuildError;
 use crate::{
-    pb::{self, destination_connector_server::DestinationConnectorServer},
+    pb::{self, intake::destination_connector_server::DestinationConnectorServer},
     server::{
         edge::{
             first_byte, health::Health, inbound_body, memory::MemoryBudget, reflection::Reflection,

@@ -6,13 +6,15 @@ use std::{ops::Range, pin::pin, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    batch::{OperationGroup, PendingKey, SealedBatch},
+    arrivals::SlotId,
+    batch::{self, OperationGroup, PendingKey, SealedBatch},
     bisect::{Bisect, BisectStep, RefusalHistory, RefusedProbe},
     live::LiveDestination,
+    observed::LaneObserver,
 };
 use crate::domain::{
-    Attempt, CallOutcome, Connection, ContextKey, CredentialStanding, Hold, Member, Refusal,
-    Revision, SegmentCall, SegmentClient, SegmentRef, Slot, TransientError, Verdict,
+    Attempt, CallOutcome, Connection, CredentialStanding, Hold, Member, Refusal, Revision,
+    SegmentCall, SegmentClient, SegmentRef, Slot, TransientError, Verdict,
 };
 
 /// How often a delivery that waits, for the slot of its next probe or for a confirmation, checks
@@ -30,13 +32,14 @@ pub(super) struct BatchDelivery {
     pub(super) segment: SegmentRef,
     /// What calls of this lane have met so far.
     pub(super) history: RefusalHistory,
+    pub(super) observer: LaneObserver,
 }
 
 /// The result of a batch delivery. Entries that are not left have been settled.
 #[derive(Debug)]
 pub(super) struct DeliveryReport {
-    /// All keys of the batch, which were in flight.
-    pub(super) keys: Vec<ContextKey>,
+    /// The slots of all keys of the batch, which were in flight.
+    pub(super) slots: Vec<SlotId>,
     /// Entries without a verdict.
     pub(super) left: Vec<PendingKey>,
     /// Why they were left.
@@ -75,19 +78,20 @@ impl BatchDelivery {
             operations,
             entries,
         } = sealed;
-        let keys = entries.iter().map(|entry| entry.key.clone()).collect();
+        let slots = entries.iter().map(|entry| entry.slot).collect();
         let mut work = IsolationState {
             bisect: Bisect::new(entries.len(), self.history),
             entries: entries.into_iter().map(Some).collect(),
             largest_applied: 0,
             too_large: None,
+            observer: self.observer.clone(),
         };
         let end = self.work_through(&mut work, slot, operations).await;
         if let Some(members) = work.limit() {
             self.client.learn_max_members(&self.connection, members);
         }
         DeliveryReport {
-            keys,
+            slots,
             end,
             applied: work.largest_applied > 0,
             history: work.bisect.history(),
@@ -238,6 +242,7 @@ struct IsolationState {
     largest_applied: usize,
     /// Members of the smallest call that was too large.
     too_large: Option<usize>,
+    observer: LaneObserver,
 }
 
 impl IsolationState {
@@ -245,7 +250,7 @@ impl IsolationState {
     /// must not wait for the probes of others.
     fn refresh(&mut self, now: Instant) {
         for entry in &mut self.entries {
-            entry.take_if(|entry| entry.refresh(now).is_none());
+            entry.take_if(|entry| entry.refresh(now, &self.observer).is_none());
         }
     }
 
@@ -310,7 +315,6 @@ impl IsolationState {
     /// Settles the members that were in the call.
     fn settle(&mut self, members: &[usize], verdict: Verdict) {
         let called = members.iter().filter_map(|at| self.entries[*at].take());
-        let called: Vec<_> = called.collect();
-        called.into_iter().for_each(|entry| entry.settle(verdict));
+        batch::settle(called, verdict, &self.observer);
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, watch};
 
-use super::{ack::Ack, health::DeliveryHealth};
-use crate::domain::{ContextKey, ContextKind, DestinationUid, Operation, SegmentId, SegmentRef};
+use super::{batch::Change, health::DeliveryHealth};
+use crate::domain::{ContextKind, DestinationUid, SegmentId, SegmentRef};
 
 /// What a lane delivers to. Uids are unique across organizations, so lanes never mix them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,12 +19,8 @@ pub(super) struct LaneKey {
 /// A command of a stream to its lane.
 #[derive(Debug)]
 pub(super) enum LaneCommand {
-    /// Deliver this change.
-    Submit {
-        key: ContextKey,
-        operation: Operation,
-        ack: Ack,
-    },
+    /// Deliver these changes.
+    Submit(Vec<Change>),
     /// Use this name for the segment.
     Rename(SegmentRef),
     /// A stream waits for its results: do not linger.

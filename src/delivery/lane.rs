@@ -85,6 +85,7 @@ pub(super) struct Lane {
     refusals: Streak,
     next_expiry: Instant,
     closing: bool,
+    observer: LaneObserver,
 }
 
 enum LaneEvent {
@@ -117,7 +118,8 @@ impl Lane {
             directory,
             inbox,
             health: HealthReporter::new(health),
-            batch: Batch::new(observer),
+            batch: Batch::new(observer.clone()),
+            observer,
             concurrency: CallConcurrency::new(),
             calls: JoinSet::new(),
             slot: None,
@@ -182,12 +184,11 @@ impl Lane {
 
     fn handle_command(&mut self, command: LaneCommand) {
         match command {
-            LaneCommand::Submit {
-                key,
-                operation,
-                ack,
-            } => {
-                self.batch.push(key, operation, ack, Instant::now());
+            LaneCommand::Submit(changes) => {
+                let now = Instant::now();
+                for change in changes {
+                    self.batch.push(change, now);
+                }
             }
             LaneCommand::Rename(segment) => self.segment = segment,
             LaneCommand::Flush => self.batch.flush(),
@@ -291,6 +292,7 @@ impl Lane {
             revision,
             segment: self.segment.clone(),
             history: self.history,
+            observer: self.observer.clone(),
         };
         self.calls.spawn(call.run(slot, sealed));
     }
@@ -298,15 +300,14 @@ impl Lane {
     /// Calls → collects: handles the result of a batch delivery.
     fn handle_report(&mut self, report: DeliveryReport) {
         let DeliveryReport {
-            keys,
+            slots,
             left,
             end,
             applied,
             history,
             revision,
         } = report;
-        self.batch.release(&keys);
-        self.batch.restore(left);
+        self.batch.end_call(slots, left);
         self.history.merge(history);
         if applied {
             self.succeeded(revision);

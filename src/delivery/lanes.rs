@@ -7,14 +7,14 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::{
-    ack::Ack,
+    batch::Change,
     directory::{LaneCommand, LaneDirectory, LaneEntry, LaneKey},
     health::DeliveryHealth,
     lane::{Lane, LaneSettings},
     live::LiveDestination,
     observed::LaneObserver,
 };
-use crate::domain::{ContextKey, Observer, Operation, SegmentClient, SegmentRef};
+use crate::domain::{Observer, SegmentClient, SegmentRef};
 
 /// Opens lanes.
 #[derive(Debug, Clone)]
@@ -117,13 +117,9 @@ pub struct LaneHandle {
 }
 
 impl LaneHandle {
-    /// Hands over a change. Its ack gets a verdict, even if the lane is gone.
-    pub fn submit(&self, key: ContextKey, operation: Operation, ack: Ack) {
-        self.send(LaneCommand::Submit {
-            key,
-            operation,
-            ack,
-        });
+    /// Hands over changes. Their acks tell what becomes of them, even if the lane is gone.
+    pub fn submit(&self, changes: Vec<Change>) {
+        self.send(LaneCommand::Submit(changes));
     }
 
     /// Makes calls from now on use this name for the segment.

@@ -27,6 +27,7 @@
 //! outcome names.
 
 mod ack;
+mod arrivals;
 mod batch;
 mod batch_delivery;
 mod bisect;
@@ -41,7 +42,8 @@ mod permissions;
 mod retry;
 mod streak;
 
-pub use ack::{Ack, AckIssuer, SettledRecord};
+pub use ack::{Ack, AckIssuer, MessageAcks, SettledRun, Settlement};
+pub use batch::Change;
 pub use health::DeliveryHealth;
 pub use lane::LaneSettings;
 pub use lanes::{Dispatcher, LaneHandle};

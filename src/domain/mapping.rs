@@ -1,9 +1,9 @@
 //! Mapping: how a record's identifiers become the context key.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    ContextKey, KeyError, Transform,
+    ContextKeys, KeyError, Transform,
     visibility::{self, InvisibleCharacter},
 };
 
@@ -17,6 +17,25 @@ const NAMED: usize = 8;
 /// Added to the error of a record with an identifier whose name looks right.
 const LOOKALIKE: &str =
     "; one is there with white space or an invisible character at an end of its name";
+
+/// A record's identifiers, by name.
+pub trait Identifiers {
+    /// The value of this name.
+    fn get(&self, name: &str) -> Option<&str>;
+
+    /// The names.
+    fn names(&self) -> impl Iterator<Item = &str>;
+}
+
+impl Identifiers for std::collections::HashMap<String, String> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.get(name).map(String::as_str)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.keys().map(String::as_str)
+    }
+}
 
 /// Fills one field of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,14 +164,15 @@ impl Mapping {
         vec![self.context_key.clone()]
     }
 
-    /// Maps one record's identifiers to its context key.
+    /// Maps one record's identifiers to its context key, and adds that to `keys`.
     ///
     /// # Errors
-    /// Why this record cannot be delivered.
-    pub fn context_key(
+    /// Why this record cannot be delivered. Nothing is added.
+    pub fn map(
         &self,
-        identifiers: &HashMap<String, String>,
-    ) -> Result<ContextKey, RecordError> {
+        identifiers: &impl Identifiers,
+        keys: &mut ContextKeys,
+    ) -> Result<(), RecordError> {
         let FieldMapping {
             sources,
             transforms,
@@ -167,9 +187,9 @@ impl Mapping {
         let (name, value) = found.ok_or_else(|| missing(sources, identifiers))?;
         let mapped = transforms
             .iter()
-            .try_fold(Cow::Borrowed(value.as_str()), |value, t| t.apply(value));
+            .try_fold(Cow::Borrowed(value), |value, t| t.apply(value));
         mapped
-            .and_then(|mapped| ContextKey::new(&mapped))
+            .and_then(|mapped| keys.push(&mapped))
             .map_err(|reason| RecordError::IdentifierInvalid {
                 source_name: name.clone(),
                 reason,
@@ -178,15 +198,17 @@ impl Mapping {
 }
 
 /// A blank value and an absent one are distinct errors, since their remedies differ.
-fn missing(sources: &Arc<[String]>, identifiers: &HashMap<String, String>) -> RecordError {
-    match sources.iter().find(|name| identifiers.contains_key(*name)) {
+fn missing(sources: &Arc<[String]>, identifiers: &impl Identifiers) -> RecordError {
+    match sources.iter().find(|name| identifiers.get(name).is_some()) {
         Some(blank) => RecordError::IdentifierInvalid {
             source_name: blank.clone(),
             reason: KeyError::Blank,
         },
         None => RecordError::IdentifierMissing {
             sources: Arc::clone(sources),
-            has_lookalike: identifiers.keys().any(|name| looks_like_any(name, sources)),
+            has_lookalike: identifiers
+                .names()
+                .any(|name| looks_like_any(name, sources)),
         },
     }
 }
@@ -233,6 +255,19 @@ impl FieldMapping {
             })
         };
         self.sources.iter().enumerate().filter_map(fault).collect()
+    }
+}
+
+#[cfg(test)]
+impl Mapping {
+    /// The context key of one record.
+    pub(crate) fn context_key(
+        &self,
+        identifiers: &impl Identifiers,
+    ) -> Result<super::ContextKey, RecordError> {
+        let mut keys = ContextKeys::default();
+        self.map(identifiers, &mut keys)?;
+        Ok(keys.into_iter().next().expect("one was added"))
     }
 }
 

@@ -22,7 +22,7 @@ pub use caller::{
     AccessError, Authorized, Caller, Deliver, Manage, Permission, PermissionType, View,
 };
 pub(crate) use change::is_longer;
-pub use change::{ContextKey, KeyError, MAX_CONTEXT_KEY_CHARS, Operation};
+pub use change::{ContextKey, ContextKeys, KeyError, MAX_CONTEXT_KEY_CHARS, Operation};
 pub use context_kind::{
     CONTEXT_KIND_PATTERN, ContextKind, ContextKindError, MAX_CONTEXT_KIND_CHARS,
 };
@@ -34,7 +34,9 @@ pub use destination::{
     ClientSideId, Connection, Destination, DestinationSettings, DestinationState, DisplayName,
     Etag, Instance, Revision,
 };
-pub use mapping::{CONTEXT_KEY_FIELD, FieldMapping, Mapping, MappingError, RecordError, shown};
+pub use mapping::{
+    CONTEXT_KEY_FIELD, FieldMapping, Identifiers, Mapping, MappingError, RecordError, shown,
+};
 pub use name::{DestinationId, DestinationName, DestinationUid, NameError, OrganizationId};
 pub use observer::{EndedCall, Observer, PaceState, SettledChange};
 pub use pattern::Pattern;

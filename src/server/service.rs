@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::Caller,
-    pb::{self, destination_connector_server::DestinationConnector},
+    pb::{self, intake::destination_connector_server::DestinationConnector},
 };
 
 /// All methods of the contract.
@@ -115,7 +115,7 @@ impl DestinationConnector for Service {
 
     async fn send_identifiers(
         &self,
-        request: Request<Streaming<pb::SendIdentifiersRequest>>,
+        request: Request<Streaming<pb::intake::SendIdentifiersRequest>>,
     ) -> Result<Response<Self::SendIdentifiersStream>, Status> {
         answer(Inbound::new(request).and_then(|inbound| self.streams.accept(caller(), inbound)))
     }

@@ -1,11 +1,11 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::{
-    delivery::{AckIssuer, SettledRecord},
+    delivery::{AckIssuer, SettledRun},
     domain::OperationsPerCall,
 };
 
@@ -30,7 +30,7 @@ fn policy_of(operations: OperationsPerCall, max_members: usize) -> BatchPolicy {
 struct Bench {
     batch: Batch,
     acks: AckIssuer,
-    settled: UnboundedReceiver<SettledRecord>,
+    settled: UnboundedReceiver<SettledRun>,
     now: Instant,
     next: i64,
 }
@@ -53,8 +53,13 @@ impl Bench {
     }
 
     fn push_ack(&mut self, key: &str, operation: Operation, ack: Ack) -> i64 {
-        self.batch
-            .push(ContextKey::new(key).unwrap(), operation, ack, self.now);
+        let key = ContextKey::new(key).unwrap();
+        let change = Change {
+            key,
+            operation,
+            ack,
+        };
+        self.batch.push(change, self.now);
         self.next += 1;
         self.next - 1
     }
@@ -65,23 +70,25 @@ impl Bench {
     }
 
     fn settle(&mut self, sealed: SealedBatch, verdict: Verdict) {
-        let keys: Vec<_> = sealed
-            .entries
-            .iter()
-            .map(|entry| entry.key.clone())
-            .collect();
-        sealed
-            .entries
-            .into_iter()
-            .for_each(|entry| entry.settle(verdict));
-        self.batch.release(&keys);
+        let slots = slots(&sealed);
+        settle(sealed.entries, verdict, &LaneObserver::silent());
+        self.batch.end_call(slots, Vec::new());
+    }
+
+    /// Ends a call that settled nothing.
+    fn restore(&mut self, failed: SealedBatch) {
+        self.batch.end_call(slots(&failed), failed.entries);
     }
 
     fn verdicts(&mut self) -> BTreeMap<i64, Verdict> {
         std::iter::from_fn(|| self.settled.try_recv().ok())
-            .map(|settled| (settled.sequence, settled.verdict))
+            .flat_map(SettledRun::records)
             .collect()
     }
+}
+
+fn slots(sealed: &SealedBatch) -> Vec<SlotId> {
+    sealed.entries.iter().map(|entry| entry.slot).collect()
 }
 
 fn keys(sealed: &SealedBatch) -> Vec<&str> {
@@ -175,9 +182,7 @@ async fn a_restored_entry_goes_first_and_under_its_newer_changes() {
     let failed = bench.seal_all().remove(0);
     bench.push("b", Operation::Remove);
     bench.push("c", Operation::Add);
-    let keys_in_flight: Vec<_> = failed.entries.iter().map(|e| e.key.clone()).collect();
-    bench.batch.release(&keys_in_flight);
-    bench.batch.restore(failed.entries);
+    bench.restore(failed);
     let sealed = bench.seal_all();
     assert_eq!(keys(&sealed[0]), ["a", "c"]);
     assert_eq!(
@@ -204,8 +209,45 @@ async fn the_change_before_counts_again_when_the_newest_stream_goes_away() {
     assert_eq!((sealed[0].operations, keys(&sealed[0])), (ADD, vec!["a"]));
     assert!(bench.batch.is_empty());
     let deferred = Verdict::Deferred(DeferralCause::Abandoned);
-    assert_eq!(other_settled.try_recv().unwrap().verdict, deferred);
-    assert_eq!(other_settled.try_recv().unwrap().verdict, deferred);
+    let settled = std::iter::from_fn(|| other_settled.try_recv().ok());
+    let settled: Vec<_> = settled.flat_map(SettledRun::records).collect();
+    assert_eq!(settled, [(7, deferred), (8, deferred)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_a_retry_if_it_carries_what_has_failed() {
+    let mut bench = Bench::new();
+    let now = bench.now;
+    let is_retry = |bench: &Bench, limit| {
+        let policy = policy_of(OperationsPerCall::Mixed, limit);
+        bench.batch.is_retry(policy, now)
+    };
+    for (key, operation) in [
+        ("a", Operation::Remove),
+        ("b", Operation::Add),
+        ("c", Operation::Add),
+    ] {
+        bench.push(key, operation);
+    }
+    bench.batch.flush();
+    let oldest = policy_of(OperationsPerCall::Mixed, 2);
+    let mut failed = bench.batch.seal(oldest, now).unwrap();
+    assert_eq!(keys(&failed), ["a", "b"]);
+    failed.entries[1].failed(TransientError::Conflict);
+    assert!(!is_retry(&bench, 3), "nothing that failed waits");
+    bench.restore(failed);
+    assert!(
+        !is_retry(&bench, 1),
+        "the call would carry the removal alone"
+    );
+    assert!(is_retry(&bench, 2));
+    let retried = bench.seal_all();
+    for call in retried {
+        bench.settle(call, Verdict::Delivered);
+    }
+    bench.push("d", Operation::Add);
+    bench.batch.flush();
+    assert!(!is_retry(&bench, 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,8 +256,7 @@ async fn an_overdue_record_is_told_what_was_tried() {
     bench.push("a", Operation::Add);
     let mut failed = bench.seal_all().remove(0);
     failed.entries[0].failed(TransientError::Status(503));
-    bench.batch.release(&[failed.entries[0].key.clone()]);
-    bench.batch.restore(failed.entries);
+    bench.restore(failed);
     bench.push("b", Operation::Add);
     bench.batch.expire(bench.now, None);
     assert!(bench.verdicts().is_empty());
@@ -279,7 +320,8 @@ async fn verdicts_come_in_order_of_arrival() {
             bench.batch.expire(later, None);
         }
         let settled = std::iter::from_fn(|| bench.settled.try_recv().ok());
-        let order: Vec<_> = settled.map(|settled| settled.sequence).collect();
+        let records = settled.flat_map(SettledRun::records);
+        let order: Vec<_> = records.map(|(sequence, _)| sequence).collect();
         assert_eq!(order, (1..=50).collect::<Vec<_>>());
     }
 }
@@ -365,10 +407,9 @@ fn check(operations: OperationsPerCall, acts: Vec<Act>) -> Result<(), TestCaseEr
     let mut abandoned = [false; 3];
     let mut pushed = [0usize; 3];
     let end = |batch: &mut Batch, member: &mut BTreeMap<_, _>, call: SealedBatch, applied: bool| {
-        let keys: Vec<_> = call.entries.iter().map(|entry| entry.key.clone()).collect();
-        batch.release(&keys);
+        let slots = slots(&call);
         if applied {
-            for entry in call.entries {
+            for entry in &call.entries {
                 // Nothing is pruned here once it is sealed: this is what the call asked for.
                 let asked = entry.operation().unwrap();
                 assert!(
@@ -376,10 +417,11 @@ fn check(operations: OperationsPerCall, acts: Vec<Act>) -> Result<(), TestCaseEr
                     "no call mixes what it may not"
                 );
                 member.insert(entry.key.as_str().to_owned(), asked);
-                entry.settle(Verdict::Delivered);
             }
+            settle(call.entries, Verdict::Delivered, &LaneObserver::silent());
+            batch.end_call(slots, Vec::new());
         } else {
-            batch.restore(call.entries);
+            batch.end_call(slots, call.entries);
         }
     };
     for (sequence, act) in (0i64..).zip(acts) {
@@ -397,7 +439,12 @@ fn check(operations: OperationsPerCall, acts: Vec<Act>) -> Result<(), TestCaseEr
                     .entry(key.as_str().to_owned())
                     .or_insert_with(Vec::new)
                     .push((operation, index));
-                batch.push(key, operation, ack, now);
+                let change = Change {
+                    key,
+                    operation,
+                    ack,
+                };
+                batch.push(change, now);
             }
             Act::Push { .. } => {}
             Act::Seal { limit } => calls.extend(batch.seal(policy(limit), now)),
@@ -416,8 +463,19 @@ fn check(operations: OperationsPerCall, acts: Vec<Act>) -> Result<(), TestCaseEr
         for entry in calls.iter().flat_map(|call| &call.entries) {
             prop_assert!(flying.insert(entry.key.clone()), "a key is in two calls");
         }
-        let waiting = batch.open.keys().filter(|key| !flying.contains(*key));
-        prop_assert_eq!(batch.adds.len() + batch.removes.len(), waiting.count());
+        let slots: Vec<_> = batch.slots.iter().map(|(_, slot)| slot).collect();
+        for slot in &slots {
+            prop_assert_eq!(slot.in_flight, flying.contains(&slot.key));
+            prop_assert!(
+                slot.in_flight || slot.waiting.is_some(),
+                "a slot is not given back"
+            );
+        }
+        let waiting = slots.iter().filter(|slot| slot.waiting.is_some());
+        prop_assert_eq!(batch.waiting, waiting.clone().count());
+        let queued = waiting.filter(|slot| !slot.in_flight).count();
+        prop_assert_eq!(batch.adds.len() + batch.removes.len(), queued);
+        prop_assert_eq!(batch.index.len(), slots.len());
     }
     for call in calls {
         end(&mut batch, &mut member, call, false);
@@ -425,8 +483,8 @@ fn check(operations: OperationsPerCall, acts: Vec<Act>) -> Result<(), TestCaseEr
     while let Some(call) = batch.seal(policy(2), now) {
         end(&mut batch, &mut member, call, true);
     }
-    prop_assert!(batch.is_empty() && batch.in_flight.is_empty());
-    prop_assert!(batch.adds.is_empty() && batch.removes.is_empty());
+    prop_assert!(batch.is_empty() && batch.slots.is_empty() && batch.index.is_empty());
+    prop_assert_eq!(batch.adds.len() + batch.removes.len(), 0);
     for (key, changes) in wanted {
         let (last, stream) = *changes.last().unwrap();
         if !abandoned[stream] {
@@ -434,15 +492,16 @@ fn check(operations: OperationsPerCall, acts: Vec<Act>) -> Result<(), TestCaseEr
         }
     }
     for (index, receiver) in settled.iter_mut().enumerate() {
-        let verdicts: Vec<_> = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
-        let distinct: HashSet<_> = verdicts.iter().map(|settled| settled.sequence).collect();
+        let runs = std::iter::from_fn(|| receiver.try_recv().ok());
+        let verdicts: Vec<_> = runs.flat_map(SettledRun::records).collect();
+        let distinct: HashSet<_> = verdicts.iter().map(|(sequence, _)| *sequence).collect();
         prop_assert_eq!(
             (verdicts.len(), distinct.len()),
             (pushed[index], pushed[index])
         );
         let deferred = verdicts
             .iter()
-            .any(|s| matches!(s.verdict, Verdict::Deferred(_)));
+            .any(|(_, verdict)| matches!(verdict, Verdict::Deferred(_)));
         prop_assert!(
             !deferred || abandoned[index],
             "a living stream's record was deferred"

@@ -16,8 +16,8 @@ use tokio::{runtime::Runtime, sync::mpsc::UnboundedReceiver, time::Instant};
 
 use crate::{
     delivery::{
-        AckIssuer, DeferralCause, Dispatcher, LaneHandle, LaneSettings, LiveDestinations,
-        LiveState, SettledRecord, Verdict,
+        self, AckIssuer, DeferralCause, Dispatcher, LaneHandle, LaneSettings, LiveDestinations,
+        LiveState, SettledRun, Verdict,
     },
     domain::{
         Attempt, CallLimits, CallOutcome, ClientSideId, Connection, ContextKey, ContextKind,
@@ -65,10 +65,10 @@ enum PlannedOutcome {
 /// What a test does next.
 #[derive(Debug, Clone)]
 enum Act {
+    /// Submits one message.
     Submit {
         stream: usize,
-        key: u8,
-        operation: Operation,
+        records: Vec<(u8, Operation)>,
     },
     Flush {
         stream: usize,
@@ -87,8 +87,8 @@ enum Act {
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let operation = prop_oneof![Just(Operation::Add), Just(Operation::Remove)];
     let act = prop_oneof![
-        10 => (0..STREAMS, 0..KEYS, operation)
-            .prop_map(|(stream, key, operation)| Act::Submit { stream, key, operation }),
+        10 => (0..STREAMS, prop::collection::vec((0..KEYS, operation), 1..4))
+            .prop_map(|(stream, records)| Act::Submit { stream, records }),
         2 => (0..STREAMS).prop_map(|stream| Act::Flush { stream }),
         1 => (1..STREAMS).prop_map(|stream| Act::Leave { stream }),
         2 => (1..STREAMS).prop_map(|stream| Act::Open { stream }),
@@ -332,7 +332,7 @@ struct Stream {
     number: usize,
     lane: LaneHandle,
     acks: AckIssuer,
-    settled: UnboundedReceiver<SettledRecord>,
+    settled: UnboundedReceiver<SettledRun>,
     settlements: Settlements,
 }
 
@@ -344,13 +344,15 @@ struct Settlements {
 }
 
 impl Settlements {
-    fn add(&mut self, SettledRecord { sequence, verdict }: SettledRecord) {
-        assert!(
-            self.submitted.contains(&sequence),
-            "{sequence} was not submitted"
-        );
-        let before = self.verdicts.insert(sequence, verdict);
-        assert_eq!(before, None, "{sequence} was settled twice");
+    fn add(&mut self, run: SettledRun) {
+        for (sequence, verdict) in run.records() {
+            assert!(
+                self.submitted.contains(&sequence),
+                "{sequence} was not submitted"
+            );
+            let before = self.verdicts.insert(sequence, verdict);
+            assert_eq!(before, None, "{sequence} was settled twice");
+        }
     }
 }
 
@@ -460,11 +462,7 @@ impl Bench {
 
     async fn act(&mut self, act: Act) {
         match act {
-            Act::Submit {
-                stream,
-                key,
-                operation,
-            } => self.submit(stream, key, operation),
+            Act::Submit { stream, records } => self.submit(stream, records),
             Act::Flush { stream } => {
                 if let Some(stream) = &self.streams[stream] {
                     stream.lane.flush();
@@ -482,27 +480,33 @@ impl Bench {
         self.listen();
     }
 
-    fn submit(&mut self, index: usize, key: u8, operation: Operation) {
+    fn submit(&mut self, index: usize, records: Vec<(u8, Operation)>) {
         let Some(stream) = &mut self.streams[index] else {
             return;
         };
-        let key = format!("k{key}");
-        let sequence = i64::try_from(self.changes.len()).unwrap();
-        stream.settlements.submitted.insert(sequence);
-        self.changes.push(Change {
-            stream: stream.number,
-            sequence,
-            key: key.clone(),
-            operation,
-            applied_before: self.vendor.applied.lock().unwrap().len(),
-            segment_refusals_before: *self.vendor.segment_refusals.lock().unwrap(),
-            forbidden_before: *self.vendor.forbidden.lock().unwrap(),
-            deadline: Instant::now() + timeout(index),
-        });
-        let ack = stream.acks.issue(sequence);
-        stream
-            .lane
-            .submit(ContextKey::new(&key).unwrap(), operation, ack);
+        let acks = stream.acks.message();
+        let mut changes = Vec::new();
+        for (key, operation) in records {
+            let key = format!("k{key}");
+            let sequence = i64::try_from(self.changes.len()).unwrap();
+            stream.settlements.submitted.insert(sequence);
+            changes.push(delivery::Change {
+                key: ContextKey::new(&key).unwrap(),
+                operation,
+                ack: acks.ack(sequence),
+            });
+            self.changes.push(Change {
+                stream: stream.number,
+                sequence,
+                key,
+                operation,
+                applied_before: self.vendor.applied.lock().unwrap().len(),
+                segment_refusals_before: *self.vendor.segment_refusals.lock().unwrap(),
+                forbidden_before: *self.vendor.forbidden.lock().unwrap(),
+                deadline: Instant::now() + timeout(index),
+            });
+        }
+        stream.lane.submit(changes);
     }
 
     /// Ends a stream as a session does; it is over once its calls are, and no later.
@@ -537,7 +541,7 @@ impl Bench {
             }
         }
         self.check_overdue();
-        for SettledRecord { sequence, verdict } in heard {
+        for (sequence, verdict) in heard.into_iter().flat_map(SettledRun::records) {
             let record = &self.changes[usize::try_from(sequence).unwrap()];
             match verdict {
                 Verdict::Delivered => self.check_delivered(record),

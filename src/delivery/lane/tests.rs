@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::*;
 use crate::{
     delivery::{
-        AckIssuer, DeliveryAttempts, Dispatcher, LaneHandle, LiveDestinations, SettledRecord,
+        AckIssuer, Change, DeliveryAttempts, Dispatcher, LaneHandle, LiveDestinations, SettledRun,
         Verdict,
     },
     domain::{
@@ -184,7 +184,9 @@ impl Observer for Settled {
 struct Stream {
     lane: LaneHandle,
     acks: AckIssuer,
-    settled: UnboundedReceiver<SettledRecord>,
+    settled: UnboundedReceiver<SettledRun>,
+    /// Verdicts of runs that were received, and not asked for yet.
+    heard: VecDeque<(i64, Verdict)>,
     next: i64,
 }
 
@@ -260,6 +262,7 @@ impl Bench {
             acks,
             settled,
             next: 1,
+            heard: VecDeque::new(),
         }
     }
 
@@ -270,8 +273,12 @@ impl Bench {
 
 impl Stream {
     fn submit(&mut self, key: &str, operation: Operation) {
-        let key = ContextKey::new(key).unwrap();
-        self.lane.submit(key, operation, self.acks.issue(self.next));
+        let change = Change {
+            key: ContextKey::new(key).unwrap(),
+            operation,
+            ack: self.acks.issue(self.next),
+        };
+        self.lane.submit(vec![change]);
         self.next += 1;
     }
 
@@ -286,8 +293,11 @@ impl Stream {
     }
 
     async fn verdict(&mut self) -> (i64, Verdict) {
-        let settled = self.settled.recv().await.unwrap();
-        (settled.sequence, settled.verdict)
+        while self.heard.is_empty() {
+            let run = self.settled.recv().await.unwrap();
+            self.heard.extend(run.records());
+        }
+        self.heard.pop_front().unwrap()
     }
 
     async fn verdicts(&mut self, count: usize) -> Vec<Verdict> {
@@ -633,7 +643,7 @@ async fn an_abandoned_stream_starts_no_call_and_its_channel_ends_with_its_last_c
     let left_at = Instant::now();
     let mut verdicts = Vec::new();
     while let Some(settled) = settled.recv().await {
-        verdicts.push((settled.sequence, settled.verdict));
+        verdicts.extend(settled.records());
     }
     assert_eq!(left_at.elapsed(), CALL_TIME / 2);
     verdicts.sort_by_key(|(sequence, _)| *sequence);

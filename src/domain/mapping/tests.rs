@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use unicode_normalization::UnicodeNormalization;
@@ -13,7 +15,7 @@ fn mapping(sources: &[&str], transforms: &[Transform]) -> FieldMapping {
 }
 
 fn key_of(mapping: FieldMapping, record: &[(&str, &str)]) -> Result<String, RecordError> {
-    let identifiers = record
+    let identifiers: HashMap<String, String> = record
         .iter()
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
         .collect();
@@ -144,7 +146,7 @@ fn a_mapping_stored_before_its_source_was_refused_still_maps() {
     assert!(Mapping::check(vec![odd.clone()]).is_err());
     let stored = Mapping::stored(vec![odd.clone()]).unwrap();
     assert_eq!(stored.fields(), [odd]);
-    let record = [("user_id\u{200B}".to_owned(), "ada".to_owned())].into();
+    let record: HashMap<String, String> = [("user_id\u{200B}".to_owned(), "ada".to_owned())].into();
     assert_eq!(stored.context_key(&record).unwrap().as_str(), "ada");
     assert_eq!(Mapping::stored(vec![]), None);
 }

@@ -1,7 +1,7 @@
 //! The accounting of a stream: its results, what its records reserve of the memory budget, and what
 //! metrics count of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use tracing::error;
 
@@ -61,10 +61,14 @@ impl StreamAccounting {
     ///
     /// # Errors
     /// Breaking a stream rule, which ends the stream.
-    pub(super) fn admit(&mut self, batch: &pb::IdentifierBatch) -> Result<i64, Failure> {
-        let first = self.ledger.admit(batch)?;
+    pub(super) fn admit(
+        &mut self,
+        first_sequence: Option<i64>,
+        records: usize,
+    ) -> Result<i64, Failure> {
+        let first = self.ledger.admit(first_sequence, records)?;
         if let Some(tally) = &mut self.tally {
-            tally.received(batch.records.len());
+            tally.received(records);
         }
         Ok(first)
     }
@@ -88,45 +92,48 @@ impl StreamAccounting {
         }
     }
 
-    /// Records a record's result.
+    /// Records the result of each record of a run.
     ///
     /// # Errors
     /// A result that no record waits for is a fault of this service, and ends the stream. Nothing is
     /// changed.
-    pub(super) fn record_result(
+    pub(super) fn record_results(
         &mut self,
-        sequence: i64,
+        run: RangeInclusive<i64>,
         outcome: RecordOutcome,
     ) -> Result<(), Failure> {
         let reason = outcome
             .as_ref()
             .err()
             .map(|failure| failure.reason().as_str());
-        self.ledger
-            .record_result(sequence, outcome)
-            .map_err(|fault| {
-                error!(%fault, "a result is refused");
-                Failure::Internal
-            })?;
+        let recorded = self.ledger.record_results(run.clone(), outcome);
+        let records = recorded.map_err(|fault| {
+            error!(%fault, "a result is refused");
+            Failure::Internal
+        })?;
         if let Some(tally) = &mut self.tally {
-            tally.settled(reason);
+            tally.settled(records, reason);
         }
-        self.release(sequence, reason.is_some());
+        self.release(run, reason.is_some());
         Ok(())
     }
 
-    /// Shrinks the reservation of the batch that a record with a result came in.
-    fn release(&mut self, sequence: i64, failed: bool) {
+    /// Shrinks the reservations of the batches that records with a result came in.
+    fn release(&mut self, run: RangeInclusive<i64>, failed: bool) {
+        let (mut first, last) = run.into_inner();
         // Every batch with records under way has an entry, so the next one up is the record's own.
         // A record that is rejected as it is read has none yet.
-        let Some((&last, batch)) = self.held.range_mut(sequence..).next() else {
-            return;
-        };
-        batch.unsettled -= 1;
-        batch.failed += usize::from(failed);
-        batch.shrink();
-        if batch.unsettled + batch.failed == 0 {
-            self.held.remove(&last);
+        while first <= last
+            && let Some((&end, batch)) = self.held.range_mut(first..).next()
+        {
+            let records = usize::try_from(last.min(end) - first + 1).expect("a batch is small");
+            batch.unsettled -= records;
+            batch.failed += if failed { records } else { 0 };
+            batch.shrink();
+            if batch.unsettled + batch.failed == 0 {
+                self.held.remove(&end);
+            }
+            first = end + 1;
         }
     }
 
@@ -198,14 +205,12 @@ mod tests {
 
         /// Reads a batch of records, of which so many fail at once; returns its first sequence.
         fn read(&mut self, records: usize, failed: usize) -> i64 {
-            let batch = pb::IdentifierBatch {
-                first_sequence: None,
-                records: vec![pb::IdentifierRecord::default(); records],
-            };
-            let first = self.accounting.admit(&batch).unwrap();
+            let first = self.accounting.admit(None, records).unwrap();
             let sequences = first..first + i64::try_from(records).unwrap();
             for sequence in sequences.clone().take(failed) {
-                self.accounting.record_result(sequence, failure()).unwrap();
+                self.accounting
+                    .record_results(sequence..=sequence, failure())
+                    .unwrap();
             }
             let share = self.budget.share(DestinationUid::generate());
             let reservation = self.budget.clone().reserve(share).now_or_never().unwrap();
@@ -223,9 +228,15 @@ mod tests {
     fn a_batch_holds_its_reservation_until_all_its_records_are_delivered() {
         let mut bench = Bench::new();
         let first = bench.read(2, 0);
-        bench.accounting.record_result(first, Ok(())).unwrap();
+        bench
+            .accounting
+            .record_results(first..=first, Ok(()))
+            .unwrap();
         assert_eq!(bench.held(), MIB);
-        bench.accounting.record_result(first + 1, Ok(())).unwrap();
+        bench
+            .accounting
+            .record_results(first + 1..=first + 1, Ok(()))
+            .unwrap();
         assert_eq!(bench.held(), 0);
     }
 
@@ -233,9 +244,14 @@ mod tests {
     fn a_result_that_no_record_waits_for_ends_the_stream_and_holds_the_reservation() {
         let mut bench = Bench::new();
         let first = bench.read(2, 0);
-        bench.accounting.record_result(first, Ok(())).unwrap();
+        bench
+            .accounting
+            .record_results(first..=first, Ok(()))
+            .unwrap();
         for sequence in [first, first + 2] {
-            let refused = bench.accounting.record_result(sequence, failure());
+            let refused = bench
+                .accounting
+                .record_results(sequence..=sequence, failure());
             assert_eq!(refused, Err(Failure::Internal));
         }
         assert_eq!(bench.accounting.ledger().unsettled(), 1);
@@ -248,8 +264,14 @@ mod tests {
         bench.read(MESSAGE, MESSAGE);
         assert_eq!(bench.held(), MESSAGE * FAILURE_COST);
         let first = bench.read(2, 0);
-        bench.accounting.record_result(first, failure()).unwrap();
-        bench.accounting.record_result(first + 1, Ok(())).unwrap();
+        bench
+            .accounting
+            .record_results(first..=first, failure())
+            .unwrap();
+        bench
+            .accounting
+            .record_results(first + 1..=first + 1, Ok(()))
+            .unwrap();
         assert_eq!(bench.held(), (MESSAGE + 1) * FAILURE_COST);
         while bench.accounting.report().is_some() {}
         assert_eq!(bench.held(), 0);

@@ -6,7 +6,7 @@ use tracing::error;
 use super::responses::SessionEnd;
 use crate::{
     domain::DestinationUid,
-    pb,
+    pb::{self, batch::EncodedBatch},
     server::{
         edge::{inbound_body::InboundBody, memory::Reservation},
         status::Failure,
@@ -15,15 +15,34 @@ use crate::{
 
 /// The messages of one stream.
 pub(in crate::server) struct Inbound {
-    messages: Streaming<pb::SendIdentifiersRequest>,
+    messages: Streaming<pb::intake::SendIdentifiersRequest>,
     body: InboundBody,
     half_closed: bool,
 }
 
 /// What came next.
 pub(super) enum Received {
-    Message(pb::SendIdentifiersRequest),
+    Open(Box<pb::OpenStream>),
+    Batch(EncodedBatch),
+    /// A message that holds nothing the contract has.
+    Nothing,
     HalfClosed,
+}
+
+impl TryFrom<pb::intake::SendIdentifiersRequest> for Received {
+    type Error = Failure;
+
+    fn try_from(message: pb::intake::SendIdentifiersRequest) -> Result<Self, Failure> {
+        let pb::intake::SendIdentifiersRequest { open, batch } = message;
+        match (open, batch.is_empty()) {
+            (Some(open), true) => Ok(Self::Open(Box::new(open))),
+            (None, false) => Ok(Self::Batch(EncodedBatch(batch))),
+            (None, true) => Ok(Self::Nothing),
+            (Some(_), false) => Err(Failure::StreamProtocol(
+                "a message must hold either `open` or `batch`".into(),
+            )),
+        }
+    }
 }
 
 impl Inbound {
@@ -32,7 +51,7 @@ impl Inbound {
     /// # Errors
     /// A request whose body is not [wrapped](crate::server::edge::inbound_body::wrap).
     pub(in crate::server) fn new(
-        request: Request<Streaming<pb::SendIdentifiersRequest>>,
+        request: Request<Streaming<pb::intake::SendIdentifiersRequest>>,
     ) -> Result<Self, Failure> {
         let body = request.extensions().get::<InboundBody>().cloned();
         let body = body.ok_or_else(|| {
@@ -52,7 +71,7 @@ impl Inbound {
     /// The client is gone, or its request cannot be read.
     pub(super) async fn next(&mut self) -> Result<Received, SessionEnd> {
         match self.messages.message().await {
-            Ok(Some(message)) => Ok(Received::Message(message)),
+            Ok(Some(message)) => message.try_into().map_err(SessionEnd::Failed),
             Ok(None) if self.body.half_closed() => {
                 self.half_closed = true;
                 Ok(Received::HalfClosed)

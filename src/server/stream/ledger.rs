@@ -11,7 +11,7 @@
 //! the results so far, because many proxies time out each direction. Before the numbering has begun
 //! there is no answer, since no sequence can be called committed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use crate::{
     delivery::{DeferralCause, DeliveryAttempts, Verdict},
@@ -29,9 +29,10 @@ pub(super) type RecordOutcome = Result<(), Failure>;
 /// A result that no record waits for. The ledger refuses it: to count it would commit a record that
 /// has no result.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("record {sequence} was not received, or has a result already")]
+#[error("a record from {first} to {last} was not received, or has a result already")]
 pub(super) struct UnexpectedResult {
-    sequence: i64,
+    first: i64,
+    last: i64,
 }
 
 /// Numbers a stream's records, and keeps their results until they are reported.
@@ -73,10 +74,13 @@ impl ResultLedger {
     ///
     /// # Errors
     /// Breaking a stream rule, which ends the stream.
-    pub(super) fn admit(&mut self, batch: &pb::IdentifierBatch) -> Result<i64, Failure> {
-        let len = batch.records.len();
+    pub(super) fn admit(
+        &mut self,
+        first_sequence: Option<i64>,
+        len: usize,
+    ) -> Result<i64, Failure> {
         // A sender that resumes may send a heartbeat before its first number.
-        if len == 0 && batch.first_sequence.is_none() {
+        if len == 0 && first_sequence.is_none() {
             self.owes_ack |= self.next.is_some();
             return Ok(self.next.unwrap_or(1));
         }
@@ -85,9 +89,9 @@ impl ResultLedger {
             let what = format!("holds {len} records, but at most {limit} are accepted");
             return Err(Failure::invalid("batch.records", what));
         }
-        let first = self.number(batch.first_sequence)?;
-        let len = i64::try_from(len).expect("a batch is small");
-        let next = first.checked_add(len).ok_or_else(|| {
+        let first = self.number(first_sequence)?;
+        let count = i64::try_from(len).expect("a batch is small");
+        let next = first.checked_add(count).ok_or_else(|| {
             Failure::invalid(
                 "batch.first_sequence",
                 "leaves no room for the batch's records",
@@ -97,8 +101,8 @@ impl ResultLedger {
             self.committed = first - 1;
         }
         self.next = Some(next);
-        self.owes_ack |= batch.records.is_empty();
-        self.unsettled += batch.records.len();
+        self.owes_ack |= len == 0;
+        self.unsettled += len;
         Ok(first)
     }
 
@@ -120,48 +124,55 @@ impl ResultLedger {
         usize::try_from(uncommitted).is_ok_and(|uncommitted| uncommitted < self.window)
     }
 
-    /// Records what a record got.
+    /// Records what each record of a run got; returns how many they are.
     ///
     /// # Errors
-    /// A result that no record waits for. Nothing is changed.
-    pub(super) fn record_result(
+    /// A result that one of them does not wait for. Nothing is changed.
+    pub(super) fn record_results(
         &mut self,
-        sequence: i64,
+        run: RangeInclusive<i64>,
         outcome: RecordOutcome,
-    ) -> Result<(), UnexpectedResult> {
-        if !self.awaits(sequence) {
-            return Err(UnexpectedResult { sequence });
+    ) -> Result<usize, UnexpectedResult> {
+        let (first, last) = run.into_inner();
+        if !self.awaits(first, last) {
+            return Err(UnexpectedResult { first, last });
         }
-        self.unsettled -= 1;
-        self.join_runs(sequence, outcome);
-        Ok(())
+        let records = usize::try_from(last - first + 1).expect("they are within the window");
+        self.unsettled -= records;
+        self.join_runs(first, last, outcome);
+        Ok(records)
     }
 
-    /// Whether a record was received and has no result.
-    fn awaits(&self, sequence: i64) -> bool {
-        let is_received =
-            sequence > self.committed && self.next.is_some_and(|next| sequence < next);
-        let reported = self.reported.range(..=sequence).next_back();
-        let unreported = self.unreported.range(..=sequence).next_back();
+    /// Whether the records of a run were all received and none has a result.
+    fn awaits(&self, first: i64, last: i64) -> bool {
+        let are_received = (self.committed + 1..=last).contains(&first)
+            && self.next.is_some_and(|next| last < next);
+        let reported = self.reported.range(..=last).next_back();
+        let unreported = self.unreported.range(..=last).next_back();
         let unreported = unreported.map(|(first, (last, _))| (first, last));
-        let has_result =
-            ends_at_or_after(sequence, reported) || ends_at_or_after(sequence, unreported);
-        is_received && !has_result
+        let have_results = ends_at_or_after(first, reported) || ends_at_or_after(first, unreported);
+        are_received && !have_results
     }
 
-    fn join_runs(&mut self, sequence: i64, outcome: RecordOutcome) {
-        let last = match self.unreported.get(&(sequence + 1)) {
-            Some((last, same)) if *same == outcome => {
-                let last = *last;
-                self.unreported.remove(&(sequence + 1));
-                last
+    fn join_runs(&mut self, first: i64, last: i64, outcome: RecordOutcome) {
+        let next = last + 1;
+        let last = match self.unreported.get(&next) {
+            Some((end, same)) if *same == outcome => {
+                let end = *end;
+                self.unreported.remove(&next);
+                end
             }
-            _ => sequence,
+            _ => last,
         };
-        match self.unreported.range_mut(..sequence).next_back() {
-            Some((_, (end, same))) if *end + 1 == sequence && *same == outcome => *end = last,
-            _ => drop(self.unreported.insert(sequence, (last, outcome))),
+        match self.unreported.range_mut(..first).next_back() {
+            Some((_, (end, same))) if *end + 1 == first && *same == outcome => *end = last,
+            _ => drop(self.unreported.insert(first, (last, outcome))),
         }
+    }
+
+    /// Most records in one batch.
+    pub(super) fn max_batch_records(&self) -> usize {
+        self.max_batch_records
     }
 
     /// Records without a result.
@@ -262,11 +273,9 @@ pub(super) fn outcome(
 ///
 /// # Errors
 /// A value that the contract does not have, which rejects this record alone.
-pub(super) fn operation(
-    record: &pb::IdentifierRecord,
-) -> Result<crate::domain::Operation, Failure> {
+pub(super) fn operation(number: i32) -> Result<crate::domain::Operation, Failure> {
     use pb::identifier_record::Operation as Wire;
-    match Wire::try_from(record.operation) {
+    match Wire::try_from(number) {
         Ok(Wire::Unspecified | Wire::Add) => Ok(crate::domain::Operation::Add),
         Ok(Wire::Remove) => Ok(crate::domain::Operation::Remove),
         Err(_) => Err(Failure::InvalidFields(vec![Violation::new(

@@ -16,6 +16,7 @@ mod acceptor;
 mod accounting;
 mod context;
 mod fences;
+mod identifiers;
 mod inbound;
 mod ledger;
 mod lifetime;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     context::StreamContext,
     fences::{Acquired, Lease, StreamKey},
+    inbound::Received,
 };
 use crate::{
     delivery::{LaneHandle, LiveDestination, LiveState},
@@ -50,19 +51,18 @@ impl Opening {
     /// Everything that is wrong with it.
     pub(super) fn check(
         caller: &Caller,
-        first: pb::SendIdentifiersRequest,
+        first: Received,
         actions: &[Action],
         default_timeout: Duration,
     ) -> Result<Self, Failure> {
-        use pb::send_identifiers_request::Message;
-        match first.message {
-            Some(Message::Open(open)) => {
-                check::all(|violations| opening(caller, open, actions, default_timeout, violations))
-            }
-            Some(Message::Batch(_)) => Err(Failure::StreamProtocol(
+        match first {
+            Received::Open(open) => check::all(|violations| {
+                opening(caller, *open, actions, default_timeout, violations)
+            }),
+            Received::Batch(_) => Err(Failure::StreamProtocol(
                 "the first message must be `open`, not `batch`".into(),
             )),
-            None => Err(Failure::StreamProtocol(
+            Received::Nothing | Received::HalfClosed => Err(Failure::StreamProtocol(
                 "the first message must be `open`".into(),
             )),
         }
@@ -270,9 +270,12 @@ mod tests {
     }
 
     fn check_by(actions: &[Action], open: pb::OpenStream) -> Result<Opening, Failure> {
-        let message = Some(pb::send_identifiers_request::Message::Open(open));
-        let first = pb::SendIdentifiersRequest { message };
-        Opening::check(&Caller::local(), first, actions, DEFAULT)
+        Opening::check(
+            &Caller::local(),
+            Received::Open(Box::new(open)),
+            actions,
+            DEFAULT,
+        )
     }
 
     /// An action whose requests can name a context kind.
@@ -387,16 +390,14 @@ mod tests {
     #[test]
     fn a_caller_who_may_not_deliver_opens_nothing() {
         let viewer = Caller::with(|_, permission| permission != Permission::Deliver);
-        let message = Some(pb::send_identifiers_request::Message::Open(open()));
-        let first = pb::SendIdentifiersRequest { message };
+        let first = Received::Open(Box::new(open()));
         let refused = Opening::check(&viewer, first, &[], DEFAULT);
         assert_eq!(refused.unwrap_err(), Failure::PermissionDenied);
     }
 
     #[test]
     fn a_first_message_that_is_not_open_breaks_the_protocol() {
-        let empty = pb::SendIdentifiersRequest { message: None };
-        let refused = Opening::check(&Caller::local(), empty, &[], DEFAULT);
+        let refused = Opening::check(&Caller::local(), Received::Nothing, &[], DEFAULT);
         assert!(matches!(refused, Err(Failure::StreamProtocol(_))));
     }
 }

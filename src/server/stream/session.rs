@@ -25,7 +25,6 @@ use super::{
 };
 use crate::{
     domain::Caller,
-    pb,
     server::status::{Expiry, Failure},
 };
 
@@ -73,7 +72,7 @@ pub(super) async fn run(
 async fn first_message(
     context: &StreamContext,
     inbound: &mut Inbound,
-) -> Result<pb::SendIdentifiersRequest, SessionEnd> {
+) -> Result<Received, SessionEnd> {
     let mut drain = context.drain.clone();
     let first = tokio::select! {
         // A process that drains opens no stream.
@@ -82,7 +81,7 @@ async fn first_message(
         first = inbound.next() => first?,
     };
     match first {
-        Received::Message(first) => Ok(first),
+        Received::Open(_) | Received::Batch(_) | Received::Nothing => Ok(first),
         Received::HalfClosed => Err(SessionEnd::Failed(Failure::StreamProtocol(
             "the stream was half-closed before its first message, which must be `open`".into(),
         ))),

@@ -3,18 +3,23 @@
 //! It does not depend on how records arrive. A gRPC stream drives it today; its tests do so without
 //! one.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use crate::{
-    delivery::{AckIssuer, LaneHandle, SettledRecord},
-    domain::{Mapping, Operation, RecordError},
+    delivery::{AckIssuer, Change, LaneHandle, SettledRun},
+    domain::{ContextKeys, Identifiers, Mapping, Operation, RecordError},
 };
 
 /// What a record costs in memory beside its key while it waits in a lane: its entry in the open
 /// batch, its ack, its entries in map and queue, and their spare capacity, added up and rounded up.
 const RECORD_COST: usize = 384;
+
+/// The sequence of the record at a place in its message.
+pub(super) fn sequence(first: i64, place: usize) -> i64 {
+    first + i64::try_from(place).expect("a message is small")
+}
 
 /// Submits the records of one sender to one lane.
 #[derive(Debug)]
@@ -22,19 +27,39 @@ pub(super) struct RecordSubmitter {
     mapping: Mapping,
     lane: LaneHandle,
     acks: AckIssuer,
-    validate_only: bool,
 }
 
-/// What became of a submitted record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Submitted {
-    /// The lane has it. A verdict follows.
-    Queued {
-        /// What it costs in memory until then.
-        bytes: usize,
-    },
-    /// It is valid, and was to be validated only.
-    Validated,
+/// The records of one message that can be delivered. Their places in the message number them.
+#[derive(Debug)]
+pub(super) struct MappedRecords {
+    keys: ContextKeys,
+    /// Place and operation of each key's record.
+    records: Vec<(usize, Operation)>,
+}
+
+impl MappedRecords {
+    /// For a message of about so many records.
+    pub(super) fn with_capacity(records: usize) -> Self {
+        Self {
+            keys: ContextKeys::with_capacity(records),
+            records: Vec::with_capacity(records),
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// What they cost in memory until they have their verdicts.
+    pub(super) fn cost(&self) -> usize {
+        self.len() * RECORD_COST + self.keys.bytes()
+    }
+
+    /// Their places in the message.
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
+        self.records.iter().map(|(place, _)| *place)
+    }
 }
 
 impl RecordSubmitter {
@@ -44,35 +69,46 @@ impl RecordSubmitter {
         lane: LaneHandle,
         mapping: Mapping,
         delivery_timeout: Duration,
-        validate_only: bool,
-    ) -> (Self, mpsc::UnboundedReceiver<SettledRecord>) {
+    ) -> (Self, mpsc::UnboundedReceiver<SettledRun>) {
         let (acks, settled) = AckIssuer::new(delivery_timeout);
         let submitter = Self {
             mapping,
             lane,
             acks,
-            validate_only,
         };
         (submitter, settled)
     }
 
-    /// Submits one record. Its delivery time-out starts now.
+    /// Maps one record of a message, and adds it to `mapped`.
     ///
     /// # Errors
-    /// The identifiers have no context key.
-    pub(super) fn submit(
+    /// The identifiers have no context key. Nothing is added.
+    pub(super) fn map(
         &self,
-        sequence: i64,
-        identifiers: &HashMap<String, String>,
+        place: usize,
+        identifiers: &impl Identifiers,
         operation: Operation,
-    ) -> Result<Submitted, RecordError> {
-        let key = self.mapping.context_key(identifiers)?;
-        if self.validate_only {
-            return Ok(Submitted::Validated);
+        mapped: &mut MappedRecords,
+    ) -> Result<(), RecordError> {
+        self.mapping.map(identifiers, &mut mapped.keys)?;
+        mapped.records.push((place, operation));
+        Ok(())
+    }
+
+    /// Submits the records of a message whose first record has the sequence `first`. Their delivery
+    /// time-out starts now.
+    pub(super) fn submit(&self, first: i64, mapped: MappedRecords) {
+        if mapped.records.is_empty() {
+            return;
         }
-        let bytes = RECORD_COST + key.as_str().len();
-        self.lane.submit(key, operation, self.acks.issue(sequence));
-        Ok(Submitted::Queued { bytes })
+        let acks = self.acks.message();
+        let records = mapped.keys.into_iter().zip(mapped.records);
+        let change = |(key, (place, operation)): (_, (usize, _))| Change {
+            key,
+            operation,
+            ack: acks.ack(sequence(first, place)),
+        };
+        self.lane.submit(records.map(change).collect());
     }
 
     /// Makes what was submitted leave without lingering.
@@ -89,7 +125,7 @@ impl RecordSubmitter {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{collections::HashMap, sync::Arc};
 
     use super::*;
     use crate::{
@@ -102,41 +138,57 @@ mod tests {
     const LINGER: Duration = Duration::from_secs(60);
 
     /// A submitter whose records go to a lane, without a stream before it.
-    fn submitter(
-        vendor: &Arc<Vendor>,
-        validate_only: bool,
-    ) -> (RecordSubmitter, mpsc::UnboundedReceiver<SettledRecord>) {
+    fn submitter(vendor: &Arc<Vendor>) -> (RecordSubmitter, mpsc::UnboundedReceiver<SettledRun>) {
         let live = LiveDestinations::new().0;
         let watched = live.watch(DestinationUid::generate());
         let state = LiveState::Active(Arc::new(testing::connection()));
         live.publish(watched.uid, Revision(1), state);
         let lane = vendor.dispatcher(LINGER).open(watched, &testing::segment());
-        RecordSubmitter::new(lane, testing::mapping(), LINGER, validate_only)
+        RecordSubmitter::new(lane, testing::mapping(), LINGER)
     }
 
     fn user(id: &str) -> HashMap<String, String> {
         [("user_id".to_owned(), id.to_owned())].into()
     }
 
+    fn submit(
+        submitter: &RecordSubmitter,
+        first: i64,
+        records: &[(HashMap<String, String>, Operation)],
+    ) -> Vec<RecordError> {
+        let mut mapped = MappedRecords::with_capacity(records.len());
+        let mut errors = Vec::new();
+        for (place, (identifiers, operation)) in records.iter().enumerate() {
+            errors.extend(
+                submitter
+                    .map(place, identifiers, *operation, &mut mapped)
+                    .err(),
+            );
+        }
+        assert_eq!(mapped.len(), records.len() - errors.len());
+        submitter.submit(first, mapped);
+        errors
+    }
+
     #[tokio::test(start_paused = true)]
     async fn each_record_has_one_verdict_under_its_sequence_or_is_refused_at_once() {
         let vendor = Vendor::answering(2);
-        let (submitter, mut settled) = submitter(&vendor, false);
-        let queued = submitter.submit(7, &user(" ann "), Operation::Add);
-        let bytes = RECORD_COST + "ann".len();
-        assert_eq!(queued, Ok(Submitted::Queued { bytes }));
+        let (submitter, mut settled) = submitter(&vendor);
         let unmapped = HashMap::from([("email".to_owned(), "a@example.com".to_owned())]);
-        let refused = submitter.submit(8, &unmapped, Operation::Add);
-        assert!(refused.is_err(), "{refused:?}");
-        submitter
-            .submit(9, &user("bob"), Operation::Remove)
-            .unwrap();
+        let records = [
+            (user(" ann "), Operation::Add),
+            (unmapped, Operation::Add),
+            (user("bob"), Operation::Remove),
+        ];
+        assert_eq!(submit(&submitter, 7, &records).len(), 1);
         submitter.flush();
         drop(submitter);
         let mut sequences = Vec::new();
-        while let Some(SettledRecord { sequence, verdict }) = settled.recv().await {
-            assert_eq!(verdict, Verdict::Delivered);
-            sequences.push(sequence);
+        while let Some(run) = settled.recv().await {
+            for (sequence, verdict) in run.records() {
+                assert_eq!(verdict, Verdict::Delivered);
+                sequences.push(sequence);
+            }
         }
         sequences.sort_unstable();
         assert_eq!(sequences, [7, 9]);
@@ -150,31 +202,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_record_that_is_validated_only_reaches_no_lane() {
+    async fn records_that_are_given_up_are_deferred_without_a_call() {
         let vendor = Vendor::answering(1);
-        let (submitter, mut settled) = submitter(&vendor, true);
-        let validated = submitter.submit(1, &user("ann"), Operation::Add);
-        assert_eq!(validated, Ok(Submitted::Validated));
-        submitter.flush();
+        let (submitter, mut settled) = submitter(&vendor);
+        let records = [(user("ann"), Operation::Add), (user("bob"), Operation::Add)];
+        assert_eq!(submit(&submitter, 1, &records), []);
+        submitter.abandon();
         drop(submitter);
-        assert_eq!(settled.recv().await, None);
+        let mut deferred = Vec::new();
+        while let Some(run) = tokio::time::timeout(LINGER / 2, settled.recv())
+            .await
+            .unwrap()
+        {
+            deferred.extend(run.records());
+        }
+        let abandoned = Verdict::Deferred(DeferralCause::Abandoned);
+        assert_eq!(deferred, [(1, abandoned), (2, abandoned)]);
         assert!(vendor.calls.lock().is_empty());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn records_that_are_given_up_are_deferred_without_a_call() {
-        let vendor = Vendor::answering(1);
-        let (submitter, mut settled) = submitter(&vendor, false);
-        submitter.submit(1, &user("ann"), Operation::Add).unwrap();
-        submitter.abandon();
-        let deferred = tokio::time::timeout(LINGER / 2, settled.recv()).await;
-        let deferred = deferred.expect("it waits for its batch").unwrap();
-        assert_eq!(
-            deferred.verdict,
-            Verdict::Deferred(DeferralCause::Abandoned)
-        );
-        drop(submitter);
-        assert_eq!(settled.recv().await, None);
-        assert!(vendor.calls.lock().is_empty());
+    #[tokio::test]
+    async fn records_cost_memory_by_their_number_and_the_length_of_their_keys() {
+        let (submitter, _settled) = submitter(&Vendor::answering(0));
+        let mut mapped = MappedRecords::with_capacity(2);
+        for (place, key) in ["ann", "robert"].into_iter().enumerate() {
+            let mapping = submitter.map(place, &user(key), Operation::Add, &mut mapped);
+            assert_eq!(mapping, Ok(()));
+        }
+        assert_eq!(mapped.cost(), 2 * RECORD_COST + "annrobert".len());
     }
 }

@@ -8,11 +8,9 @@ use tracing::debug;
 
 use super::{draining, records::SessionRecords};
 use crate::{
-    delivery::{DeferralCause, DeliveryHealth, LiveDestination, SettledRecord},
+    delivery::{DeferralCause, DeliveryHealth, LiveDestination, SettledRun},
     domain::{DestinationName, SegmentId},
-    pb::{
-        self, send_identifiers_request::Message as In, send_identifiers_response::Message as Out,
-    },
+    pb::{self, send_identifiers_response::Message as Out},
     server::{
         status::Failure,
         stream::{
@@ -46,7 +44,7 @@ enum SessionEvent<'a> {
     Gone,
     Superseded,
     DestinationChanged,
-    Settled(Vec<SettledRecord>),
+    Settled(Vec<SettledRun>),
     Writable(mpsc::Permit<'a, pb::SendIdentifiersResponse>),
     HealthChanged,
     ProcessDrains(Instant),
@@ -180,7 +178,7 @@ impl Session {
     }
 
     /// Takes verdicts in. A record that cannot have a result ends the stream.
-    fn take_verdicts(&mut self, verdicts: Vec<SettledRecord>) -> Result<(), SessionEnd> {
+    fn take_verdicts(&mut self, verdicts: Vec<SettledRun>) -> Result<(), SessionEnd> {
         self.lifetime.note_activity(Instant::now());
         let deferred = self.records.record_verdicts(verdicts);
         match deferred.map_err(SessionEnd::Failed)? {
@@ -220,21 +218,17 @@ impl Session {
 
     fn receive(&mut self, received: Received) -> Result<(), SessionEnd> {
         self.lifetime.note_activity(Instant::now());
-        let message = match received {
-            Received::Message(request) => request.message,
+        match received {
+            Received::Batch(batch) => self.records.take(&batch, &self.inbound),
             // Open or draining → half-closed: what was sent leaves at once.
             Received::HalfClosed => {
                 self.records.submitter.flush();
-                return Ok(());
+                Ok(())
             }
-        };
-        let taken = match message {
-            Some(In::Batch(batch)) => self.records.take(batch, &self.inbound),
-            Some(In::Open(_)) | None => Err(Failure::StreamProtocol(
-                "every message after the first must be `batch`".into(),
+            Received::Open(_) | Received::Nothing => Err(SessionEnd::Failed(
+                Failure::StreamProtocol("every message after the first must be `batch`".into()),
             )),
-        };
-        taken.map_err(SessionEnd::Failed)
+        }
     }
 }
 

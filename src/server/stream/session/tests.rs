@@ -4,7 +4,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{Full, StreamBody};
-use pb::send_identifiers_request::Message;
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
@@ -13,6 +12,7 @@ use tonic::{Code, Request, Status, Streaming, body::Body, codec::Codec};
 use tonic_prost::ProstCodec;
 
 use super::*;
+use crate::pb::{self, send_identifiers_request::Message};
 use crate::{
     domain::{
         Authorized, Deliver, DestinationName, DestinationSettings, DisplayName, PermissionType,
