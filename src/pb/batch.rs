@@ -60,6 +60,11 @@ pub enum EncodingError {
 }
 
 impl EncodedBatch {
+    /// How long it is.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
     /// Reads the batch. After an error there is nothing more.
     pub fn fields(&self) -> impl Iterator<Item = Result<BatchField<'_>, EncodingError>> {
         self.0.iter().flat_map(|part| {
@@ -168,8 +173,7 @@ impl<'a> Reader<'a> {
 
 impl fmt::Debug for EncodedBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes: usize = self.0.iter().map(Bytes::len).sum();
-        write!(f, "EncodedBatch([{bytes} bytes redacted])")
+        write!(f, "EncodedBatch([{} bytes redacted])", self.bytes())
     }
 }
 

@@ -16,11 +16,6 @@ use crate::{
 /// batch, its ack, its entries in map and queue, and their spare capacity, added up and rounded up.
 const RECORD_COST: usize = 384;
 
-/// The sequence of the record at a place in its message.
-pub(super) fn sequence(first: i64, place: usize) -> i64 {
-    first + i64::try_from(place).expect("a message is small")
-}
-
 /// Submits the records of one sender to one lane.
 #[derive(Debug)]
 pub(super) struct RecordSubmitter {
@@ -29,16 +24,16 @@ pub(super) struct RecordSubmitter {
     acks: AckIssuer,
 }
 
-/// The records of one message that can be delivered. Their places in the message number them.
-#[derive(Debug)]
+/// Mapped records that are to be submitted together.
+#[derive(Debug, Default)]
 pub(super) struct MappedRecords {
     keys: ContextKeys,
-    /// Place and operation of each key's record.
-    records: Vec<(usize, Operation)>,
+    /// Sequence and operation of each key's record.
+    records: Vec<(i64, Operation)>,
 }
 
 impl MappedRecords {
-    /// For a message of about so many records.
+    /// For about so many records.
     pub(super) fn with_capacity(records: usize) -> Self {
         Self {
             keys: ContextKeys::with_capacity(records),
@@ -56,9 +51,15 @@ impl MappedRecords {
         self.len() * RECORD_COST + self.keys.bytes()
     }
 
-    /// Their places in the message.
-    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
-        self.records.iter().map(|(place, _)| *place)
+    /// Takes out all but the first `len`.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.keys.truncate(len);
+        self.records.truncate(len);
+    }
+
+    /// The records after the first `len`.
+    pub(super) fn after(&mut self, len: usize) -> &mut [(i64, Operation)] {
+        &mut self.records[len..]
     }
 }
 
@@ -79,34 +80,33 @@ impl RecordSubmitter {
         (submitter, settled)
     }
 
-    /// Maps one record of a message, and adds it to `mapped`.
+    /// Maps one record, and adds it to `mapped`.
     ///
     /// # Errors
     /// The identifiers have no context key. Nothing is added.
     pub(super) fn map(
         &self,
-        place: usize,
+        sequence: i64,
         identifiers: &impl Identifiers,
         operation: Operation,
         mapped: &mut MappedRecords,
     ) -> Result<(), RecordError> {
         self.mapping.map(identifiers, &mut mapped.keys)?;
-        mapped.records.push((place, operation));
+        mapped.records.push((sequence, operation));
         Ok(())
     }
 
-    /// Submits the records of a message whose first record has the sequence `first`. Their delivery
-    /// time-out starts now.
-    pub(super) fn submit(&self, first: i64, mapped: MappedRecords) {
+    /// Submits records. Their delivery time-out starts now.
+    pub(super) fn submit(&self, mapped: MappedRecords) {
         if mapped.records.is_empty() {
             return;
         }
         let acks = self.acks.message();
         let records = mapped.keys.into_iter().zip(mapped.records);
-        let change = |(key, (place, operation)): (_, (usize, _))| Change {
+        let change = |(key, (sequence, operation))| Change {
             key,
             operation,
-            ack: acks.ack(sequence(first, place)),
+            ack: acks.ack(sequence),
         };
         self.lane.submit(records.map(change).collect());
     }
@@ -158,15 +158,12 @@ mod tests {
     ) -> Vec<RecordError> {
         let mut mapped = MappedRecords::with_capacity(records.len());
         let mut errors = Vec::new();
-        for (place, (identifiers, operation)) in records.iter().enumerate() {
-            errors.extend(
-                submitter
-                    .map(place, identifiers, *operation, &mut mapped)
-                    .err(),
-            );
+        for (sequence, (identifiers, operation)) in (first..).zip(records) {
+            let mapping = submitter.map(sequence, identifiers, *operation, &mut mapped);
+            errors.extend(mapping.err());
         }
         assert_eq!(mapped.len(), records.len() - errors.len());
-        submitter.submit(first, mapped);
+        submitter.submit(mapped);
         errors
     }
 
@@ -225,8 +222,8 @@ mod tests {
     async fn records_cost_memory_by_their_number_and_the_length_of_their_keys() {
         let (submitter, _settled) = submitter(&Vendor::answering(0));
         let mut mapped = MappedRecords::with_capacity(2);
-        for (place, key) in ["ann", "robert"].into_iter().enumerate() {
-            let mapping = submitter.map(place, &user(key), Operation::Add, &mut mapped);
+        for (sequence, key) in (1..).zip(["ann", "robert"]) {
+            let mapping = submitter.map(sequence, &user(key), Operation::Add, &mut mapped);
             assert_eq!(mapping, Ok(()));
         }
         assert_eq!(mapped.cost(), 2 * RECORD_COST + "annrobert".len());

@@ -1,5 +1,6 @@
 //! The exchange on an open stream: an event loop that moves records in and results out.
 
+use futures_util::FutureExt;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -216,19 +217,40 @@ impl Session {
         self.records.submitter.flush();
     }
 
-    fn receive(&mut self, received: Received) -> Result<(), SessionEnd> {
+    /// Takes in a message, and those behind it that have come already: a wake-up costs more than a
+    /// small message.
+    fn receive(&mut self, mut received: Received) -> Result<(), SessionEnd> {
         self.lifetime.note_activity(Instant::now());
-        match received {
-            Received::Batch(batch) => self.records.take(&batch, &self.inbound),
-            // Open or draining → half-closed: what was sent leaves at once.
-            Received::HalfClosed => {
-                self.records.submitter.flush();
-                Ok(())
+        let taken = loop {
+            match received {
+                Received::Batch(batch) => {
+                    if let Err(end) = self.records.take(&batch) {
+                        break Err(end);
+                    }
+                }
+                // Open or draining → half-closed.
+                Received::HalfClosed => break Ok(()),
+                Received::Open(_) | Received::Nothing => {
+                    let rule = "every message after the first must be `batch`";
+                    break Err(SessionEnd::Failed(Failure::StreamProtocol(rule.into())));
+                }
             }
-            Received::Open(_) | Received::Nothing => Err(SessionEnd::Failed(
-                Failure::StreamProtocol("every message after the first must be `batch`".into()),
-            )),
+            if !self.records.takes_more() {
+                break Ok(());
+            }
+            match self.inbound.next().now_or_never() {
+                None => break Ok(()),
+                Some(Err(end)) => break Err(end),
+                Some(Ok(next)) => received = next,
+            }
+        };
+        // Also what came before a message that ends the stream.
+        self.records.hand_over(&self.inbound);
+        if self.inbound.is_half_closed() {
+            // What was sent leaves at once.
+            self.records.submitter.flush();
         }
+        taken
     }
 }
 

@@ -18,11 +18,14 @@ use crate::{
             ledger,
             opening::Opening,
             responses::SessionEnd,
-            submitter::{MappedRecords, RecordSubmitter, sequence},
+            submitter::{MappedRecords, RecordSubmitter},
         },
     },
 };
 
+/// A burst takes no further message once it has so many bytes. Ours: enough that what a wake-up costs
+/// is spread over many small messages.
+const MOST_BURST_BYTES: usize = 32 * 1024;
 /// Verdicts taken from their channel at once.
 const VERDICT_CHUNK: usize = 1024;
 
@@ -33,17 +36,38 @@ pub(super) struct SessionRecords {
     settled: mpsc::UnboundedReceiver<SettledRun>,
     delivery_timeout: Duration,
     validate_only: bool,
-    /// Records of the last batch: the next one has about as many.
-    usual_records: usize,
+    burst: Burst,
 }
 
-/// A batch whose records are read and mapped, and have no effect yet.
+/// What was taken of messages that came together, and is to be submitted.
+struct Burst {
+    mapped: MappedRecords,
+    /// Records that were rejected as they were read.
+    failed: usize,
+    /// The last sequence.
+    last: i64,
+    /// Encoded.
+    bytes: usize,
+}
+
+impl Burst {
+    fn new(mapped: MappedRecords) -> Self {
+        Self {
+            mapped,
+            failed: 0,
+            last: 0,
+            bytes: 0,
+        }
+    }
+}
+
+/// A batch that was read, and has no effect yet.
+#[derive(Default)]
 struct ReadBatch {
     first_sequence: Option<i64>,
     records: usize,
-    mapped: MappedRecords,
     /// By their places in the batch.
-    failures: Vec<(usize, Failure)>,
+    failures: Vec<(i64, Failure)>,
 }
 
 impl SessionRecords {
@@ -62,42 +86,43 @@ impl SessionRecords {
             settled,
             delivery_timeout: timeout,
             validate_only: opening.validate_only,
-            usual_records: 0,
+            burst: Burst::new(MappedRecords::default()),
         }
     }
 
-    /// Numbers a batch, and submits each of its records or rejects it alone.
+    /// Numbers a batch, and takes each of its records or rejects it alone. What is taken leaves with
+    /// [`hand_over`](Self::hand_over).
     ///
     /// # Errors
     /// A broken stream rule, or a batch that cannot be read, which ends the stream. Nothing of the
-    /// batch is submitted.
-    pub(super) fn take(
-        &mut self,
-        batch: &EncodedBatch,
-        inbound: &Inbound,
-    ) -> Result<(), SessionEnd> {
-        let batch = self.read(batch)?;
-        self.enter(batch, inbound).map_err(SessionEnd::Failed)
+    /// batch is taken.
+    pub(super) fn take(&mut self, batch: &EncodedBatch) -> Result<(), SessionEnd> {
+        let before = self.burst.mapped.len();
+        let taken = match self.read(batch) {
+            Ok(read) => self.enter(read, before).map_err(SessionEnd::Failed),
+            Err(error) => Err(SessionEnd::Unreadable(Status::internal(error.to_string()))),
+        };
+        if taken.is_err() {
+            self.burst.mapped.truncate(before);
+        }
+        self.burst.bytes += batch.bytes();
+        taken
     }
 
-    /// Reads and maps the records of a batch.
-    fn read(&self, batch: &EncodedBatch) -> Result<ReadBatch, SessionEnd> {
-        let mut read = ReadBatch {
-            first_sequence: None,
-            records: 0,
-            mapped: MappedRecords::with_capacity(self.usual_records),
-            failures: Vec::new(),
-        };
+    /// Reads a batch, and maps its records: those that can be delivered are in the burst then, by
+    /// their places in the batch.
+    fn read(&mut self, batch: &EncodedBatch) -> Result<ReadBatch, EncodingError> {
+        let mut read = ReadBatch::default();
+        let limit = self.accounting.ledger().max_batch_records();
         for field in batch.fields() {
-            let unreadable = |error: EncodingError| Status::internal(error.to_string());
-            match field.map_err(|error| SessionEnd::Unreadable(unreadable(error)))? {
+            match field? {
                 BatchField::FirstSequence(first) => read.first_sequence = Some(first),
                 BatchField::Record(record) => {
-                    let place = read.records;
+                    let place = i64::try_from(read.records).expect("a message is small");
                     read.records += 1;
                     // A batch of more records than it may hold is refused as a whole.
-                    if place < self.accounting.ledger().max_batch_records()
-                        && let Err(failure) = self.map(place, &record, &mut read.mapped)
+                    if read.records <= limit
+                        && let Err(failure) = self.map(place, &record)
                     {
                         read.failures.push((place, failure));
                     }
@@ -107,50 +132,57 @@ impl SessionRecords {
         Ok(read)
     }
 
-    fn map(
-        &self,
-        place: usize,
-        record: &EncodedRecord<'_>,
-        mapped: &mut MappedRecords,
-    ) -> Result<(), Failure> {
+    fn map(&mut self, place: i64, record: &EncodedRecord<'_>) -> Result<(), Failure> {
         let operation = ledger::operation(record.operation)?;
         let identifiers = RecordIdentifiers::new(&record.identifiers);
+        let mapped = &mut self.burst.mapped;
         Ok(self.submitter.map(place, &identifiers, operation, mapped)?)
     }
 
-    fn enter(&mut self, batch: ReadBatch, inbound: &Inbound) -> Result<(), Failure> {
-        let ReadBatch {
-            first_sequence,
-            records,
-            mapped,
-            failures,
-        } = batch;
-        let first = self.accounting.admit(first_sequence, records)?;
-        self.usual_records = records;
-        let failed = failures.len();
-        for (place, failure) in failures {
-            let sequence = sequence(first, place);
+    /// Numbers a batch that was read. Its mapped records stand after the first `before` of the burst.
+    fn enter(&mut self, read: ReadBatch, before: usize) -> Result<(), Failure> {
+        let first = self.accounting.admit(read.first_sequence, read.records)?;
+        for (place, failure) in read.failures {
+            let sequence = first + place;
+            self.burst.failed += 1;
             self.accounting
                 .record_results(sequence..=sequence, Err(failure))?;
         }
-        let mut cost = failed * FAILURE_COST;
-        let mut unsettled = 0;
-        if self.validate_only {
-            for place in mapped.places() {
-                let sequence = sequence(first, place);
-                self.accounting
-                    .record_results(sequence..=sequence, Ok(()))?;
-            }
-        } else {
-            cost += mapped.cost();
-            unsettled = mapped.len();
-            self.submitter.submit(first, mapped);
+        for (place, _) in self.burst.mapped.after(before) {
+            *place += first;
         }
-        let last = sequence(first, records) - 1;
+        if self.validate_only {
+            for (sequence, _) in self.burst.mapped.after(before) {
+                self.accounting
+                    .record_results(*sequence..=*sequence, Ok(()))?;
+            }
+            self.burst.mapped.truncate(before);
+        }
+        let records = i64::try_from(read.records).expect("a message is small");
+        self.burst.last = first + records - 1;
+        Ok(())
+    }
+
+    /// Whether the burst may take another batch. Its messages share one reservation of memory, so it
+    /// must not have much more than one message may.
+    pub(super) fn takes_more(&self) -> bool {
+        self.burst.bytes < MOST_BURST_BYTES && self.accounting.ledger().is_window_open()
+    }
+
+    /// Submits what was taken, under the reservation of its messages.
+    pub(super) fn hand_over(&mut self, inbound: &Inbound) {
+        let usual = MappedRecords::with_capacity(self.burst.mapped.len());
+        let Burst {
+            mapped,
+            failed,
+            last,
+            ..
+        } = std::mem::replace(&mut self.burst, Burst::new(usual));
+        let (unsettled, cost) = (mapped.len(), mapped.cost() + failed * FAILURE_COST);
+        self.submitter.submit(mapped);
         let reservation = inbound.take_reservation(cost);
         self.accounting.hold(last, unsettled, failed, reservation);
         self.accounting.publish();
-        Ok(())
     }
 
     /// Waits for verdicts. Cancel safe: none is lost.
