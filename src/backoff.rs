@@ -14,16 +14,16 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The delay before retry number `attempt` (0 for the first), drawn with `unit` in `0.0..1.0`.
+    /// The delay before retry number `attempt` (0 for the first), drawn with `random` in `0.0..1.0`.
     ///
     /// Half of the exponential ceiling is certain, the other half is drawn.
     #[must_use]
-    pub fn delay(&self, attempt: u32, unit: f64) -> Duration {
+    pub fn delay(&self, attempt: u32, random: f64) -> Duration {
         let ceiling = self
             .first
             .saturating_mul(2u32.saturating_pow(attempt.min(30)))
             .min(self.longest);
-        ceiling.mul_f64(0.5 + unit.clamp(0.0, 1.0) / 2.0)
+        ceiling.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
 }
 

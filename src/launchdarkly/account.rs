@@ -1,9 +1,10 @@
 //! Admission of the calls of one account: it holds the waiting callers, and grants permits.
 //!
 //! The [pace](super::pace) decides which call may start when. Every change asks it again: a new
-//! waiting call, an observed answer, a permit that is given back. When time alone may change the
-//! decision, one of the waiting callers, the timekeeper, sleeps until then and asks. The caller
-//! that asks grants every permit that the pace allows, also those of other callers.
+//! waiting call, an observed answer, a permit that is given back. Where time alone may change the
+//! decision, one of the waiting callers, the timekeeper, sleeps until then and asks. There is no
+//! task of its own for that. The caller that asks grants every permit that the pace allows, also
+//! those of other callers.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::pace::{Admission, AdmittedCall, CallRequest, Feedback, Origin, Pace, Ticket};
+use super::pace::{Admission, AdmittedCall, CallRequest, CallTarget, Feedback, Pace, Ticket};
 use crate::domain::{Attempt, ClientSideId, Hold, PaceState};
 
 /// One account of LaunchDarkly.
@@ -77,8 +78,12 @@ impl Account {
 
     /// Waits until a delivery may start. Cancel safe: the position in the queue is lost, and a
     /// permit that was granted is given back.
-    pub(super) async fn ready(self: &Arc<Self>, origin: Origin, attempt: Attempt) -> CallPermit {
-        self.wait(CallRequest::Delivery(origin, attempt)).await
+    pub(super) async fn ready(
+        self: &Arc<Self>,
+        target: CallTarget,
+        attempt: Attempt,
+    ) -> CallPermit {
+        self.wait(CallRequest::Delivery(target, attempt)).await
     }
 
     /// Waits until a query may start. Cancel safe, as [`ready`](Self::ready) is.
@@ -113,7 +118,7 @@ impl Account {
     /// After any change: grants what the pace allows now, and makes the timekeeper ask when to try
     /// again.
     fn reconsider(self: &Arc<Self>) {
-        self.admit();
+        self.grant_permits();
         self.changed.notify_one();
     }
 
@@ -123,7 +128,7 @@ impl Account {
         granted: &mut oneshot::Receiver<CallPermit>,
     ) -> CallPermit {
         loop {
-            let next = self.admit();
+            let next = self.grant_permits();
             tokio::select! {
                 // With its own permit, the caller is the timekeeper no longer. Otherwise the pace
                 // is asked again, so the order of the rest does not matter.
@@ -137,7 +142,7 @@ impl Account {
 
     /// Grants every permit that the pace allows. Returns when to ask again, if nothing happens
     /// before.
-    fn admit(self: &Arc<Self>) -> Option<Instant> {
+    fn grant_permits(self: &Arc<Self>) -> Option<Instant> {
         loop {
             let (grant, call) = {
                 let mut state = self.state();
@@ -158,8 +163,8 @@ impl Account {
 
     /// Learns from a call.
     pub(super) fn observe(self: &Arc<Self>, feedback: &Feedback) {
-        let unit = fastrand::f64();
-        self.state().pace.observe(Instant::now(), feedback, unit);
+        let random = fastrand::f64();
+        self.state().pace.observe(Instant::now(), feedback, random);
         self.reconsider();
     }
 

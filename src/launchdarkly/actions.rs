@@ -5,7 +5,7 @@ use super::credentials::{
         ACCESS_TOKEN_PATTERN, CLIENT_SIDE_ID_PATTERN, MAX_ACCESS_TOKEN_CHARS,
         MAX_CLIENT_SIDE_ID_CHARS,
     },
-    hints,
+    mistakes,
 };
 use crate::domain::{
     ACTIVATION_CONTEXT_KIND, Action, ActionField, CONTEXT_KEY_FIELD, CONTEXT_KIND_PATTERN, Choice,
@@ -44,7 +44,7 @@ fn access_token() -> ActionField {
         required: true,
         pattern: Some(ACCESS_TOKEN_PATTERN.clone()),
         max_length: MAX_ACCESS_TOKEN_CHARS,
-        remedy: |token| hints::why_no_access_token(token).message.to_owned(),
+        remedy: |token| mistakes::why_no_access_token(token).message.to_owned(),
         placeholder: "api-00000000-0000-0000-0000-000000000000",
         default_value: "",
         help_uri: "https://launchdarkly.com/docs/home/account/api-create",
@@ -62,7 +62,7 @@ fn client_side_id() -> ActionField {
         required: true,
         pattern: Some(CLIENT_SIDE_ID_PATTERN.clone()),
         max_length: MAX_CLIENT_SIDE_ID_CHARS,
-        remedy: |id| hints::why_no_client_side_id(id).message.to_owned(),
+        remedy: |id| mistakes::why_no_client_side_id(id).message.to_owned(),
         placeholder: "000000000000000000000000",
         default_value: "",
         help_uri: "https://launchdarkly.com/docs/home/account/environment/keys",

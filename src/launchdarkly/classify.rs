@@ -25,7 +25,7 @@ const UNDATED_WAIT: Duration = Duration::from_secs(1);
 
 /// What the headers of an answer say about waiting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Hints {
+pub(super) struct RateHeaders {
     /// `Retry-After`, a minimum.
     retry_after: Option<Duration>,
     /// Time left until `X-Ratelimit-Reset`; zero if that has passed.
@@ -36,7 +36,7 @@ pub(super) struct Hints {
     route: Option<u64>,
 }
 
-impl Hints {
+impl RateHeaders {
     /// Reads headers that came at `now`. What cannot be read counts as absent.
     pub(super) fn read(headers: &HeaderMap, now: SystemTime) -> Self {
         // A reset is a moment by LaunchDarkly's clock.
@@ -66,7 +66,7 @@ impl Hints {
             && self.retry_after.is_none()
     }
 
-    /// What these hints say to calls of another route.
+    /// What these headers say to calls of another route.
     pub(super) fn of_account(self) -> Self {
         Self {
             route: None,
@@ -74,7 +74,7 @@ impl Hints {
         }
     }
 
-    /// How long the account must wait after an answer of `status` with these hints.
+    /// How long the account must wait after an answer of `status` with these headers.
     ///
     /// A limit with a reset in the past waits for zero: its jitter is added where many wait.
     pub(super) fn wait(&self, status: StatusCode) -> Option<Duration> {
@@ -89,10 +89,10 @@ impl Hints {
     }
 }
 
-/// What LaunchDarkly's clock shows: ours, unless the answer's `Date` shows that they differ. `Date`
-/// has whole seconds, cut off, and is as old as the answer's way is long; where ours may be right
-/// it is the finer one. If it is wrong, `Date` errs to the safe side: it is late by a second at
-/// most.
+/// The time by LaunchDarkly's clock. `Date` is that time, cut off to whole seconds, when the answer
+/// was sent. If it agrees with this machine's clock, this machine's is used, which is finer. If not,
+/// `Date` is used: it is behind by up to a second, so a wait until a reset gets longer and not
+/// shorter.
 fn their_now(headers: &HeaderMap, now: SystemTime) -> SystemTime {
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
     let Some(date) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else {
@@ -123,7 +123,7 @@ fn until(reset: u64, now: SystemTime) -> Duration {
 /// LaunchDarkly's form: the texts of live answers differ from what is documented.
 pub(super) fn outcome(
     status: StatusCode,
-    hints: &Hints,
+    rate_headers: &RateHeaders,
     body: Result<Form, TransientError>,
 ) -> CallOutcome {
     match verdict(status, body) {
@@ -131,7 +131,7 @@ pub(super) fn outcome(
         Err(Unaccepted::TransientError(error)) => CallOutcome::Retry {
             error,
             // A wait of zero is no request to wait, and must not replace the lane's own back-off.
-            retry_after: hints.wait(status).filter(|wait| !wait.is_zero()),
+            retry_after: rate_headers.wait(status).filter(|wait| !wait.is_zero()),
         },
         Err(Unaccepted::Refusal(refusal)) => CallOutcome::Refused(refusal),
     }
@@ -193,13 +193,13 @@ mod tests {
 
     const NOW: u64 = 1_700_000_000_000;
 
-    fn hints(headers: &[(&'static str, &str)]) -> Hints {
+    fn rate_headers(headers: &[(&'static str, &str)]) -> RateHeaders {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
             .collect();
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(NOW);
-        Hints::read(&headers, now)
+        RateHeaders::read(&headers, now)
     }
 
     fn status(code: u16) -> StatusCode {
@@ -214,7 +214,7 @@ mod tests {
         };
         let intercepted = |code| retry(TransientError::Intercepted(code));
         for code in 200..600 {
-            let judged = |body| outcome(status(code), &Hints::default(), body);
+            let judged = |body| outcome(status(code), &RateHeaders::default(), body);
             let (refusal, page) = match code {
                 200..=299 => (CallOutcome::Applied, intercepted(code)),
                 300..=399 | 407 | 511 => (intercepted(code), intercepted(code)),
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_body_that_does_not_end_spoils_a_success_and_leaves_a_refusal_what_it_is() {
-        let judged = |code, body| outcome(status(code), &Hints::default(), body);
+        let judged = |code, body| outcome(status(code), &RateHeaders::default(), body);
         let retry = |error| CallOutcome::Retry {
             error,
             retry_after: None,
@@ -297,7 +297,7 @@ mod tests {
             })
             .collect();
             let ours = SystemTime::UNIX_EPOCH + Duration::from_millis(ours);
-            let told = Hints::read(&headers, ours).wait(status(429)).unwrap();
+            let told = RateHeaders::read(&headers, ours).wait(status(429)).unwrap();
             assert_eq!(told, Duration::from_millis(wait), "{ahead} {past}");
         }
     }
@@ -347,7 +347,7 @@ mod tests {
         ];
         for (code, headers, wait) in cases {
             assert_eq!(
-                hints(headers).wait(status(*code)),
+                rate_headers(headers).wait(status(*code)),
                 wait.map(Duration::from_millis),
                 "{code} {headers:?}"
             );
@@ -359,7 +359,7 @@ mod tests {
         let later = (NOW + 4_000).to_string();
         let past = (NOW - 1).to_string();
         let remaining = |global, route, reset: &str| {
-            hints(&[
+            rate_headers(&[
                 ("x-ratelimit-global-remaining", global),
                 ("x-ratelimit-route-remaining", route),
                 ("x-ratelimit-reset", reset),
@@ -375,13 +375,16 @@ mod tests {
         assert_eq!(remaining("9", "5", &later).of_account().remaining(), of(9));
         assert_eq!(remaining("3", "x", &later).remaining(), of(3));
         assert_eq!(remaining("9", "5", &past).remaining(), None);
-        assert_eq!(hints(&[("x-ratelimit-reset", &later)]).remaining(), None);
+        assert_eq!(
+            rate_headers(&[("x-ratelimit-reset", &later)]).remaining(),
+            None
+        );
     }
 
     #[test]
     fn the_limit_of_another_route_is_not_the_accounts() {
         let limited = |global, route| {
-            hints(&[
+            rate_headers(&[
                 ("x-ratelimit-global-remaining", global),
                 ("x-ratelimit-route-remaining", route),
             ])
@@ -391,12 +394,12 @@ mod tests {
         assert!(!of_route.is_limit_of_route(status(200)));
         assert_eq!(of_route.of_account().wait(status(200)), None);
         assert!(!limited("0", "0").is_limit_of_route(status(429)));
-        assert!(!hints(&[("retry-after", "3")]).is_limit_of_route(status(429)));
+        assert!(!rate_headers(&[("retry-after", "3")]).is_limit_of_route(status(429)));
     }
 
     #[test]
     fn a_reset_in_the_past_leaves_the_lane_its_own_backoff() {
-        let stale = hints(&[("x-ratelimit-reset", "1000")]);
+        let stale = rate_headers(&[("x-ratelimit-reset", "1000")]);
         let expected = CallOutcome::Retry {
             error: TransientError::RateLimited,
             retry_after: None,

@@ -60,9 +60,9 @@ pub struct Client {
     hosts: Arc<Hosts>,
     stack: Arc<Stack>,
     actions: Vec<Action>,
-    /// Queries under way; they end with the client at the latest. A token is asked about once
-    /// a minute at most, and a query takes one attempt.
-    queries: Mutex<JoinSet<()>>,
+    /// Identification queries under way; they end with the client at the latest. There is at most
+    /// one a minute for each token, and each takes one attempt.
+    identifications: Mutex<JoinSet<()>>,
     confirmations: Confirmations,
 }
 
@@ -93,7 +93,7 @@ impl Client {
                 transport,
                 observer: None,
             }),
-            queries: Mutex::default(),
+            identifications: Mutex::default(),
             confirmations: Confirmations::default(),
         }
     }
@@ -105,7 +105,8 @@ impl Client {
     /// If the client has been used.
     #[must_use]
     pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
-        let stack = Arc::get_mut(&mut self.stack).expect("only a query shares the stack");
+        let stack =
+            Arc::get_mut(&mut self.stack).expect("only an identification query shares the stack");
         stack.observer = Some(observer);
         self
     }
@@ -116,7 +117,9 @@ impl Client {
             return CallOutcome::Held(hold);
         }
         let Some(body) = self.integration.body(delivery) else {
-            tracing::error!("a call that no request can say was not sent: the caller has a defect");
+            tracing::error!(
+                "a call was not sent: no request of this integration can carry it, which is a fault of this service"
+            );
             return CallOutcome::Refused(Refusal::Payload);
         };
         // All that stands in the request but the token has been checked before.
@@ -134,10 +137,10 @@ impl Client {
         let (stack, hosts) = (Arc::clone(&self.stack), Arc::clone(&self.hosts));
         let connection = Arc::clone(connection);
         let query = async move { identify(&stack, &hosts, &connection).await };
-        let mut queries = self.queries.lock();
+        let mut identifications = self.identifications.lock();
         // Those that have ended leave.
-        while queries.try_join_next().is_some() {}
-        queries.spawn(query.instrument(info_span!("identify")));
+        while identifications.try_join_next().is_some() {}
+        identifications.spawn(query.instrument(info_span!("identify")));
     }
 
     fn request(&self, connection: &Connection, body: Bytes) -> Result<Request<Bytes>, Unwritable> {
@@ -152,14 +155,14 @@ impl Client {
 
 #[cfg(test)]
 impl Client {
-    /// Waits until every query has its answer.
-    pub(super) async fn questions_answered(&self) {
-        let queries = std::mem::take(&mut *self.queries.lock());
-        queries.join_all().await;
+    /// Waits until every identification query has ended.
+    pub(super) async fn identification_ended(&self) {
+        let under_way = std::mem::take(&mut *self.identifications.lock());
+        under_way.join_all().await;
     }
 }
 
-/// The way out, of which what is on this machine needs none.
+/// The egress of the calls. An address on this machine is called without a proxy.
 fn egress(settings: &ClientSettings) -> Egress {
     let mut egress = settings.egress.clone();
     let stays = settings.url.as_ref().is_some_and(Endpoint::is_loopback);

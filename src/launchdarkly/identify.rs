@@ -14,9 +14,10 @@ use crate::domain::Connection;
 /// The route that returns the account of a call's token.
 pub(super) const PATH: &str = "/api/v2/caller-identity";
 
-/// Asks for the account of a connection's token, and tells the throttle. It takes no permit: it is
-/// one call in a token's life, made while the account has spare capacity, and must delay no
-/// delivery. Ends within the attempt's time-out. A failure has no consequence.
+/// Asks for the account of a connection's token, and tells the throttle. It waits for no slot: it
+/// must delay no delivery, and is sent only while the account has spare capacity. Ends within the
+/// attempt's time-out. Without an answer it is sent again after a minute at the earliest; a failure
+/// has no other consequence.
 pub(super) async fn identify(stack: &Stack, hosts: &Hosts, connection: &Connection) {
     let uri = format!("{}{PATH}", hosts.rest(connection.instance));
     let Ok(request) = authorized(Method::GET, &uri, &connection.access_token, Bytes::new()) else {

@@ -1,10 +1,11 @@
 //! LaunchDarkly adapter: its HTTP API behind the ports of the domain.
 //!
-//! One attempt goes `throttle(account) → time-out → authorize → transport`. These are plain
-//! functions around a [`transport::Transport`], since no layer but the last is ever exchanged.
-//! Retries are not among them: the lane makes them, as it alone knows how long each record may
-//! still be tried and what has superseded it. What an answer means is decided in [`classify`],
-//! and when the next call may start in [`pace`]; both are pure.
+//! One attempt goes `slot of the account → hold check → authorization → time-out → transport →
+//! classification`. These are plain functions around a [`transport::Transport`], since no layer but
+//! the last is ever exchanged. Retries are not among them: the lane makes them, as it alone knows
+//! how long each record may still be tried and what has superseded it. What an answer means is
+//! decided by the functions of [`classify`], and when the next call may start by [`pace`]: plain
+//! data that takes time and random draws as arguments.
 
 mod account;
 mod actions;

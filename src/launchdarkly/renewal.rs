@@ -52,10 +52,10 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    /// Begins at `now`; `unit` is drawn from `0.0..1.0`, so that not all hosts' end together.
-    pub(super) fn new(renewal: Renewal, now: Instant, unit: f64) -> Self {
+    /// Begins at `now`; `random` is drawn from `0.0..1.0`, so that not all hosts' end together.
+    pub(super) fn new(renewal: Renewal, now: Instant, random: f64) -> Self {
         Self {
-            ends: now + renewal.life.mul_f64(0.9 + unit / 5.0),
+            ends: now + renewal.life.mul_f64(0.9 + random / 5.0),
             heard: now,
             served: now,
             over: false,

@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     body::{self, Body},
-    classify::{self, Hints},
-    pace::{CallKind, Feedback, Origin},
+    classify::{self, RateHeaders},
+    pace::{CallKind, CallTarget, Feedback},
     throttle::Throttle,
     transport::Transport,
 };
@@ -29,7 +29,8 @@ const API_VERSION: HeaderName = HeaderName::from_static("ld-api-version");
 const VERSION: HeaderValue = HeaderValue::from_static("20240415");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The layers, outermost first.
+/// What a call needs beside its request: the pace that learns from its answer, its time-out, its
+/// transport, and the observer that is told of its end.
 #[derive(Debug)]
 pub(super) struct Stack {
     pub(super) throttle: Throttle,
@@ -42,15 +43,16 @@ pub(super) struct Stack {
 #[derive(Debug)]
 pub(super) struct VendorResponse {
     pub(super) status: StatusCode,
-    pub(super) hints: Hints,
+    pub(super) rate_headers: RateHeaders,
     pub(super) body: Body,
     /// When the attempt's time is over.
     pub(super) deadline: Instant,
 }
 
 impl Stack {
-    /// Asks something, and lets the account's pace learn from what becomes of it. The caller
-    /// holds a slot of the account. Ends within the attempt's time-out; cancel safe.
+    /// Sends a query, and lets the account's pace learn from its result. The caller holds a slot of
+    /// the account; only [`identify`](super::identify) needs none. Ends within the attempt's
+    /// time-out; cancel safe.
     pub(super) async fn ask(
         &self,
         connection: &Connection,
@@ -70,7 +72,7 @@ impl Stack {
         let started = Instant::now();
         let answer = self.send(request).await;
         let none = Feedback {
-            kind: CallKind::Delivery(Origin::new(&call.connection, &call.segment.id)),
+            kind: CallKind::Delivery(CallTarget::new(&call.connection, &call.segment.id)),
             started,
             error: None,
             wait: None,
@@ -119,7 +121,7 @@ impl Stack {
         let answer = match timeout_at(deadline, self.transport.send(request)).await {
             Ok(Ok(response)) => Ok(VendorResponse {
                 status: response.status(),
-                hints: Hints::read(response.headers(), clock::now()),
+                rate_headers: RateHeaders::read(response.headers(), clock::now()),
                 body: response.into_body(),
                 deadline,
             }),
@@ -131,7 +133,7 @@ impl Stack {
             status = head.map(|answer| answer.status.as_u16()),
             error = transient_error(&answer).map(tracing::field::display),
             wait = head
-                .and_then(|answer| answer.hints.wait(answer.status))
+                .and_then(|answer| answer.rate_headers.wait(answer.status))
                 .map(tracing::field::debug),
             latency = ?started.elapsed(),
             "called LaunchDarkly"
@@ -151,7 +153,7 @@ fn transient_error(answer: &Result<VendorResponse, TransientError>) -> Option<Tr
 async fn judged(answer: VendorResponse, none: Feedback) -> (CallOutcome, Feedback) {
     let VendorResponse {
         status,
-        hints,
+        rate_headers,
         body,
         deadline,
     } = answer;
@@ -161,15 +163,15 @@ async fn judged(answer: VendorResponse, none: Feedback) -> (CallOutcome, Feedbac
     } else {
         body::form_of_refusal(body, deadline).await
     };
-    let outcome = classify::outcome(status, &hints, form);
+    let outcome = classify::outcome(status, &rate_headers, form);
     let error = match outcome {
         CallOutcome::Retry { error, .. } => Some(error),
         _ => None,
     };
     let feedback = Feedback {
         error,
-        wait: hints.wait(status),
-        remaining: hints.remaining(),
+        wait: rate_headers.wait(status),
+        remaining: rate_headers.remaining(),
         ..none
     };
     (outcome, feedback)
@@ -193,14 +195,14 @@ fn query_feedback(answer: &Result<VendorResponse, TransientError>, started: Inst
         }
     };
     // A query takes another route than deliveries: the limit of its route is not theirs.
-    let hints = answer.hints.of_account();
-    let remaining = hints.remaining();
-    if answer.hints.is_limit_of_route(answer.status) {
+    let rate_headers = answer.rate_headers.of_account();
+    let remaining = rate_headers.remaining();
+    if answer.rate_headers.is_limit_of_route(answer.status) {
         return Feedback { remaining, ..none };
     }
     Feedback {
         error: classify::transient_error(answer.status),
-        wait: hints.wait(answer.status),
+        wait: rate_headers.wait(answer.status),
         remaining,
         ..none
     }

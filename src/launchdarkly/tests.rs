@@ -171,7 +171,7 @@ async fn a_connection_that_has_died_in_silence_costs_one_attempt() {
     for _ in 0..2 {
         assert_eq!(deliver(&client, &to_acme()).await, CallOutcome::Applied);
     }
-    client.questions_answered().await;
+    client.identification_ended().await;
     assert_eq!(relay.connections(), 1);
     relay.mute();
     assert_eq!(
@@ -357,7 +357,7 @@ async fn a_token_that_works_is_asked_about_once_and_joins_its_accounts_pace() {
     for _ in 0..2 {
         for delivery in [&one, &two] {
             assert_eq!(deliver(&client, delivery).await, CallOutcome::Applied);
-            client.questions_answered().await;
+            client.identification_ended().await;
         }
     }
     assert_eq!(queries(&server), 2);
@@ -376,7 +376,7 @@ async fn a_token_is_not_asked_about_before_it_works_nor_again_at_once() {
         let client = Client::new(server.settings()).unwrap();
         for _ in 0..2 {
             deliver(&client, &to_acme()).await;
-            client.questions_answered().await;
+            client.identification_ended().await;
         }
         assert_eq!(queries(&server), expected);
     }

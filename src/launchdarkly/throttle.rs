@@ -7,7 +7,8 @@
 //!
 //! A token that is identified second joins the account of the first; the later of the two holds
 //! remains. Calls under way keep their permits. A token that replaces another of the same
-//! environment inherits its hold at once, before it is identified.
+//! environment inherits its server hold at once, before it is identified; what breakers and other
+//! parts of the pace have learned is not inherited.
 
 use std::{
     collections::HashMap,
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 
 use super::{
     account::Account,
-    pace::{Feedback, Origin, Pace},
+    pace::{CallTarget, Feedback, Pace},
 };
 use crate::domain::{Attempt, Connection, Hold, PaceState, SegmentId, Slot};
 
@@ -118,9 +119,9 @@ impl Throttle {
         attempt: Attempt,
     ) -> Slot {
         let account = self.account(connection);
-        let origin = Origin::new(connection, segment);
+        let target = CallTarget::new(connection, segment);
         // The slot keeps the account alive while it has calls under way.
-        Slot::holding(account.ready(origin, attempt).await)
+        Slot::holding(account.ready(target, attempt).await)
     }
 
     /// Waits until a query of this connection's account may start. Cancel safe, as

@@ -1,4 +1,4 @@
-//! HTTP transport: the only module that knows reqwest.
+//! HTTP transport: the only module of the service, with its folder, that knows reqwest.
 //!
 //! [`Transport`] is where the network ends and this client begins. Whatever stands in for the
 //! network, such as a simulated one, is another transport; all that is above it stays the same.

@@ -27,13 +27,13 @@ fn observe_retry_after(account: &Arc<Account>) {
 /// Segments fail alternately, so many times in all.
 fn fail(account: &Arc<Account>, times: u32) {
     for n in 0..times {
-        let of = Origin::of("env", if n % 2 == 0 { "vip" } else { "gold" });
+        let of = CallTarget::of("env", if n % 2 == 0 { "vip" } else { "gold" });
         account.observe(&Feedback::failure(Instant::now(), DOWN).of(&of));
     }
 }
 
 async fn ready(account: &Arc<Account>, attempt: Attempt) -> CallPermit {
-    account.ready(Origin::of("env", "vip"), attempt).await
+    account.ready(CallTarget::of("env", "vip"), attempt).await
 }
 
 /// Whether a call may start within a moment.
@@ -233,8 +233,8 @@ async fn a_funded_retry_waits_behind_one_first_attempt_and_not_behind_all() {
 async fn hang(account: &Arc<Account>, environment: &str) -> Vec<CallPermit> {
     let mut permits = Vec::new();
     for segment in 0.. {
-        let origin = Origin::of(environment, &segment.to_string());
-        match timeout(MOMENT, account.ready(origin, Attempt::First)).await {
+        let target = CallTarget::of(environment, &segment.to_string());
+        match timeout(MOMENT, account.ready(target, Attempt::First)).await {
             Ok(permit) => permits.push(permit),
             Err(_) => break,
         }
@@ -245,7 +245,7 @@ async fn hang(account: &Arc<Account>, environment: &str) -> Vec<CallPermit> {
 #[tokio::test(start_paused = true)]
 async fn an_environment_that_hangs_leaves_a_slot_to_its_neighbour() {
     let account = account(8);
-    let neighbour = || account.ready(Origin::of("well", "vip"), Attempt::First);
+    let neighbour = || account.ready(CallTarget::of("well", "vip"), Attempt::First);
     drop(neighbour().await);
     let hanging = hang(&account, "sick").await;
     assert!(!hanging.is_empty());
@@ -258,7 +258,7 @@ async fn an_environment_that_hangs_leaves_a_slot_to_its_neighbour() {
 #[tokio::test(start_paused = true)]
 async fn a_segment_that_hangs_leaves_a_slot_to_its_neighbour() {
     let account = account(8);
-    let of = |segment| account.ready(Origin::of("env", segment), Attempt::First);
+    let of = |segment| account.ready(CallTarget::of("env", segment), Attempt::First);
     drop(of("well").await);
     let mut hanging = Vec::new();
     while let Ok(permit) = timeout(MOMENT, of("sick")).await {
@@ -273,12 +273,12 @@ async fn a_call_behind_many_of_another_environment_has_the_next_turn() {
     let account = account(1);
     let taken = ready(&account, Attempt::First).await;
     let order = Mutex::new(Vec::new());
-    let origins = (0..20).map(|n| Origin::of("many", &n.to_string()));
-    let calls = origins
-        .chain([Origin::of("single", "vip")])
-        .map(async |origin| {
-            let environment = origin.environment.clone();
-            let _permit = account.ready(origin, Attempt::First).await;
+    let targets = (0..20).map(|n| CallTarget::of("many", &n.to_string()));
+    let calls = targets
+        .chain([CallTarget::of("single", "vip")])
+        .map(async |target| {
+            let environment = target.environment.clone();
+            let _permit = account.ready(target, Attempt::First).await;
             order.lock().push(environment);
             tokio::time::sleep(MOMENT).await;
         });

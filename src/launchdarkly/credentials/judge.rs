@@ -61,7 +61,7 @@ pub(super) enum Listing {
     /// The token may not see them.
     Forbidden,
     /// Not all were looked through.
-    TooLong,
+    Incomplete,
 }
 
 /// Whether any account has an environment of the client-side ID.
@@ -72,7 +72,7 @@ pub(super) enum Existence {
     /// None has.
     Nowhere,
     /// It was not needed, or could not be found out.
-    NotTold,
+    Undetermined,
 }
 
 /// Judges the client-side ID.
@@ -90,7 +90,7 @@ pub(super) fn environment(
         (Listing::Absent | Listing::Forbidden, _) => {
             unknown(advice::CLIENT_SIDE_ID_HIDDEN_OR_ELSEWHERE)
         }
-        (Listing::TooLong, _) => unknown(advice::ENVIRONMENTS_NOT_ALL_LISTED),
+        (Listing::Incomplete, _) => unknown(advice::ENVIRONMENTS_NOT_ALL_LISTED),
     }
 }
 
@@ -183,18 +183,18 @@ mod tests {
         for (listing, existence, role, expected) in [
             (
                 Listing::Found,
-                NotTold,
+                Undetermined,
                 &RoleAccess::Custom,
                 &CheckOutcome::Passed,
             ),
             (Listing::Absent, Nowhere, &writer(), &nowhere),
             (Listing::Forbidden, Nowhere, &RoleAccess::Custom, &nowhere),
             (Listing::Absent, Somewhere, &writer(), &elsewhere),
-            (Listing::Absent, NotTold, &reader, &elsewhere),
+            (Listing::Absent, Undetermined, &reader, &elsewhere),
             (Listing::Absent, Somewhere, &RoleAccess::Custom, &hidden),
             (Listing::Absent, Somewhere, &RoleAccess::Hidden, &hidden),
             (Listing::Forbidden, Somewhere, &writer(), &hidden),
-            (Listing::TooLong, Somewhere, &writer(), &too_long),
+            (Listing::Incomplete, Somewhere, &writer(), &too_long),
         ] {
             let verdict = environment(listing, existence, role);
             assert_eq!(verdict, *expected, "{listing:?} {existence:?} {role:?}");

@@ -76,7 +76,7 @@ impl Lookup<'_> {
     /// no account: it takes no permit, and no answer to it holds up deliveries.
     pub(super) async fn existence(&self) -> Result<Existence, CredentialsUnavailable> {
         let Some(host) = self.hosts.client_sdk(self.connection.instance) else {
-            return Ok(Existence::NotTold);
+            return Ok(Existence::Undetermined);
         };
         let uri = format!("{host}/sdk/goals/{}", self.connection.client_side_id);
         let request = written(anonymous(Method::HEAD, &uri, Bytes::new()))?;
@@ -90,7 +90,7 @@ impl Lookup<'_> {
             status if classify::transient_error(status).is_some() => {
                 Err(unavailable_answer(&answer))
             }
-            _ => Ok(Existence::NotTold),
+            _ => Ok(Existence::Undetermined),
         }
     }
 
@@ -163,7 +163,7 @@ impl Lookup<'_> {
 fn written(
     request: Result<Request<Bytes>, Unwritable>,
 ) -> Result<Request<Bytes>, CredentialsUnavailable> {
-    // The form of what stands in these requests has been checked by `hints`.
+    // The form of what stands in these requests has been checked by `mistakes`.
     request.map_err(|_| unavailable(TransientError::Connection))
 }
 
@@ -195,7 +195,10 @@ fn unavailable_answer(answer: &VendorResponse) -> CredentialsUnavailable {
     let status = answer.status;
     CredentialsUnavailable {
         error: classify::transient_error(status).unwrap_or(TransientError::Status(status.as_u16())),
-        retry_after: answer.hints.wait(status).filter(|wait| !wait.is_zero()),
+        retry_after: answer
+            .rate_headers
+            .wait(status)
+            .filter(|wait| !wait.is_zero()),
     }
 }
 

@@ -3,18 +3,18 @@
 //! | check | passes when |
 //! |---|---|
 //! | access token | LaunchDarkly answers `caller-identity` for it |
-//! | client-side ID | it is an environment's among those that the token may see |
+//! | client-side ID | one of the environments that the token may see has this ID |
 //! | write permission | the token's base role writes, in that environment, on an instance that has synced segments |
 //!
-//! A check after a failed one is skipped. A value with a wrong format ([`hints`]) needs no call and
-//! is always reported, so that two wrong fields are marked at once. A token with a wrong format is
-//! never sent.
+//! A check after a failed one is skipped. There is one exception: a client-side ID with a wrong
+//! format is reported even if the token has failed, since that needs no call ([`mistakes`]). So two
+//! wrong fields are marked at once. A token with a wrong format is never sent.
 
 pub mod advice;
 pub(super) mod format;
-pub(super) mod hints;
 mod judge;
 mod lookup;
+pub(super) mod mistakes;
 mod search;
 
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(super) async fn is_token_accepted(
     hosts: &Hosts,
     connection: &Connection,
 ) -> Result<bool, CredentialsUnavailable> {
-    if hints::access_token(&connection.access_token).is_some() {
+    if mistakes::access_token(&connection.access_token).is_some() {
         return Ok(false);
     }
     let identity = lookup(stack, hosts, connection).identity().await?;
@@ -70,19 +70,26 @@ pub(super) async fn check(
     connection: &Connection,
 ) -> Result<CredentialReport, CredentialsUnavailable> {
     let lookup = lookup(stack, hosts, connection);
-    let malformed_id = hints::client_side_id(&connection.client_side_id);
-    if let Some(malformed) = hints::access_token(&connection.access_token) {
-        return Ok(early(failed(malformed), malformed_id));
+    let malformed_id = mistakes::client_side_id(&connection.client_side_id);
+    if let Some(malformed) = mistakes::access_token(&connection.access_token) {
+        return Ok(without_environment(failed(malformed), malformed_id));
     }
     let identity = match (lookup.identity().await, malformed_id) {
         (Ok(Reported::This(identity)), _) => identity,
-        (Ok(Reported::Denied(status)), _) => return Ok(early(refused(status), malformed_id)),
+        (Ok(Reported::Denied(status)), _) => {
+            return Ok(without_environment(refused(status), malformed_id));
+        }
         // One field is known to be wrong: saying so serves better than asking to come back.
-        (Err(_), Some(_)) => return Ok(early(unknown(advice::TOKEN_NOT_CHECKED), malformed_id)),
+        (Err(_), Some(_)) => {
+            return Ok(without_environment(
+                unknown(advice::TOKEN_NOT_CHECKED),
+                malformed_id,
+            ));
+        }
         (Err(error), None) => return Err(error),
     };
     if malformed_id.is_some() {
-        let report = early(CheckOutcome::Passed, malformed_id);
+        let report = without_environment(CheckOutcome::Passed, malformed_id);
         return Ok(CredentialReport {
             facts: facts_of(&identity),
             ..report
@@ -91,8 +98,8 @@ pub(super) async fn check(
     examine(&lookup, identity).await
 }
 
-/// The report when the checks of the environment are not reached.
-fn early(token: CheckOutcome, malformed_id: Option<Advice>) -> CredentialReport {
+/// The report of a check that does not get as far as the environment.
+fn without_environment(token: CheckOutcome, malformed_id: Option<Advice>) -> CredentialReport {
     let client_side_id = malformed_id.map_or(CheckOutcome::Skipped, failed);
     report(token, client_side_id, CheckOutcome::Skipped)
 }
@@ -112,7 +119,7 @@ async fn examine(
     let role = lookup.role(identity.token_id.as_deref()).await?;
     let (listing, place) = locate(lookup, &identity).await?;
     let existence = match listing {
-        Listing::Found => Existence::NotTold,
+        Listing::Found => Existence::Undetermined,
         _ => lookup.existence().await?,
     };
     let client_side_id = judge::environment(listing, existence, &role);
@@ -123,7 +130,8 @@ async fn examine(
     })
 }
 
-/// A token that belongs to the very environment spares the search.
+/// Finds the environment among those that the token may see. LaunchDarkly tells the environment of
+/// some tokens; if that is the one that is wanted, there is no search.
 async fn locate(
     lookup: &Lookup<'_>,
     identity: &CallerIdentity,

@@ -29,7 +29,8 @@ pub(super) struct SearchPosition {
 /// Why a search ended early.
 enum SearchEnd {
     Forbidden,
-    TooLong,
+    /// It has used up its pages, or a page leads nowhere.
+    TooManyPages,
     Unavailable(CredentialsUnavailable),
 }
 
@@ -52,7 +53,7 @@ pub(super) async fn search(
         Ok(Some(place)) => Ok((Listing::Found, Some(place))),
         Ok(None) => Ok((Listing::Absent, None)),
         Err(SearchEnd::Forbidden) => Ok((Listing::Forbidden, None)),
-        Err(SearchEnd::TooLong) => Ok((Listing::TooLong, None)),
+        Err(SearchEnd::TooManyPages) => Ok((Listing::Incomplete, None)),
         Err(SearchEnd::Unavailable(error)) => Err(error),
     }
 }
@@ -108,7 +109,10 @@ impl Search<'_> {
         path: &str,
         offset: usize,
     ) -> Result<CollectionRep<T>, SearchEnd> {
-        self.pages_left = self.pages_left.checked_sub(1).ok_or(SearchEnd::TooLong)?;
+        self.pages_left = self
+            .pages_left
+            .checked_sub(1)
+            .ok_or(SearchEnd::TooManyPages)?;
         let path = format!("{path}limit={PAGE}&offset={offset}");
         match self.lookup.get(&path).await {
             Ok(Reported::This(page)) => Ok(page),
@@ -148,7 +152,7 @@ impl Partial {
 /// Where to go on after a page. One that is empty and yet promises more leads nowhere.
 fn following<T>(page: &CollectionRep<T>, offset: usize) -> Result<Option<usize>, SearchEnd> {
     match page.next_offset(offset) {
-        Some(next) if next == offset => Err(SearchEnd::TooLong),
+        Some(next) if next == offset => Err(SearchEnd::TooManyPages),
         next => Ok(next),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// More levels than any request has; it bounds the recursion over a template.
-const MOST_LEVELS: usize = 32;
+const MAX_LEVELS: usize = 32;
 
 /// The place of a value in a JSON document: never the whole document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) enum PointerError {
     Escape,
     #[error("points behind the end of an array (`-`), where no value is")]
     End,
-    #[error("has more than {MOST_LEVELS} levels")]
+    #[error("has more than {MAX_LEVELS} levels")]
     TooDeep,
 }
 
@@ -29,7 +29,7 @@ impl Pointer {
         if tokens.iter().any(|token| token == "-") {
             return Err(PointerError::End);
         }
-        if tokens.len() > MOST_LEVELS {
+        if tokens.len() > MAX_LEVELS {
             return Err(PointerError::TooDeep);
         }
         Ok(Self(tokens))

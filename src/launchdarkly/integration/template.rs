@@ -6,8 +6,8 @@ use super::{
 };
 use crate::domain::{ContextKind, Member, Operation, OperationsPerCall, SegmentCall};
 
-/// A number above this is the name of a field, not an index.
-const MOST_ITEMS: usize = 100;
+/// A number from this on is the name of a field, not an index.
+const MAX_ITEMS: usize = 100;
 
 /// What every request of an integration looks like.
 #[derive(Debug, PartialEq, Eq)]
@@ -319,7 +319,7 @@ impl Tree {
 fn items(children: &[(String, Tree)]) -> Option<Vec<Option<&Tree>>> {
     let mut items = Vec::new();
     for (name, child) in children {
-        let index: usize = name.parse().ok().filter(|index| *index < MOST_ITEMS)?;
+        let index: usize = name.parse().ok().filter(|index| *index < MAX_ITEMS)?;
         // Without leading zeros or a sign, as the standard has it.
         if index.to_string() != *name {
             return None;

@@ -1,9 +1,8 @@
 //! Batch size limit: how many members one call may have, learned from calls that were too large.
 //!
-//! LaunchDarkly publishes no limit, and what stands in between may have one of its own. What one
-//! lane has met counts for all of its account, so that each need not meet it again; after a while
-//! twice as many are tried, since a limit may be raised, and one that was found with long keys is
-//! too low for short ones.
+//! LaunchDarkly publishes no limit, and a proxy in between may have one of its own. A limit that one
+//! lane has met counts for all lanes of its account. After a while twice as many members are tried:
+//! a limit may be raised, and one that was found with long keys is too low for short ones.
 
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ struct KnownLimit {
 }
 
 impl BatchSizeLimit {
-    /// Most members to put into a call at `now`; none is known if none.
+    /// Most members to put into a call at `now`; `None` if no limit is known.
     pub(super) fn limit(&mut self, now: Instant) -> Option<usize> {
         let known = self.known.as_mut()?;
         if known.since + TRY_LARGER <= now {

@@ -36,7 +36,8 @@ const PROBES: Backoff = Backoff {
 /// made every few seconds even if each takes the ten seconds of an attempt; more would teach no
 /// more.
 const PROBES_AT_ONCE: usize = 3;
-/// How long a call waits while the most probes are under way: about what an answer takes.
+/// How far ahead the reported hold ends while the most probes are under way. No call waits by it:
+/// the next probe may start when one of them has ended. About what an answer takes.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// The breaker over calls of several `K`.
@@ -59,8 +60,8 @@ enum BreakerState<K> {
 #[derive(Debug)]
 struct FailureRun<K> {
     length: u32,
-    /// The first two distinct origins of the failures.
-    origins: [Option<K>; 2],
+    /// The first two distinct targets of the failures.
+    targets: [Option<K>; 2],
 }
 
 #[derive(Debug)]
@@ -96,21 +97,21 @@ impl<K: Clone + PartialEq> FailureRun<K> {
     fn none() -> Self {
         Self {
             length: 0,
-            origins: [None, None],
+            targets: [None, None],
         }
     }
 
-    fn add(&mut self, origin: &K) {
+    fn add(&mut self, target: &K) {
         self.length = self.length.saturating_add(1);
-        match &self.origins {
-            [None, _] => self.origins[0] = Some(origin.clone()),
-            [Some(first), None] if first != origin => self.origins[1] = Some(origin.clone()),
+        match &self.targets {
+            [None, _] => self.targets[0] = Some(target.clone()),
+            [Some(first), None] if first != target => self.targets[1] = Some(target.clone()),
             _ => {}
         }
     }
 
-    fn has_several_origins(&self) -> bool {
-        self.origins[1].is_some()
+    fn has_several_targets(&self) -> bool {
+        self.targets[1].is_some()
     }
 }
 
@@ -139,8 +140,8 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
 
     /// Open → open, with one more probe under way: a call starts that was [let
     /// through](Self::decide), and the next probe is due later. Closed → closed: the call is no
-    /// probe. `unit` is drawn from `0.0..1.0`.
-    pub(super) fn start(&mut self, now: Instant, unit: f64) -> Option<Probe> {
+    /// probe. `random` is drawn from `0.0..1.0`.
+    pub(super) fn start(&mut self, now: Instant, random: f64) -> Option<Probe> {
         let BreakerState::Open(open) = &mut self.state else {
             return None;
         };
@@ -150,7 +151,7 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
             started: now,
         };
         open.probes.push(probe);
-        open.next_probe = now + PROBES.delay(open.failed_probes.saturating_add(1), unit);
+        open.next_probe = now + PROBES.delay(open.failed_probes.saturating_add(1), random);
         Some(probe)
     }
 
@@ -166,36 +167,36 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
     /// Closed → open: a call failed, and the run of failures is long enough and concerns all.
     /// Closed → closed: the run is one failure longer. Open → open: see [`OpenBreaker::failed`].
     ///
-    /// The call of `origin` began at `started`; `unit` is drawn from `0.0..1.0`.
+    /// The call of `target` began at `started`; `random` is drawn from `0.0..1.0`.
     pub(super) fn failed(
         &mut self,
-        origin: &K,
+        target: &K,
         started: Instant,
         now: Instant,
         error: TransientError,
-        unit: f64,
+        random: f64,
     ) {
         match &mut self.state {
             // The call began before the breaker closed, and failed for the cause of then.
             BreakerState::Closed(_) if self.changed.is_some_and(|changed| started < changed) => {}
             BreakerState::Closed(run) => {
-                run.add(origin);
+                run.add(target);
                 // Without any connection, no other call would succeed either.
-                let concerns_all = run.has_several_origins() || error == TransientError::Connection;
+                let concerns_all = run.has_several_targets() || error == TransientError::Connection;
                 if run.length >= FAILURES_TO_OPEN && concerns_all {
-                    self.open(now, error, unit);
+                    self.open(now, error, random);
                 }
             }
-            BreakerState::Open(open) => open.failed(started, now, error, unit),
+            BreakerState::Open(open) => open.failed(started, now, error, random),
         }
     }
 
     /// Closed → open: too many failures in a row. The first probe is due after a delay.
-    fn open(&mut self, now: Instant, error: TransientError, unit: f64) {
+    fn open(&mut self, now: Instant, error: TransientError, random: f64) {
         self.changed = Some(now);
         self.state = BreakerState::Open(OpenBreaker {
             error,
-            next_probe: now + PROBES.delay(0, unit),
+            next_probe: now + PROBES.delay(0, random),
             failed_probes: 0,
             probes: Vec::new(),
         });
@@ -227,14 +228,14 @@ impl<K: Clone + PartialEq> CircuitBreaker<K> {
 
 impl OpenBreaker {
     /// Open → open, with one probe less: it failed, so the next is due after a longer delay.
-    fn failed(&mut self, started: Instant, now: Instant, error: TransientError, unit: f64) {
+    fn failed(&mut self, started: Instant, now: Instant, error: TransientError, random: f64) {
         // Calls that are no probes began before the breaker opened, and change nothing.
         if self
             .remove_probe(|probe| probe.started <= started)
             .is_some()
         {
             self.failed_probes = self.failed_probes.saturating_add(1);
-            self.next_probe = now + PROBES.delay(self.failed_probes, unit);
+            self.next_probe = now + PROBES.delay(self.failed_probes, random);
             self.error = error;
         }
     }
@@ -257,7 +258,7 @@ mod tests {
         CircuitBreaker::new()
     }
 
-    /// Calls of two origins fail alternately, so many in all.
+    /// Calls of two targets fail alternately, so many in all.
     fn fail(breaker: &mut CircuitBreaker<u8>, now: Instant, times: u32) {
         (0..times).for_each(|n| breaker.failed(&u8::from(n % 2 == 0), now, now, DOWN, 0.0));
     }
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_cannot_be_made_open_it_whatever_the_origin() {
+    fn connections_that_cannot_be_made_open_it_whatever_the_target() {
         let (mut breaker, now) = (breaker(), Instant::now());
         (0..FAILURES_TO_OPEN)
             .for_each(|_| breaker.failed(&1, now, now, TransientError::Connection, 0.0));

@@ -16,12 +16,12 @@ use tokio::time::Instant;
 /// served side by side at once, and little enough to find out cautiously.
 const START: f64 = 4.0;
 
-/// The limit of one account.
+/// The limit of one account, or of one environment.
 #[derive(Debug, Clone)]
 pub(super) struct ConcurrencyLimit {
     /// Fractional, so that growth by less than one adds up.
     size: f64,
-    most: u16,
+    max_calls: u16,
     /// Below this it doubles in a round trip; above, it grows by one.
     threshold: f64,
     /// When the limit was last seen reached.
@@ -30,11 +30,11 @@ pub(super) struct ConcurrencyLimit {
 }
 
 impl ConcurrencyLimit {
-    pub(super) fn new(most: NonZeroU16) -> Self {
-        let ceiling = f64::from(most.get());
+    pub(super) fn new(max_calls: NonZeroU16) -> Self {
+        let ceiling = f64::from(max_calls.get());
         Self {
             size: START.min(ceiling),
-            most: most.get(),
+            max_calls: max_calls.get(),
             threshold: ceiling,
             reached: None,
             lowered: None,
@@ -43,15 +43,15 @@ impl ConcurrencyLimit {
 
     /// How many calls may be under way; at least one.
     pub(super) fn limit(&self) -> usize {
-        // `most` has sixteen bits, and the size is never below one.
+        // `max_calls` has sixteen bits, and the size is never below one.
         #[expect(clippy::cast_possible_truncation, reason = "rounding down is meant")]
         let limit = self.size as usize;
         limit
     }
 
     /// The operator's bound.
-    pub(super) fn most(&self) -> u16 {
-        self.most
+    pub(super) fn max_calls(&self) -> u16 {
+        self.max_calls
     }
 
     /// So many calls are under way at `now`, one of which starts or ends there.
@@ -79,7 +79,7 @@ impl ConcurrencyLimit {
         } else {
             1.0 / self.size
         };
-        self.size = (self.size + step).min(f64::from(self.most));
+        self.size = (self.size + step).min(f64::from(self.max_calls));
     }
 
     /// A call that began at `started` failed in a way that fewer calls may prevent. A call that was
@@ -104,8 +104,8 @@ mod tests {
     /// Between a call's admission and the call.
     const DISPATCH: Duration = Duration::from_millis(1);
 
-    fn limit(most: u16) -> ConcurrencyLimit {
-        ConcurrencyLimit::new(NonZeroU16::new(most).unwrap())
+    fn limit(max_calls: u16) -> ConcurrencyLimit {
+        ConcurrencyLimit::new(NonZeroU16::new(max_calls).unwrap())
     }
 
     /// One round trip with `calls` under way, all successful; returns the time after it.

@@ -6,7 +6,7 @@ use std::{collections::HashMap, num::NonZeroU16};
 use tokio::time::Instant;
 
 use super::{
-    Blockers, Feedback, Origin,
+    CallTarget, Feedback, WaitReasons,
     breaker::{BreakerDecision, CircuitBreaker, Probe},
     concurrency::ConcurrencyLimit,
     fair_share::FairShare,
@@ -20,7 +20,7 @@ const SWEEP_ABOVE: usize = 64;
 /// The environments of one account.
 #[derive(Debug)]
 pub(super) struct EnvironmentPaces {
-    most: NonZeroU16,
+    max_calls: NonZeroU16,
     known: HashMap<ClientSideId, EnvironmentPace>,
     /// Size at which to sweep next: twice what the last sweep had to leave.
     sweep_above: usize,
@@ -34,9 +34,9 @@ struct EnvironmentPace {
 }
 
 impl EnvironmentPace {
-    fn new(most: NonZeroU16) -> Self {
+    fn new(max_calls: NonZeroU16) -> Self {
         Self {
-            concurrency: ConcurrencyLimit::new(most),
+            concurrency: ConcurrencyLimit::new(max_calls),
             breaker: CircuitBreaker::new(),
             fair_share: FairShare::new(),
         }
@@ -44,9 +44,9 @@ impl EnvironmentPace {
 }
 
 impl EnvironmentPaces {
-    pub(super) fn new(most: NonZeroU16) -> Self {
+    pub(super) fn new(max_calls: NonZeroU16) -> Self {
         Self {
-            most,
+            max_calls,
             known: HashMap::new(),
             sweep_above: SWEEP_ABOVE,
         }
@@ -62,7 +62,7 @@ impl EnvironmentPaces {
         // Most are known: no copy of the ID for them.
         if !self.known.contains_key(id) {
             self.known
-                .insert(id.clone(), EnvironmentPace::new(self.most));
+                .insert(id.clone(), EnvironmentPace::new(self.max_calls));
         }
         self.known.get_mut(id).expect("it is there, or was put")
     }
@@ -73,7 +73,7 @@ impl EnvironmentPaces {
         environment: &ClientSideId,
         segment: &SegmentId,
         now: Instant,
-        blockers: &Blockers,
+        reasons: &WaitReasons,
     ) -> Eligibility {
         let EnvironmentPace {
             concurrency,
@@ -81,52 +81,57 @@ impl EnvironmentPaces {
             fair_share,
         } = self.environment(environment);
         let decision = breaker.decide(now);
-        if !blockers.pass(decision) {
-            return Eligibility::NotThisQueue;
+        if !reasons.allow(decision) {
+            return Eligibility::SkipQueue;
         }
         // A probe needs no free slot: calls from before the breaker opened may have taken them all.
         let closed = decision == BreakerDecision::Allow;
         if closed && !fair_share.has_free_slot(segment, concurrency.limit(), now) {
             concurrency.note_full(now);
-            return Eligibility::NotThisSegment;
+            return Eligibility::SkipSegment;
         }
         Eligibility::Go
     }
 
     /// A call starts.
-    pub(super) fn start(&mut self, origin: &Origin, now: Instant, unit: f64) -> Option<Probe> {
+    pub(super) fn start(
+        &mut self,
+        target: &CallTarget,
+        now: Instant,
+        random: f64,
+    ) -> Option<Probe> {
         // It is not forgotten while a call is under way.
-        let environment = self.environment(&origin.environment);
-        environment.fair_share.starts(&origin.segment, now);
+        let environment = self.environment(&target.environment);
+        environment.fair_share.starts(&target.segment, now);
         let under_way = environment.fair_share.under_way();
         environment.concurrency.note_use(now, under_way);
-        environment.breaker.start(now, unit)
+        environment.breaker.start(now, random)
     }
 
     /// A call has ended, or was never made.
-    pub(super) fn leave(&mut self, origin: &Origin, probe: Option<Probe>) {
-        let Some(environment) = self.known.get_mut(&origin.environment) else {
+    pub(super) fn leave(&mut self, target: &CallTarget, probe: Option<Probe>) {
+        let Some(environment) = self.known.get_mut(&target.environment) else {
             return;
         };
-        environment.fair_share.ends(&origin.segment);
+        environment.fair_share.ends(&target.segment);
         if let Some(probe) = probe {
             environment.breaker.ended(probe);
         }
     }
 
-    /// Learns from a call that ended at `now`; `unit` is drawn from `0.0..1.0`.
+    /// Learns from a call that ended at `now`; `random` is drawn from `0.0..1.0`.
     pub(super) fn observe(
         &mut self,
-        origin: &Origin,
+        target: &CallTarget,
         now: Instant,
         feedback: &Feedback,
-        unit: f64,
+        random: f64,
     ) {
         let EnvironmentPace {
             concurrency,
             breaker,
             fair_share,
-        } = self.environment(&origin.environment);
+        } = self.environment(&target.environment);
         let started = feedback.started;
         match feedback.error {
             None => {
@@ -138,7 +143,7 @@ impl EnvironmentPaces {
             Some(TransientError::Connection) => {}
             Some(error) => {
                 concurrency.failed(started, now);
-                breaker.failed(&origin.segment, started, now, error, unit);
+                breaker.failed(&target.segment, started, now, error, random);
             }
         }
     }
@@ -167,7 +172,7 @@ impl EnvironmentPaces {
         let known = self.known.get(environment);
         known
             .map_or_else(
-                || ConcurrencyLimit::new(self.most),
+                || ConcurrencyLimit::new(self.max_calls),
                 |it| it.concurrency.clone(),
             )
             .limit()

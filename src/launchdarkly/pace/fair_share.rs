@@ -73,10 +73,10 @@ impl<K: Eq + Hash + Clone> FairShare<K> {
         free > reserved
     }
 
-    /// How many participants, up to `most`, were active recently and have no call under way.
-    fn idle_participants(&self, now: Instant, most: usize) -> usize {
+    /// How many participants, up to `limit`, were active recently and have no call under way.
+    fn idle_participants(&self, now: Instant, limit: usize) -> usize {
         let idle = |it: &&Participant| it.under_way == 0 && !it.is_expired(now);
-        self.participants.values().filter(idle).take(most).count()
+        self.participants.values().filter(idle).take(limit).count()
     }
 
     /// A call of `key` begins to wait.

@@ -1,7 +1,7 @@
 //! Pace of one account: admission control that learns from answers, as plain data. It decides
 //! whether one more call may start now. What a lane decides beside this is in [`crate::delivery`].
 //!
-//! These parts must agree. Every answer is shown to each of them:
+//! A call starts when all parts that bound it agree:
 //!
 //! | | of | bounds | learns from |
 //! |---|---|---|---|
@@ -17,7 +17,8 @@
 //! environment if several of its segments fail together. It concerns the account only if several
 //! environments fail, or if the answer says so: a 429, or no connection at all.
 //!
-//! What each part learns:
+//! What an answer teaches. The fair shares only count calls under way, and the batch size is only
+//! told of calls that were too large.
 //!
 //! | an answer | concurrency | rate window | breaker | retry budget |
 //! |---|---|---|---|---|
@@ -67,14 +68,14 @@ use crate::domain::{
 /// only slot.
 const MIN_SHARED_SLOTS: usize = 2;
 
-/// What a call would change.
+/// What a call changes: a segment of an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Origin {
+pub(super) struct CallTarget {
     pub(super) environment: ClientSideId,
     pub(super) segment: SegmentId,
 }
 
-impl Origin {
+impl CallTarget {
     pub(super) fn new(connection: &Connection, segment: &SegmentId) -> Self {
         Self {
             environment: connection.client_side_id.clone(),
@@ -102,7 +103,7 @@ pub(super) struct Feedback {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CallKind {
     /// To change a segment.
-    Delivery(Origin),
+    Delivery(CallTarget),
     /// To ask something. Its success or failure says nothing about deliveries, which go to another
     /// route. Only a rate limit may be the account's.
     Query,
@@ -131,7 +132,7 @@ pub(super) enum Admission {
 #[must_use = "a call that never leaves counts for ever"]
 pub(super) struct AdmittedCall {
     /// None for a query.
-    origin: Option<Origin>,
+    target: Option<CallTarget>,
     /// If it is a probe of the account's breaker.
     account_probe: Option<Probe>,
     /// If it is a probe of the environment's breaker.
@@ -155,16 +156,16 @@ pub(super) struct Pace {
 
 impl Pace {
     /// A pace that has learned nothing yet, for at most this many calls under way.
-    pub(super) fn new(most: NonZeroU16, now: Instant) -> Self {
+    pub(super) fn new(max_calls: NonZeroU16, now: Instant) -> Self {
         Self {
             queue: WaitQueue::default(),
-            concurrency: ConcurrencyLimit::new(most),
+            concurrency: ConcurrencyLimit::new(max_calls),
             rate_window: RateWindow::default(),
             breaker: CircuitBreaker::new(),
             retry_budget: RetryBudget::new(now),
             batch_size: BatchSizeLimit::default(),
             fair_share: FairShare::new(),
-            environments: EnvironmentPaces::new(most),
+            environments: EnvironmentPaces::new(max_calls),
             queries: 0,
         }
     }
@@ -172,7 +173,7 @@ impl Pace {
     /// A call begins to wait.
     pub(super) fn enqueue(&mut self, request: CallRequest, now: Instant) -> Ticket {
         if let CallRequest::Delivery(
-            Origin {
+            CallTarget {
                 environment,
                 segment,
             },
@@ -190,35 +191,35 @@ impl Pace {
         self.queue.withdraw(ticket);
     }
 
-    /// Admits the next waiting call at `now`, or returns when to ask again. `unit` is drawn from
+    /// Admits the next waiting call at `now`, or returns when to ask again. `random` is drawn from
     /// `0.0..1.0`.
-    pub(super) fn admit(&mut self, now: Instant, unit: f64) -> Admission {
+    pub(super) fn admit(&mut self, now: Instant, random: f64) -> Admission {
         if self.queue.is_empty() {
             return Admission::Full;
         }
-        if let Some(at) = self.rate_window.not_before(now, self.under_way(), unit) {
+        if let Some(at) = self.rate_window.not_before(now, self.under_way(), random) {
             return Admission::Wait(at);
         }
-        if self.under_way() >= usize::from(self.concurrency.most()) {
+        if self.under_way() >= usize::from(self.concurrency.max_calls()) {
             self.concurrency.note_use(now, self.under_way());
             return Admission::Full;
         }
         if let Some(ticket) = self.queue.next_query() {
             self.queries += 1;
-            self.note_start(now, unit);
+            self.note_start(now, random);
             let admitted = AdmittedCall {
-                origin: None,
+                target: None,
                 account_probe: None,
                 environment_probe: None,
             };
             return Admission::Go(ticket, admitted);
         }
-        self.admit_delivery(now, unit)
+        self.admit_delivery(now, random)
     }
 
-    fn admit_delivery(&mut self, now: Instant, unit: f64) -> Admission {
+    fn admit_delivery(&mut self, now: Instant, random: f64) -> Admission {
         let funded = self.retry_budget.affords(now);
-        let blockers = Blockers::default();
+        let reasons = WaitReasons::default();
         let Self {
             queue,
             concurrency,
@@ -230,48 +231,55 @@ impl Pace {
         let slots = delivery_slots(concurrency, fair_share, self.queries);
         let account = breaker.decide(now);
         let chosen = queue.choose(|environment, segment, attempt| {
-            if !blockers.pass(account) {
-                return Eligibility::NotThisQueue;
+            if !reasons.allow(account) {
+                return Eligibility::SkipQueue;
             }
             let closed = account == BreakerDecision::Allow;
             if closed && !fair_share.has_free_slot(environment, slots, now) {
-                blockers.full.set(true);
-                return Eligibility::NotThisQueue;
+                reasons.full.set(true);
+                return Eligibility::SkipQueue;
             }
-            if attempt == Attempt::Retry && !blockers.pass_retry(funded) {
-                return Eligibility::NotThisQueue;
+            if attempt == Attempt::Retry && !reasons.allow_retry(funded) {
+                return Eligibility::SkipQueue;
             }
-            environments.may_start(environment, segment, now, &blockers)
+            environments.may_start(environment, segment, now, &reasons)
         });
-        if blockers.full.get() {
+        if reasons.full.get() {
             self.concurrency.note_full(now);
         }
         match chosen {
-            Some((ticket, origin, attempt)) => {
-                Admission::Go(ticket, self.start(origin, attempt, now, unit))
+            Some((ticket, target, attempt)) => {
+                Admission::Go(ticket, self.start(target, attempt, now, random))
             }
-            None => blockers.admission(),
+            None => reasons.admission(),
         }
     }
 
-    fn start(&mut self, origin: Origin, attempt: Attempt, now: Instant, unit: f64) -> AdmittedCall {
+    fn start(
+        &mut self,
+        target: CallTarget,
+        attempt: Attempt,
+        now: Instant,
+        random: f64,
+    ) -> AdmittedCall {
         match attempt {
             Attempt::First => self.retry_budget.deposit(),
             Attempt::Retry => self.retry_budget.withdraw(),
         }
-        self.fair_share.starts(&origin.environment, now);
+        self.fair_share.starts(&target.environment, now);
         let admitted = AdmittedCall {
-            account_probe: self.breaker.start(now, unit),
-            environment_probe: self.environments.start(&origin, now, unit),
-            origin: Some(origin),
+            account_probe: self.breaker.start(now, random),
+            environment_probe: self.environments.start(&target, now, random),
+            target: Some(target),
         };
-        self.note_start(now, unit);
+        self.note_start(now, random);
         admitted
     }
 
-    fn note_start(&mut self, now: Instant, unit: f64) {
+    fn note_start(&mut self, now: Instant, random: f64) {
         self.concurrency.note_use(now, self.under_way());
-        self.rate_window.starts(now, self.concurrency.most(), unit);
+        self.rate_window
+            .starts(now, self.concurrency.max_calls(), random);
     }
 
     /// Deliveries and queries under way.
@@ -282,15 +290,15 @@ impl Pace {
     /// A call has ended, or was never made. Its answer is [observed](Self::observe) before: after a
     /// probe without an answer, the next probe is due at once.
     pub(super) fn leave(&mut self, admitted: &AdmittedCall) {
-        let Some(origin) = &admitted.origin else {
+        let Some(target) = &admitted.target else {
             self.queries -= 1;
             return;
         };
-        self.fair_share.ends(&origin.environment);
+        self.fair_share.ends(&target.environment);
         if let Some(probe) = admitted.account_probe {
             self.breaker.ended(probe);
         }
-        self.environments.leave(origin, admitted.environment_probe);
+        self.environments.leave(target, admitted.environment_probe);
     }
 
     /// Whether a call of low priority may be made at `now` without delaying a delivery: there is no
@@ -300,9 +308,9 @@ impl Pace {
         self.hold(environment, now).is_none() && spare.is_none()
     }
 
-    /// Learns from a call that ended at `now`; `unit` is drawn from `0.0..1.0`.
-    pub(super) fn observe(&mut self, now: Instant, feedback: &Feedback, unit: f64) {
-        self.rate_window.observe(now, feedback, unit);
+    /// Learns from a call that ended at `now`; `random` is drawn from `0.0..1.0`.
+    pub(super) fn observe(&mut self, now: Instant, feedback: &Feedback, random: f64) {
+        self.rate_window.observe(now, feedback, random);
         match &feedback.kind {
             CallKind::Query => {
                 if feedback.error == Some(TransientError::RateLimited) {
@@ -310,11 +318,17 @@ impl Pace {
                     self.retry_budget.failed();
                 }
             }
-            CallKind::Delivery(origin) => self.observe_delivery(origin, now, feedback, unit),
+            CallKind::Delivery(target) => self.observe_delivery(target, now, feedback, random),
         }
     }
 
-    fn observe_delivery(&mut self, origin: &Origin, now: Instant, feedback: &Feedback, unit: f64) {
+    fn observe_delivery(
+        &mut self,
+        target: &CallTarget,
+        now: Instant,
+        feedback: &Feedback,
+        random: f64,
+    ) {
         let (started, under_way) = (feedback.started, self.under_way());
         match feedback.error {
             None => {
@@ -333,11 +347,11 @@ impl Pace {
                     self.concurrency.failed(started, now);
                 }
                 self.breaker
-                    .failed(&origin.environment, started, now, error, unit);
+                    .failed(&target.environment, started, now, error, random);
                 self.retry_budget.failed();
             }
         }
-        self.environments.observe(origin, now, feedback, unit);
+        self.environments.observe(target, now, feedback, random);
     }
 
     /// The pace of an environment's calls at `now`, as it is reported.
@@ -394,29 +408,29 @@ fn delivery_slots(
     fair_share: &FairShare<ClientSideId>,
     queries: usize,
 ) -> usize {
-    let most = usize::from(limit.most());
+    let max_calls = usize::from(limit.max_calls());
     let least = if fair_share.size() > 1 {
         MIN_SHARED_SLOTS
     } else {
         1
     };
-    let slots = limit.limit().max(least.min(most));
+    let slots = limit.limit().max(least.min(max_calls));
     // Queries occupy the rest.
-    slots.min(most.saturating_sub(queries))
+    slots.min(max_calls.saturating_sub(queries))
 }
 
-/// What keeps the waiting calls from starting, collected while the queue is searched.
+/// Why waiting calls may not start yet, collected while the queue is searched.
 #[derive(Debug, Default)]
-struct Blockers {
+struct WaitReasons {
     /// When to ask again.
     wake: Cell<Option<Instant>>,
     /// Whether a call found no free slot.
     full: Cell<bool>,
 }
 
-impl Blockers {
+impl WaitReasons {
     /// Whether a breaker lets a call pass.
-    fn pass(&self, decision: BreakerDecision) -> bool {
+    fn allow(&self, decision: BreakerDecision) -> bool {
         match decision {
             BreakerDecision::Allow | BreakerDecision::AllowAsProbe => true,
             BreakerDecision::TooManyProbes => false,
@@ -428,7 +442,7 @@ impl Blockers {
     }
 
     /// Whether the retry budget lets a retry pass.
-    fn pass_retry(&self, funded: Result<(), Instant>) -> bool {
+    fn allow_retry(&self, funded: Result<(), Instant>) -> bool {
         if let Err(at) = funded {
             self.ask_again_at(at);
         }
@@ -446,7 +460,7 @@ impl Blockers {
 }
 
 #[cfg(test)]
-impl Origin {
+impl CallTarget {
     pub(super) fn of(environment: &str, segment: &str) -> Self {
         Self {
             environment: ClientSideId::new(environment.to_owned()),
@@ -460,7 +474,7 @@ impl Feedback {
     /// Of a delivery that succeeded.
     pub(super) fn success(started: Instant) -> Self {
         Self {
-            kind: CallKind::Delivery(Origin::of("env", "vip")),
+            kind: CallKind::Delivery(CallTarget::of("env", "vip")),
             started,
             error: None,
             wait: None,
@@ -468,10 +482,10 @@ impl Feedback {
         }
     }
 
-    /// The same, of another origin.
-    pub(super) fn of(self, origin: &Origin) -> Self {
+    /// The same, of another target.
+    pub(super) fn of(self, target: &CallTarget) -> Self {
         Self {
-            kind: CallKind::Delivery(origin.clone()),
+            kind: CallKind::Delivery(target.clone()),
             ..self
         }
     }

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use super::Origin;
+use super::CallTarget;
 use crate::domain::{Attempt, ClientSideId, SegmentId};
 
 /// Identifies a waiting call.
@@ -19,7 +19,7 @@ pub(in crate::launchdarkly) struct Ticket(u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::launchdarkly) enum CallRequest {
     /// To change a segment.
-    Delivery(Origin, Attempt),
+    Delivery(CallTarget, Attempt),
     /// To ask something.
     Query,
 }
@@ -29,10 +29,10 @@ pub(in crate::launchdarkly) enum CallRequest {
 pub(super) enum Eligibility {
     /// It may.
     Go,
-    /// Its segment may not: the next call in the same queue may still start.
-    NotThisSegment,
-    /// No call in the same queue may.
-    NotThisQueue,
+    /// No call of its segment may: the next call in the same queue is asked about.
+    SkipSegment,
+    /// No call in the same queue may: the next queue is asked about.
+    SkipQueue,
 }
 
 /// All waiting calls of an account.
@@ -97,8 +97,8 @@ impl EnvironmentQueue {
             let waiting = self.attempts(attempt);
             for position in 0..waiting.len() {
                 match may(&environment, &waiting[position].segment, attempt) {
-                    Eligibility::NotThisSegment => {}
-                    Eligibility::NotThisQueue => break,
+                    Eligibility::SkipSegment => {}
+                    Eligibility::SkipQueue => break,
                     Eligibility::Go => {
                         let call = waiting.remove(position)?;
                         self.last = attempt;
@@ -118,10 +118,10 @@ impl WaitQueue {
         let ticket = Ticket(self.tickets);
         match request {
             CallRequest::Query => self.queries.push_back(ticket),
-            CallRequest::Delivery(origin, attempt) => {
-                let segment = origin.segment;
+            CallRequest::Delivery(target, attempt) => {
+                let segment = target.segment;
                 let call = QueuedCall { ticket, segment };
-                self.queue(origin.environment)
+                self.queue(target.environment)
                     .attempts(attempt)
                     .push_back(call);
             }
@@ -167,20 +167,20 @@ impl WaitQueue {
     pub(super) fn choose(
         &mut self,
         mut may: impl FnMut(&ClientSideId, &SegmentId, Attempt) -> Eligibility,
-    ) -> Option<(Ticket, Origin, Attempt)> {
+    ) -> Option<(Ticket, CallTarget, Attempt)> {
         for turn in 0..self.round_robin.len() {
             let Some((call, attempt)) = self.round_robin[turn].choose(&mut may) else {
                 continue;
             };
             let queue = self.round_robin.remove(turn)?;
-            let origin = Origin {
+            let target = CallTarget {
                 environment: queue.environment.clone(),
                 segment: call.segment,
             };
             if !queue.is_empty() {
                 self.round_robin.push_back(queue);
             }
-            return Some((call.ticket, origin, attempt));
+            return Some((call.ticket, target, attempt));
         }
         None
     }
@@ -192,7 +192,7 @@ mod tests {
 
     fn enqueue(queue: &mut WaitQueue, environment: &str, segment: &str, attempt: Attempt) {
         queue.enqueue(CallRequest::Delivery(
-            Origin::of(environment, segment),
+            CallTarget::of(environment, segment),
             attempt,
         ));
     }
@@ -211,8 +211,8 @@ mod tests {
     /// The calls that start, in order, if these attempts may.
     fn order_if(queue: &mut WaitQueue, may: impl Fn(Attempt) -> Eligibility) -> Vec<String> {
         let next = || {
-            let (_, origin, _) = queue.choose(|_, _, attempt| may(attempt))?;
-            Some(format!("{}/{}", origin.environment, origin.segment))
+            let (_, target, _) = queue.choose(|_, _, attempt| may(attempt))?;
+            Some(format!("{}/{}", target.environment, target.segment))
         };
         std::iter::from_fn(next).collect()
     }
@@ -244,7 +244,7 @@ mod tests {
         enqueue(&mut queue, "a", "again", Attempt::Retry);
         let first_alone = |attempt| match attempt {
             Attempt::First => Eligibility::Go,
-            Attempt::Retry => Eligibility::NotThisQueue,
+            Attempt::Retry => Eligibility::SkipQueue,
         };
         assert_eq!(order_if(&mut queue, first_alone), ["a/1", "a/2", "a/3"]);
         assert_eq!(order(&mut queue), ["a/again"]);
@@ -257,22 +257,25 @@ mod tests {
         enqueue(&mut queue, "a", "free", Attempt::First);
         enqueue(&mut queue, "b", "1", Attempt::First);
         let chosen = queue.choose(|_, segment, _| match segment.as_str() {
-            "full" => Eligibility::NotThisSegment,
+            "full" => Eligibility::SkipSegment,
             _ => Eligibility::Go,
         });
-        assert_eq!(chosen.unwrap().1, Origin::of("a", "free"));
+        assert_eq!(chosen.unwrap().1, CallTarget::of("a", "free"));
         let chosen = queue.choose(|environment, _, _| match environment.as_str() {
-            "a" => Eligibility::NotThisQueue,
+            "a" => Eligibility::SkipQueue,
             _ => Eligibility::Go,
         });
-        assert_eq!(chosen.unwrap().1, Origin::of("b", "1"));
+        assert_eq!(chosen.unwrap().1, CallTarget::of("b", "1"));
         assert_eq!(order(&mut queue), ["a/full"]);
     }
 
     #[test]
     fn a_withdrawn_call_is_not_chosen() {
         let mut queue = WaitQueue::default();
-        let gone = queue.enqueue(CallRequest::Delivery(Origin::of("a", "1"), Attempt::First));
+        let gone = queue.enqueue(CallRequest::Delivery(
+            CallTarget::of("a", "1"),
+            Attempt::First,
+        ));
         let query = queue.enqueue(CallRequest::Query);
         queue.withdraw(gone);
         assert!(!queue.is_empty());

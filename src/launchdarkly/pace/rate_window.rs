@@ -59,8 +59,8 @@ struct WindowCount {
 }
 
 impl RateWindow {
-    /// Learns from a call that ended at `now`; `unit` is drawn from `0.0..1.0`.
-    pub(super) fn observe(&mut self, now: Instant, feedback: &Feedback, unit: f64) {
+    /// Learns from a call that ended at `now`; `random` is drawn from `0.0..1.0`.
+    pub(super) fn observe(&mut self, now: Instant, feedback: &Feedback, random: f64) {
         self.count(now, feedback.remaining);
         if feedback.error.is_none() {
             self.stale_resets = 0;
@@ -69,7 +69,7 @@ impl RateWindow {
             let wait = self.with_backoff(wait, feedback.error);
             // A success with nothing remaining announces the limit.
             let error = feedback.error.unwrap_or(TransientError::RateLimited);
-            self.hold_until(now + wait + JITTER.mul_f64(unit), error);
+            self.hold_until(now + wait + JITTER.mul_f64(random), error);
         }
     }
 
@@ -110,7 +110,7 @@ impl RateWindow {
             .window
             .is_some_and(|known| reported.reset <= known.reset + SAME_RESET);
         self.last_allowance = match self.last_allowance {
-            Some(most) if is_known => Some(most.max(allowance)),
+            Some(known) if is_known => Some(known.max(allowance)),
             _ => Some(allowance),
         };
     }
@@ -153,10 +153,15 @@ impl RateWindow {
     }
 
     /// None if a call may start at `now` beside `under_way` others; otherwise when to ask again.
-    /// `unit` is drawn from `0.0..1.0` for this call, so that waiting calls, here and in other
+    /// `random` is drawn from `0.0..1.0` for this call, so that waiting calls, here and in other
     /// processes, do not wake together.
-    pub(super) fn not_before(&self, now: Instant, under_way: usize, unit: f64) -> Option<Instant> {
-        let later = |at: Instant| at + JITTER.mul_f64(unit);
+    pub(super) fn not_before(
+        &self,
+        now: Instant,
+        under_way: usize,
+        random: f64,
+    ) -> Option<Instant> {
+        let later = |at: Instant| at + JITTER.mul_f64(random);
         // A hold has its jitter already.
         if let Some(hold) = self.hold.filter(|hold| now < hold.until) {
             return Some(hold.until);
@@ -183,9 +188,9 @@ impl RateWindow {
     }
 
     /// A call starts at `now`. Soon after the end of a hold or a window, the next does not follow
-    /// at once: the first `most` calls, as many as may be under way, are spread over about
+    /// at once: the first `max_calls` calls, as many as may be under way, are spread over about
     /// [`BURST_SPREAD`].
-    pub(super) fn starts(&mut self, now: Instant, most: u16, unit: f64) {
+    pub(super) fn starts(&mut self, now: Instant, max_calls: u16, random: f64) {
         let hold = self.hold.map(|hold| hold.until);
         let window = self.window.map(|window| window.reset);
         let ends = [hold, window, self.last_reset];
@@ -193,11 +198,11 @@ impl RateWindow {
         let recent = end.filter(|end| now < *end + 2 * JITTER);
         self.burst = recent.map(|end| match self.burst {
             Some((known, left)) if known == end => (end, left.saturating_sub(1)),
-            _ => (end, most.saturating_sub(1)),
+            _ => (end, max_calls.saturating_sub(1)),
         });
-        let gap = 2 * BURST_SPREAD / u32::from(most.max(1));
+        let gap = 2 * BURST_SPREAD / u32::from(max_calls.max(1));
         let spreads = self.burst.is_some_and(|(_, left)| left > 0);
-        self.next_start = spreads.then(|| now + gap.mul_f64(unit));
+        self.next_start = spreads.then(|| now + gap.mul_f64(random));
     }
 }
 

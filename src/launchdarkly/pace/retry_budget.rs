@@ -13,9 +13,10 @@ const MIN_RETRIES_PER_SECOND: f64 = 10.0;
 /// Largest balance: as little as lets whole retries be paid in fifths, so that a long time without
 /// failures pays for no burst of retries.
 const MAX_BALANCE: f64 = 2.0;
-/// Successes in a row after which the vendor counts as recovered. Where every second call fails by
-/// chance, a run of sixteen comes once in 130,000 calls. A vendor that has recovered serves as many
-/// in a second or two. A backlog of nothing but retries must then not leave at ten a second.
+/// Successes in a row after which the vendor counts as recovered, and retries cost nothing. Without
+/// that, a backlog of nothing but retries would leave at ten a second. Where every second call fails
+/// by chance, sixteen successes in a row come once in 130,000 calls. A vendor that has recovered
+/// reaches them in a second or two.
 const RECOVERED_AFTER: u32 = 16;
 /// Added to a wait, so that rounding does not wake a waiting call too early again and again.
 const TIMER_RESOLUTION: Duration = Duration::from_millis(1);

@@ -5,8 +5,8 @@ use super::*;
 const DOWN: TransientError = TransientError::Status(503);
 const SECOND: Duration = Duration::from_secs(1);
 
-fn pace(most: u16, now: Instant) -> Pace {
-    Pace::new(NonZeroU16::new(most).unwrap(), now)
+fn pace(max_calls: u16, now: Instant) -> Pace {
+    Pace::new(NonZeroU16::new(max_calls).unwrap(), now)
 }
 
 /// The answer to a call that does not wait.
@@ -28,8 +28,8 @@ fn ask(pace: &mut Pace, now: Instant, request: CallRequest) -> Answer {
     answer
 }
 
-fn vip() -> Origin {
-    Origin::of("env", "vip")
+fn vip() -> CallTarget {
+    CallTarget::of("env", "vip")
 }
 
 fn admit(pace: &mut Pace, now: Instant, attempt: Attempt) -> Answer {
@@ -50,7 +50,7 @@ fn admitted(pace: &mut Pace, now: Instant) -> AdmittedCall {
 /// Two segments of one environment fail alternately, so many times in all.
 fn fail(pace: &mut Pace, now: Instant, times: u32) {
     for n in 0..times {
-        let of = Origin::of("env", if n % 2 == 0 { "vip" } else { "gold" });
+        let of = CallTarget::of("env", if n % 2 == 0 { "vip" } else { "gold" });
         pace.observe(now, &Feedback::failure(now, DOWN).of(&of), 0.0);
     }
 }

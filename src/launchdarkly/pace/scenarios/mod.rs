@@ -23,7 +23,7 @@ use self::{
     figures::{EndedCall, Expectation, Figures},
     vendor::{Answer, Phase, Vendor},
 };
-use super::{Admission, AdmittedCall, CallRequest, Feedback, Origin, Pace, Ticket};
+use super::{Admission, AdmittedCall, CallRequest, CallTarget, Feedback, Pace, Ticket};
 use crate::{backoff::Backoff, domain::Attempt};
 
 /// The back-off of a lane.
@@ -162,14 +162,14 @@ impl Simulation {
         } else {
             Attempt::Retry
         };
-        let request = CallRequest::Delivery(self.origin(lane), attempt);
+        let request = CallRequest::Delivery(self.target(lane), attempt);
         let ticket = self.pace.enqueue(request, self.instant());
         self.waiting.insert(ticket, (lane, attempt, self.now));
     }
 
-    fn origin(&self, lane: usize) -> Origin {
+    fn target(&self, lane: usize) -> CallTarget {
         let environment = self.environment(lane).to_string();
-        Origin::of(&environment, &lane.to_string())
+        CallTarget::of(&environment, &lane.to_string())
     }
 
     fn environment(&self, lane: usize) -> usize {
@@ -196,8 +196,8 @@ impl Simulation {
 
     fn admit(&mut self) {
         loop {
-            let unit = self.rng.f64();
-            match self.pace.admit(self.instant(), unit) {
+            let random = self.rng.f64();
+            match self.pace.admit(self.instant(), random) {
                 Admission::Go(ticket, admitted) => self.start(ticket, admitted),
                 Admission::Wait(at) => return self.set_timer(at),
                 Admission::Full => return,
@@ -238,16 +238,16 @@ impl Simulation {
         let answer = call.answer.take().unwrap();
         let (lane, attempt, started) = (call.lane, call.attempt, call.started);
         let enqueued = call.enqueued;
-        let origin = self.origin(lane);
+        let target = self.target(lane);
         self.vendor.release(&answer);
         let feedback = Feedback {
             error: answer.error,
             wait: answer.wait(self.now),
             remaining: answer.remaining(self.now),
-            ..Feedback::success(self.start + started + DISPATCH).of(&origin)
+            ..Feedback::success(self.start + started + DISPATCH).of(&target)
         };
-        let unit = self.rng.f64();
-        self.pace.observe(self.instant(), &feedback, unit);
+        let random = self.rng.f64();
+        self.pace.observe(self.instant(), &feedback, random);
         self.pace.leave(&self.calls[index].admitted);
         self.not_before = self.not_before.max(answer.not_before.unwrap_or_default());
         self.ended.push(EndedCall {
