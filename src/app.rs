@@ -24,22 +24,22 @@ use crate::{
         edge::health::{Reporter, Serving},
         service::Service,
         stream::{Fencing, InProcessFences, StreamAcceptor, StreamContext, StreamLimits},
-        unary::Control,
+        unary::UnaryCalls,
     },
     shutdown::Shutdown,
     store::{self, KeyRing, SqliteStore, Store},
 };
 
+mod background;
 mod grpc;
-mod watchers;
 
-use watchers::Watchers;
+use background::BackgroundTasks;
 
-/// How long after the drain deadline the process waits for calls that are under way; more than
-/// nothing, less than an operator's patience.
-const LAST_CALLS: Duration = Duration::from_secs(5);
-/// How long connections get to write out what is left. tonic alone would wait for ever.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long after the drain deadline the process waits for the calls that are under way. Ours: an
+/// ordinary call takes a fraction of a second, and orchestrators kill after some 30 s.
+const LAST_CALLS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long connections get at the end to write out what is left. tonic itself sets no limit.
+const WRITE_OUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The service, ready to run.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl App {
         I: Stream<Item = io::Result<C>> + Send + 'static,
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        let calls = self.metrics.clone();
+        let metrics = self.metrics.clone();
         let (registry, refusals) = Registry::new(Arc::clone(&self.store), self.metrics.clone());
         let dispatcher =
             Dispatcher::new(self.delivery, Arc::clone(&self.vendor) as _, self.observer);
@@ -171,12 +171,12 @@ impl App {
             self.metrics,
             self.fencing,
         );
-        let control = Control::new(registry.clone(), Arc::clone(&vendor) as _);
-        let service = Service::new(control, StreamAcceptor::new(context, work.sessions.clone()));
+        let unary = UnaryCalls::new(registry.clone(), Arc::clone(&vendor) as _);
+        let service = Service::new(unary, StreamAcceptor::new(context, work.sessions.clone()));
 
         let (reporter, health) = Reporter::new(Serving::No);
-        let mut watchers =
-            Watchers::start(registry, refusals, vendor, reporter, shutdown.clone()).await;
+        let mut background =
+            BackgroundTasks::start(registry, refusals, vendor, reporter, shutdown.clone()).await;
         let stop = CancellationToken::new();
         let budget = self.max_buffered_mib;
         let serving = grpc::serve(service, health, budget, incoming, stop.clone())?;
@@ -194,15 +194,18 @@ impl App {
 
         let deadline = Instant::now() + limits.drain_timeout;
         info!(streams = work.metrics.open_streams(), "draining");
-        watchers.say_not_serving().await;
+        background.say_not_serving().await;
         work.drain.send_replace(Some(deadline));
         stop.cancel();
-        work.end(deadline + LAST_CALLS).await;
-        if tokio::time::timeout(LAST_WORDS, &mut server).await.is_err() {
+        work.end(deadline + LAST_CALLS_TIMEOUT).await;
+        if tokio::time::timeout(WRITE_OUT_TIMEOUT, &mut server)
+            .await
+            .is_err()
+        {
             server.abort();
         }
         self.store.close().await;
-        info!(calls = ?calls.calls(), "stopped");
+        info!(calls = ?metrics.calls(), "stopped");
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! Request validation: every violation is collected with the path of its field.
 //!
-//! Each check takes the path of the field it looks at, notes what is wrong in [`Violations`], and
-//! returns nothing in that case. Nothing is changed silently: white space around a token is
-//! refused, not removed.
+//! A check gets a value and the path of its field. It returns the checked value; or it notes the
+//! violation in [`Violations`] and returns `None`, so that the other fields are still checked. No
+//! value is changed silently: white space around a token is refused, not removed.
 
 use std::fmt;
 

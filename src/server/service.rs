@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::{
     status::Failure,
     stream::{Inbound, Responses, StreamAcceptor},
-    unary::Control,
+    unary::UnaryCalls,
 };
 use crate::{
     domain::Caller,
@@ -15,14 +15,14 @@ use crate::{
 /// All methods of the contract.
 #[derive(Debug)]
 pub(crate) struct Service {
-    control: Control,
+    unary: UnaryCalls,
     streams: StreamAcceptor,
 }
 
 impl Service {
     #[must_use]
-    pub(crate) fn new(control: Control, streams: StreamAcceptor) -> Self {
-        Self { control, streams }
+    pub(crate) fn new(unary: UnaryCalls, streams: StreamAcceptor) -> Self {
+        Self { unary, streams }
     }
 }
 
@@ -44,7 +44,7 @@ impl DestinationConnector for Service {
         &self,
         request: Request<pb::DescribeActionsRequest>,
     ) -> Result<Response<pb::DescribeActionsResponse>, Status> {
-        answer(self.control.describe_actions(&caller(), request.get_ref()))
+        answer(self.unary.describe_actions(&caller(), request.get_ref()))
     }
 
     async fn validate_credentials(
@@ -52,7 +52,7 @@ impl DestinationConnector for Service {
         request: Request<pb::ValidateCredentialsRequest>,
     ) -> Result<Response<pb::ValidateCredentialsResponse>, Status> {
         answer(
-            self.control
+            self.unary
                 .validate_credentials(&caller(), request.into_inner())
                 .await,
         )
@@ -63,7 +63,7 @@ impl DestinationConnector for Service {
         request: Request<pb::CreateDestinationRequest>,
     ) -> Result<Response<pb::Destination>, Status> {
         answer(
-            self.control
+            self.unary
                 .create_destination(&caller(), request.into_inner())
                 .await,
         )
@@ -74,7 +74,7 @@ impl DestinationConnector for Service {
         request: Request<pb::GetDestinationRequest>,
     ) -> Result<Response<pb::Destination>, Status> {
         answer(
-            self.control
+            self.unary
                 .get_destination(&caller(), request.into_inner())
                 .await,
         )
@@ -85,7 +85,7 @@ impl DestinationConnector for Service {
         request: Request<pb::ListDestinationsRequest>,
     ) -> Result<Response<pb::ListDestinationsResponse>, Status> {
         answer(
-            self.control
+            self.unary
                 .list_destinations(&caller(), request.into_inner())
                 .await,
         )
@@ -96,7 +96,7 @@ impl DestinationConnector for Service {
         request: Request<pb::UpdateDestinationRequest>,
     ) -> Result<Response<pb::Destination>, Status> {
         answer(
-            self.control
+            self.unary
                 .update_destination(&caller(), request.into_inner())
                 .await,
         )
@@ -107,7 +107,7 @@ impl DestinationConnector for Service {
         request: Request<pb::DeleteDestinationRequest>,
     ) -> Result<Response<()>, Status> {
         answer(
-            self.control
+            self.unary
                 .delete_destination(&caller(), request.into_inner())
                 .await,
         )

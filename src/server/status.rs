@@ -1,9 +1,12 @@
-//! The error model: the only maker of `tonic::Status` and of `google.rpc.Status`.
+//! The error model: what every failure is answered with, as `tonic::Status` or
+//! `google.rpc.Status`.
 //!
 //! The rest of the server says *what happened* with a [`Failure`]; code, message and details are
-//! decided here alone. Every status carries exactly one `ErrorInfo`, whose reason is one of
-//! [`Reason`] (or, for a credential check, LaunchDarkly's). No message holds a token, an
-//! identifier's value, or anything that LaunchDarkly answered.
+//! decided here. Each such status carries one `ErrorInfo`, whose reason is one of [`Reason`] or,
+//! for a credential check, that of the check. Statuses without one are those of tonic, for messages
+//! that it cannot decode, and that of the health service for a name that it does not know. No
+//! message holds a token, an identifier's value, or a text that LaunchDarkly answered; some name the
+//! HTTP status of its answer.
 
 use std::{fmt, time::Duration};
 
@@ -138,7 +141,7 @@ pub(crate) enum Failure {
         .tried_for.as_secs(), counted(*.attempts), last_error(*.error)
     )]
     DeliveryTimeout {
-        /// The last one; `None` if no call could even be started.
+        /// What went wrong last, as in [`DeliveryAttempts`](crate::domain::DeliveryAttempts).
         error: Option<TransientError>,
         tried_for: Duration,
         attempts: u32,

@@ -1,13 +1,13 @@
-//! The memory budget: how many bytes of records the process may hold, and how many of them one
-//! destination.
+//! The memory budget: a limit on the bytes of records that the process holds, and on the part of
+//! them that one destination may hold.
 //!
 //! A reservation is granted only if the bytes that it leaves free are at least nine times what its
 //! destination already holds. A stalled destination can hold 10 % of the budget, the next one 10 %
 //! of the rest; with twenty stalled, 12 % is still free. No destination gets a fixed share, which
 //! would be too small for some and wasted on others.
 //!
-//! Shares belong to destinations and not to LaunchDarkly accounts: a stream names its destination.
-//! The rule holds for any number of shares.
+//! A share is that of a destination, not of a LaunchDarkly account: where a stream is read, only its
+//! destination is known.
 
 use std::{
     collections::HashMap,

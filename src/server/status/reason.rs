@@ -53,7 +53,8 @@ reasons! {
     EtagMismatch = "ETAG_MISMATCH" [Aborted],
     /// A newer stream of the same id took over.
     StreamSuperseded = "STREAM_SUPERSEDED" [Aborted],
-    /// The stream was open, or idle, as long as a stream may be.
+    /// The stream was open, or idle, as long as a stream may be; or `open` or the rest of a message
+    /// did not come in time, that of a unary call too.
     StreamExpired = "STREAM_EXPIRED" [Unavailable],
     /// LaunchDarkly refuses the access token, or its right to change the environment.
     CredentialsRejected = "CREDENTIALS_REJECTED" [FailedPrecondition],

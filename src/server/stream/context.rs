@@ -14,13 +14,15 @@ pub struct StreamLimits {
     pub max_streams: usize,
     /// Most records in one batch.
     pub max_batch_records: usize,
-    /// Most uncommitted records.
+    /// The window: while fewer records than this are uncommitted, another message is read, however
+    /// many records it has.
     pub max_in_flight_records: usize,
     /// How long a record may be tried, unless its stream says otherwise.
     pub default_delivery_timeout: Duration,
     /// How long a stream may live before it is drained; each gets up to 10 % more or less.
     pub max_stream_age: Duration,
-    /// How long a stream may be silent before it is drained.
+    /// How long a stream may be without a message and a verdict, and without records under way,
+    /// before it is drained.
     pub max_stream_idle: Duration,
     /// How long a drained stream may still take.
     pub drain_timeout: Duration,

@@ -1,12 +1,12 @@
 //! Fencing: of the streams with one `stream_id`, only the newest may write. That one holds the
 //! lease. [`app`](crate::app) chooses the implementation.
 //!
-//! | a stream | by |
+//! | what happens to a stream | when |
 //! |---|---|
-//! | supersedes the holder, and waits for its release | [`Fencing::acquire`] |
-//! | holds the lease | the end of that wait, unless it was superseded meanwhile |
-//! | is superseded | the next `acquire` of its key; it starts no more calls |
-//! | gives the lease back | [`Lease::release`], once its last call has ended |
+//! | it supersedes the holder of the lease, and waits for its release | it calls [`Fencing::acquire`] |
+//! | it gets the lease | that wait is over, unless a newer stream has superseded it meanwhile |
+//! | it is superseded, and starts no more calls | a newer stream calls `acquire` with its key |
+//! | it gives the lease back, by [`Lease::release`] | its last call has ended |
 
 use std::fmt;
 
@@ -31,8 +31,10 @@ pub(crate) struct StreamKey {
 #[async_trait]
 pub(crate) trait Fencing: fmt::Debug + Send + Sync + 'static {
     /// Supersedes the streams of this key, and waits until nothing of them can reach LaunchDarkly
-    /// any more. That takes one attempt at the longest, or one second if a stream waits for the slot
-    /// of another attempt. A stream that is superseded makes no further probe of a refused call.
+    /// any more. That takes the rest of an attempt that is under way, and up to a second after it
+    /// if the call was refused: its lane then waits for another slot or a confirmation, and looks
+    /// once a second whether a stream still needs the result. A superseded stream makes no further
+    /// attempt.
     ///
     /// # Errors
     /// A newer stream has superseded this one.

@@ -58,12 +58,13 @@ pub(crate) struct Responses {
     messages: mpsc::Receiver<pb::SendIdentifiersResponse>,
     /// `None` once it was taken.
     status: Option<oneshot::Receiver<Result<(), Status>>>,
-    /// A stream counts as open until its connection has taken its last message.
-    _unread: TaskTrackerToken,
+    /// A shutdown waits for the stream until its connection has taken its last message, or is gone.
+    /// The limit of streams and the metric count it until its session has ended.
+    _awaited_at_shutdown: TaskTrackerToken,
 }
 
-/// Both sides of one stream, which counts as open as long as `unread` lives.
-pub(super) fn channel(unread: TaskTrackerToken) -> (ResponseSender, Responses) {
+/// Both sides of one stream, which a shutdown waits for as long as `awaited_at_shutdown` lives.
+pub(super) fn channel(awaited_at_shutdown: TaskTrackerToken) -> (ResponseSender, Responses) {
     let (message_sender, messages) = mpsc::channel(BUFFERED_MESSAGES);
     let (status_sender, status) = oneshot::channel();
     let sender = ResponseSender {
@@ -73,7 +74,7 @@ pub(super) fn channel(unread: TaskTrackerToken) -> (ResponseSender, Responses) {
     let responses = Responses {
         messages,
         status: Some(status),
-        _unread: unread,
+        _awaited_at_shutdown: awaited_at_shutdown,
     };
     (sender, responses)
 }

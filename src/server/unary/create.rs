@@ -1,6 +1,6 @@
-//! CreateDestination.
+//! `CreateDestination`: stores a new destination once, however often its request is sent.
 
-use super::{Control, edit::Edit, fields::Field, idempotency::idempotency_key, store_failure};
+use super::{UnaryCalls, edit::Edit, fields::Field, idempotency::idempotency_key, store_failure};
 use crate::{
     clock,
     domain::{
@@ -26,7 +26,7 @@ struct CheckedCreate {
     key: Option<IdempotencyKey>,
 }
 
-impl Control {
+impl UnaryCalls {
     /// Creates a destination, without asking LaunchDarkly: credentials are checked by
     /// [`validate_credentials`](Self::validate_credentials).
     ///

@@ -1,8 +1,9 @@
 //! Writable fields of a destination: one table, from which masks, checks and the paths in errors
 //! are made.
 //!
-//! Those of a connection are described to forms by an [`Action`](crate::domain::Action), under the
-//! same paths. A test holds the two together, and what is sent back to what is secret.
+//! The fields of a connection are also described to forms, by an [`Action`](crate::domain::Action)
+//! under the same paths. Tests compare the two lists, and check that no field that is secret is sent
+//! back.
 
 use std::iter;
 

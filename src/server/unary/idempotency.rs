@@ -5,7 +5,7 @@ use prost::Message;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Control, store_failure};
+use super::{UnaryCalls, store_failure};
 use crate::{
     domain::{Authorized, Destination, Manage, OrganizationId},
     registry::{Fingerprint, IdempotencyKey},
@@ -37,7 +37,7 @@ fn fingerprint(method: &str, body: &impl Message) -> Fingerprint {
     Fingerprint(bytes)
 }
 
-impl Control {
+impl UnaryCalls {
     /// The destination of a request that was carried out before, as it is now; none if this is the
     /// first time.
     pub(super) async fn replay(

@@ -4,7 +4,7 @@ use prost::Message;
 use tracing::error;
 use uuid::Uuid;
 
-use super::{Control, page, store_failure};
+use super::{UnaryCalls, page, store_failure};
 use crate::{
     domain::{Authorized, Caller, DestinationUid, Etag, OrganizationId, View},
     pb,
@@ -30,7 +30,7 @@ const FILTER_RULE: &str =
     r#"must have the form display_name:"text", where \" and \\ stand for " and \ in the text"#;
 const TOKEN_RULE: &str = "must be the next_page_token of the same query";
 
-impl Control {
+impl UnaryCalls {
     /// Lists an organization's destinations, newest first.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 //!
 //! Each method takes and returns wire messages; [`service`](super::service) wraps them for tonic.
 //! A request is checked as a whole before anything is looked up. The [`Caller`] turns the names in it
-//! into authorized ones, which alone open the registry. What concerns no organization needs its
-//! permission too, where the [`vendor`] is asked.
+//! into authorized ones; the registry takes no others. Where a request names no organization, as to
+//! check unsaved credentials, the [`vendor`] module requires the caller's permission instead.
 
 mod create;
 mod edit;
@@ -30,12 +30,12 @@ use crate::{
 
 /// Answers the unary calls; cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Control {
+pub(crate) struct UnaryCalls {
     registry: Registry,
     vendor: Vendor,
 }
 
-impl Control {
+impl UnaryCalls {
     /// Answers from a registry and a vendor.
     #[must_use]
     pub(crate) fn new(registry: Registry, vendor: Arc<dyn CredentialChecker>) -> Self {

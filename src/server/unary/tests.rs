@@ -27,7 +27,7 @@ const TOKEN: &str = "api-canary-0001";
 
 /// The unary calls, and all they stand on.
 struct Bench {
-    control: Control,
+    unary: UnaryCalls,
     store: Arc<TroubledStore>,
     oracle: Arc<Oracle>,
     registry: Registry,
@@ -47,7 +47,7 @@ impl Bench {
         // Ends with the test.
         tokio::spawn(refusals.run(tokio::sync::mpsc::unbounded_channel().0));
         Self {
-            control: Control::new(registry.clone(), oracle.clone()),
+            unary: UnaryCalls::new(registry.clone(), oracle.clone()),
             store,
             oracle,
             registry,
@@ -59,7 +59,7 @@ impl Bench {
     async fn with_vip() -> (Self, pb::Destination) {
         let bench = Self::new().await;
         let vip = bench
-            .control
+            .unary
             .create_destination(LOCAL, create())
             .await
             .unwrap();
@@ -68,7 +68,7 @@ impl Bench {
 
     async fn get(&self) -> pb::Destination {
         let request = pb::GetDestinationRequest { name: VIP.into() };
-        self.control.get_destination(LOCAL, request).await.unwrap()
+        self.unary.get_destination(LOCAL, request).await.unwrap()
     }
 
     /// How many destinations there are.
@@ -107,7 +107,7 @@ impl Bench {
         paths: &[&str],
     ) -> Result<pb::Destination, Failure> {
         let request = update(destination, paths);
-        self.control.update_destination(LOCAL, request).await
+        self.unary.update_destination(LOCAL, request).await
     }
 }
 

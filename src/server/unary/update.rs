@@ -1,6 +1,6 @@
-//! UpdateDestination.
+//! `UpdateDestination`: replaces some fields of a destination, and publishes the new revision.
 
-use super::{Control, edit::Edit, etag, idempotency::idempotency_key, mask, store_failure};
+use super::{UnaryCalls, edit::Edit, etag, idempotency::idempotency_key, mask, store_failure};
 use crate::{
     clock,
     domain::{Action, Authorized, Caller, Destination, DestinationName, Etag, Manage},
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// How often an update without an etag is tried against others that come first. Our choice: each
+/// How often an update without an etag is tried against others that come first. Ours: each
 /// loss means that another update won, so a few are plenty for a form that people edit.
 const TRIES: u32 = 5;
 
@@ -34,7 +34,7 @@ enum UpdateTarget {
     Done(Destination),
 }
 
-impl Control {
+impl UnaryCalls {
     /// Updates a destination, and publishes the change to its streams.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ async fn a_created_destination_reads_back_as_answered() {
         ..create()
     };
     let answered = bench
-        .control
+        .unary
         .create_destination(LOCAL, request)
         .await
         .unwrap();
@@ -41,12 +41,12 @@ async fn an_id_is_drawn_when_none_is_chosen() {
         ..create()
     };
     let first = bench
-        .control
+        .unary
         .create_destination(LOCAL, request.clone())
         .await
         .unwrap();
     let second = bench
-        .control
+        .unary
         .create_destination(LOCAL, request)
         .await
         .unwrap();
@@ -74,7 +74,7 @@ async fn all_that_is_wrong_is_told_at_once() {
         validate_only: false,
     };
     let failure = bench
-        .control
+        .unary
         .create_destination(LOCAL, wrong)
         .await
         .unwrap_err();
@@ -94,7 +94,7 @@ async fn all_that_is_wrong_is_told_at_once() {
     );
     let empty = pb::CreateDestinationRequest::default();
     let failure = bench
-        .control
+        .unary
         .create_destination(LOCAL, empty)
         .await
         .unwrap_err();
@@ -107,7 +107,7 @@ async fn all_that_is_wrong_is_told_at_once() {
         ..create()
     };
     let failure = bench
-        .control
+        .unary
         .create_destination(LOCAL, unset)
         .await
         .unwrap_err();
@@ -130,7 +130,7 @@ async fn a_name_is_taken_once() {
             ..create()
         };
         let failure = bench
-            .control
+            .unary
             .create_destination(LOCAL, again)
             .await
             .unwrap_err();
@@ -151,7 +151,7 @@ async fn a_dry_run_stores_and_remembers_nothing() {
         ..real.clone()
     };
     let preview = bench
-        .control
+        .unary
         .create_destination(LOCAL, dry.clone())
         .await
         .unwrap();
@@ -163,16 +163,16 @@ async fn a_dry_run_stores_and_remembers_nothing() {
         ..dry.clone()
     };
     let preview = bench
-        .control
+        .unary
         .create_destination(LOCAL, unnamed)
         .await
         .unwrap();
     assert_eq!(preview.name, "");
 
-    let created = bench.control.create_destination(LOCAL, real).await.unwrap();
+    let created = bench.unary.create_destination(LOCAL, real).await.unwrap();
     // From now on the real request would answer what there is; so does its dry run.
     assert_eq!(
-        bench.control.create_destination(LOCAL, dry).await,
+        bench.unary.create_destination(LOCAL, dry).await,
         Ok(created)
     );
 }
@@ -184,7 +184,7 @@ async fn a_repeated_create_answers_with_the_destination_as_it_is_now() {
         request_id: REQUEST_ID.into(),
         ..create()
     };
-    let repeat = || bench.control.create_destination(LOCAL, request.clone());
+    let repeat = || bench.unary.create_destination(LOCAL, request.clone());
     repeat().await.unwrap();
     let renamed = pb::Destination {
         display_name: "Renamed".into(),
@@ -196,16 +196,13 @@ async fn a_repeated_create_answers_with_the_destination_as_it_is_now() {
         request_id: REQUEST_ID.to_uppercase().replace('-', ""),
         ..request.clone()
     };
-    let repeated = bench
-        .control
-        .create_destination(LOCAL, spelt_otherwise)
-        .await;
+    let repeated = bench.unary.create_destination(LOCAL, spelt_otherwise).await;
     assert_eq!(repeated, Ok(renamed));
 
     let mut other = request.clone();
     other.destination.as_mut().unwrap().display_name = "Other".into();
     let failure = bench
-        .control
+        .unary
         .create_destination(LOCAL, other)
         .await
         .unwrap_err();
@@ -215,21 +212,21 @@ async fn a_repeated_create_answers_with_the_destination_as_it_is_now() {
         ..update(settings(), &[])
     };
     let failure = bench
-        .control
+        .unary
         .update_destination(LOCAL, elsewhere)
         .await
         .unwrap_err();
     assert_eq!(failure, Failure::RequestIdReused);
 
     bench
-        .control
+        .unary
         .delete_destination(LOCAL, delete())
         .await
         .unwrap();
     assert_eq!(repeat().await, Err(Failure::DestinationDeletedSince(vip())));
     // Another destination of the same name is not the one that this request made.
     bench
-        .control
+        .unary
         .create_destination(LOCAL, create())
         .await
         .unwrap();
@@ -246,8 +243,8 @@ async fn the_same_create_sent_twice_at_once_makes_one_destination() {
             ..create()
         };
         let (one, other) = tokio::join!(
-            bench.control.create_destination(LOCAL, request.clone()),
-            bench.control.create_destination(LOCAL, request.clone()),
+            bench.unary.create_destination(LOCAL, request.clone()),
+            bench.unary.create_destination(LOCAL, request.clone()),
         );
         assert_eq!(one.unwrap(), other.unwrap());
         assert_eq!(bench.count().await, 1);

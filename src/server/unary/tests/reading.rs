@@ -36,7 +36,7 @@ async fn filled() -> Bench {
             ..Default::default()
         };
         bench
-            .control
+            .unary
             .create_destination(LOCAL, request)
             .await
             .unwrap();
@@ -51,18 +51,14 @@ async fn pages_hold_every_match_once_and_the_newest_first() {
     let mut names = Vec::new();
     for _ in 0..2 {
         let request = list(2, &token, r#"display_name:"ALPHA""#);
-        let page = bench
-            .control
-            .list_destinations(LOCAL, request)
-            .await
-            .unwrap();
+        let page = bench.unary.list_destinations(LOCAL, request).await.unwrap();
         names.extend(page.destinations.into_iter().map(|d| d.display_name));
         token = page.next_page_token;
     }
     assert_eq!(names, ["Final Alpha", "alphabet", "Alpha"]);
     assert_eq!(token, "");
     let all = bench
-        .control
+        .unary
         .list_destinations(LOCAL, list(0, "", ""))
         .await
         .unwrap();
@@ -78,17 +74,11 @@ async fn a_page_ends_before_it_is_too_large_for_clients() {
         large.destination_id.clear();
         let destination = large.destination.as_mut().unwrap();
         destination.field_mappings[0].sources.clone_from(&sources);
-        bench
-            .control
-            .create_destination(LOCAL, large)
-            .await
-            .unwrap();
+        bench.unary.create_destination(LOCAL, large).await.unwrap();
     }
     let (mut token, mut seen) = (String::new(), BTreeSet::new());
     loop {
-        let page = bench
-            .control
-            .list_destinations(LOCAL, list(1000, &token, ""));
+        let page = bench.unary.list_destinations(LOCAL, list(1000, &token, ""));
         let page = page.await.unwrap();
         assert!(page.encoded_len() < 4 * 1024 * 1024);
         seen.extend(page.destinations.into_iter().map(|found| found.name));
@@ -104,7 +94,7 @@ async fn a_page_ends_before_it_is_too_large_for_clients() {
 async fn a_page_token_is_good_for_its_query_alone() {
     let bench = filled().await;
     let first = bench
-        .control
+        .unary
         .list_destinations(LOCAL, list(1, "", ""))
         .await
         .unwrap();
@@ -120,7 +110,7 @@ async fn a_page_token_is_good_for_its_query_alone() {
         list(1, "1", ""),
     ] {
         let failure = bench
-            .control
+            .unary
             .list_destinations(LOCAL, request)
             .await
             .unwrap_err();
@@ -128,7 +118,7 @@ async fn a_page_token_is_good_for_its_query_alone() {
     }
     // The size may change from page to page.
     let rest = bench
-        .control
+        .unary
         .list_destinations(LOCAL, list(9, &token, ""))
         .await
         .unwrap();
@@ -142,45 +132,45 @@ async fn a_caller_without_permission_is_told_nothing_else() {
     let (bench, there) = Bench::with_vip().await;
     let stranger = Caller::with(|_, _| false);
     let viewer = Caller::with(|_, permission| permission == Permission::View);
-    let control = &bench.control;
+    let unary = &bench.unary;
     let denied = Failure::PermissionDenied;
 
     let negative = pb::DescribeActionsRequest {
         page_size: -1,
         ..Default::default()
     };
-    let described = |caller: &Caller| control.describe_actions(caller, &negative);
+    let described = |caller: &Caller| unary.describe_actions(caller, &negative);
     assert_eq!(described(&stranger), Err(denied.clone()));
     let get = || pb::GetDestinationRequest { name: VIP.into() };
-    let got = control.get_destination(&stranger, get()).await;
+    let got = unary.get_destination(&stranger, get()).await;
     assert_eq!(got, Err(denied.clone()));
-    let listed = control.list_destinations(&stranger, list(-1, "", "")).await;
+    let listed = unary.list_destinations(&stranger, list(-1, "", "")).await;
     assert_eq!(listed, Err(denied.clone()));
     for caller in [&stranger, &viewer] {
-        let created = control.create_destination(caller, create()).await;
+        let created = unary.create_destination(caller, create()).await;
         assert_eq!(created, Err(denied.clone()));
         let malformed = update(pb::Destination::default(), &["uid"]);
-        let updated = control.update_destination(caller, malformed).await;
+        let updated = unary.update_destination(caller, malformed).await;
         assert_eq!(updated, Err(denied.clone()));
-        let deleted = control.delete_destination(caller, delete()).await;
+        let deleted = unary.delete_destination(caller, delete()).await;
         assert_eq!(deleted, Err(denied.clone()));
         let unsaved = config("", "", Instance::Commercial);
         for target in [Target::Name(VIP.into()), Target::LaunchDarkly(unsaved)] {
             let target = Some(target);
             let request = pb::ValidateCredentialsRequest { target };
-            let validated = control.validate_credentials(caller, request).await;
+            let validated = unary.validate_credentials(caller, request).await;
             assert_eq!(validated, Err(denied.clone()));
         }
     }
     assert!(bench.oracle.asked.lock().unwrap().is_empty());
     assert_eq!(paths(described(&viewer).unwrap_err()), ["page_size"]);
-    assert_eq!(control.get_destination(&viewer, get()).await, Ok(there));
+    assert_eq!(unary.get_destination(&viewer, get()).await, Ok(there));
 }
 
 #[tokio::test]
 async fn a_destination_of_a_newer_version_is_listed_with_what_is_known_of_it() {
     let bench = filled().await;
-    let list = || bench.control.list_destinations(LOCAL, list(2, "", ""));
+    let list = || bench.unary.list_destinations(LOCAL, list(2, "", ""));
     let readable = list().await.unwrap();
     bench.store.is_newer.store(true, Ordering::Relaxed);
     let page = list().await.unwrap();
@@ -205,7 +195,7 @@ async fn a_malformed_list_is_told_all_at_once() {
         ..list(-1, "", "vip")
     };
     let failure = bench
-        .control
+        .unary
         .list_destinations(LOCAL, wrong)
         .await
         .unwrap_err();
@@ -216,7 +206,7 @@ async fn a_malformed_list_is_told_all_at_once() {
 async fn actions_come_in_pages_too() {
     let bench = Bench::with_actions(&["a", "b", "c"]).await;
     let describe = |page_size, page_token: &str| {
-        bench.control.describe_actions(
+        bench.unary.describe_actions(
             LOCAL,
             &pb::DescribeActionsRequest {
                 page_size,
@@ -251,21 +241,21 @@ async fn a_deletion_is_guarded_announced_and_may_find_nothing() {
         ..delete()
     };
     let failure = bench
-        .control
+        .unary
         .delete_destination(LOCAL, with_etag("old"))
         .await
         .unwrap_err();
     assert_eq!(failure, Failure::EtagMismatch(vip()));
     assert_ne!(live.current().1, LiveState::Deleted);
     bench
-        .control
+        .unary
         .delete_destination(LOCAL, with_etag(&vip_then.etag))
         .await
         .unwrap();
     assert_eq!(live.current().1, LiveState::Deleted);
 
     let failure = bench
-        .control
+        .unary
         .delete_destination(LOCAL, delete())
         .await
         .unwrap_err();
@@ -274,7 +264,7 @@ async fn a_deletion_is_guarded_announced_and_may_find_nothing() {
         allow_missing: true,
         ..with_etag("old")
     };
-    assert_eq!(bench.control.delete_destination(LOCAL, maybe).await, Ok(()));
+    assert_eq!(bench.unary.delete_destination(LOCAL, maybe).await, Ok(()));
 }
 
 #[tokio::test]
@@ -287,7 +277,7 @@ async fn nothing_is_counted_for_a_destination_that_is_deleted() {
         ..Default::default()
     };
     bench
-        .control
+        .unary
         .delete_destination(LOCAL, request)
         .await
         .unwrap();
@@ -300,8 +290,8 @@ async fn streams_hear_of_a_deletion_even_if_its_caller_went_away() {
     let mut live = bench.watch().await;
     assert_ne!(live.current().1, LiveState::Deleted);
     bench.store.answers.forget_permits(usize::MAX);
-    let control = bench.control.clone();
-    let caller = tokio::spawn(async move { control.delete_destination(LOCAL, delete()).await });
+    let unary = bench.unary.clone();
+    let caller = tokio::spawn(async move { unary.delete_destination(LOCAL, delete()).await });
     while bench.count().await > 0 {
         tokio::task::yield_now().await;
     }
@@ -323,7 +313,7 @@ async fn credentials_are_checked_stored_or_not() {
     let (bench, _) = Bench::with_vip().await;
     let check = |target| {
         let request = pb::ValidateCredentialsRequest { target };
-        bench.control.validate_credentials(LOCAL, request)
+        bench.unary.validate_credentials(LOCAL, request)
     };
     assert!(check(Some(Target::Name(VIP.into()))).await.unwrap().valid);
     let unsaved = config("api-canary-2", "77aa", Instance::Federal);
@@ -361,17 +351,14 @@ async fn a_store_that_is_down_is_no_answer_about_destinations() {
     let (bench, _) = Bench::with_vip().await;
     bench.store.is_down.store(true, Ordering::Relaxed);
     let request = pb::GetDestinationRequest { name: VIP.into() };
-    let get = bench.control.get_destination(LOCAL, request).await;
+    let get = bench.unary.get_destination(LOCAL, request).await;
     assert_eq!(get, Err(Failure::StoreUnavailable));
-    let created = bench.control.create_destination(LOCAL, create()).await;
+    let created = bench.unary.create_destination(LOCAL, create()).await;
     assert_eq!(created, Err(Failure::StoreUnavailable));
     let updated = bench.update(settings(), &[]).await;
     assert_eq!(updated, Err(Failure::StoreUnavailable));
-    let deleted = bench.control.delete_destination(LOCAL, delete()).await;
+    let deleted = bench.unary.delete_destination(LOCAL, delete()).await;
     assert_eq!(deleted, Err(Failure::StoreUnavailable));
-    let listed = bench
-        .control
-        .list_destinations(LOCAL, list(0, "", ""))
-        .await;
+    let listed = bench.unary.list_destinations(LOCAL, list(0, "", "")).await;
     assert_eq!(listed, Err(Failure::StoreUnavailable));
 }

@@ -150,7 +150,7 @@ async fn a_mask_cannot_empty_what_is_required() {
     assert_eq!(timeless(reset.unwrap()), timeless(before));
     let nowhere = pb::UpdateDestinationRequest::default();
     let failure = bench
-        .control
+        .unary
         .update_destination(LOCAL, nowhere)
         .await
         .unwrap_err();
@@ -207,7 +207,7 @@ async fn a_repeated_update_takes_effect_once() {
         request_id: REQUEST_ID.into(),
         ..update(stale, &["display_name"])
     };
-    let repeat = || bench.control.update_destination(LOCAL, request.clone());
+    let repeat = || bench.unary.update_destination(LOCAL, request.clone());
     // Two at once, and one later: although the etag is stale by then.
     let (one, other) = tokio::join!(repeat(), repeat());
     assert_eq!(one.as_ref().unwrap(), other.as_ref().unwrap());
@@ -254,7 +254,7 @@ async fn a_dry_run_of_an_update_changes_nothing() {
         validate_only: true,
         ..update(others(), &["*"])
     };
-    let preview = bench.control.update_destination(LOCAL, dry).await.unwrap();
+    let preview = bench.unary.update_destination(LOCAL, dry).await.unwrap();
     assert_eq!(timeless(preview), timeless(expected("*", &before)));
     assert_eq!(bench.get().await, before);
     assert_eq!(live.current().0, Revision::FIRST);

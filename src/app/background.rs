@@ -17,14 +17,16 @@ use crate::{
 
 /// How often the store is asked whether it answers. Ours: orchestrators probe about as often.
 const STORE_CHECK: Duration = Duration::from_secs(5);
-/// Their tasks; they end with this, or with the process.
-pub(super) struct Watchers {
+
+/// The running tasks. They end when this is dropped, or with the process.
+pub(super) struct BackgroundTasks {
+    /// The one task that is awaited: it sets the health.
     health: JoinHandle<Option<()>>,
     reporter: Reporter,
     _guard: DropGuard,
 }
 
-impl Watchers {
+impl BackgroundTasks {
     /// Starts the tasks; health is reported, and LaunchDarkly asked, until `shutdown`. Health is
     /// known when this returns.
     pub(super) async fn start(
