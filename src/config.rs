@@ -216,7 +216,7 @@ impl FromFlags for ClientSettings {
                     "attempt-timeout",
                     "Longest time for one attempt at a call to LaunchDarkly",
                 )
-                // What the peers allow.
+                // What other senders of synced segments allow.
                 .time("10s", Duration::from_millis(100)..=Duration::from_secs(300)),
             max_calls_per_account: from
                 .setting(
@@ -230,7 +230,7 @@ impl FromFlags for ClientSettings {
                     "max-members-per-call",
                     "Most members in one call to LaunchDarkly, up to 1000",
                 )
-                // What the peers send; LaunchDarkly publishes no limit.
+                // What other senders of synced segments send; LaunchDarkly publishes no limit.
                 .number("COUNT", "1000", 1..=1_000),
         }
     }
@@ -272,7 +272,8 @@ impl FromFlags for LaneSettings {
                 )
                 .details(
                     "Longer means fewer calls and later flags. While a call of the lane is under \
-                     way, its records wait for the end of that call, up to 500 ms.",
+                     way, its records wait for the end of that call, up to 500 ms or the \
+                     linger if that is longer.",
                 )
                 .time("50ms", Duration::ZERO..=Duration::from_secs(60)),
         }
@@ -298,9 +299,12 @@ impl FromFlags for StreamLimits {
             max_in_flight_records: from
                 .setting(
                     "max-in-flight-records",
-                    "Most records of one stream that wait for a result",
+                    "Number of uncommitted records of one stream at which reading from it pauses",
                 )
-                .details("Told in `opened`; at least `--max-batch-records`.")
+                .details(
+                    "Told in `opened`; at least `--max-batch-records`. The message that reaches it \
+                     is still read whole.",
+                )
                 .number("COUNT", "10000", max_batch_records..=1_000_000),
             default_delivery_timeout: from
                 .setting(
@@ -315,8 +319,9 @@ impl FromFlags for StreamLimits {
             max_stream_idle: from
                 .setting(
                     "max-stream-idle",
-                    "Time without a record or a result after which a stream is asked to move",
+                    "Time without a message or a result after which a stream is asked to move",
                 )
+                .details("Heartbeats count as messages. Records under way keep a stream open.")
                 .time("10m", STREAM_TIME),
             drain_timeout: from
                 .setting(

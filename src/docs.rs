@@ -12,7 +12,8 @@ const UPDATE: &str = "UPDATE_DOCS";
 /// Holds a table of the documentation, found by its first two titles, to these rows.
 ///
 /// # Panics
-/// The table is missing, or another one, unless `UPDATE_DOCS` is set: then it is written.
+/// The table is missing, or its rows are others. If `UPDATE_DOCS` is set, other rows are written
+/// instead.
 #[track_caller]
 pub(crate) fn hold_table(titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
     let Documented {

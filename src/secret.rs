@@ -7,8 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 /// Characters of a token that are shown, so that people can tell tokens apart.
 const VISIBLE: usize = 4;
 
-/// An access token; wiped from memory when dropped, and shown by nothing but
-/// [`expose`](Self::expose).
+/// An access token; wiped from memory when dropped. Only [`expose`](Self::expose) shows it;
+/// [`hint`](Self::hint) shows its last four characters.
 #[derive(Clone)]
 pub struct AccessToken(SecretString);
 

@@ -1,8 +1,7 @@
-//! Settings reader: it declares each setting where it is read, with flag, default, range and help
-//! in one expression.
+//! Settings reader: one expression for each setting has its flag, default, range and help.
 //!
-//! The same declarations tell clap which flags there are, the command their values, and the
-//! documentation its table.
+//! That expression serves three readers: clap gets the flag, the command gets the value, and the
+//! documentation gets the row of its table.
 
 use std::{
     fmt,
@@ -67,7 +66,8 @@ impl<T: FromFlags> FromArgMatches for CheckedFlags<T> {
     }
 }
 
-/// What is known of each setting of a command but its value.
+/// The declaration of each setting of a command: flag, default, range and help. No values are given
+/// to it.
 pub(super) fn declarations<T: FromFlags>() -> Vec<Declaration> {
     let mut reader = SettingsReader::default();
     T::read(&mut reader);

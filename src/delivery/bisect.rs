@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, ops::Range};
 
 /// Most calls spent on one batch; what is left then is tried again later.
-const MOST_CALLS: u32 = 256;
+const MAX_CALLS: u32 = 256;
 /// Refusals in a row, in a lane that never had a success, after which the refusal is systemic: the
 /// request is at fault instead of its members. Breadth first they cover 32 disjoint parts of the
 /// batch. So many poison members, spread so evenly, are less likely in the first batch of all.
@@ -50,22 +50,23 @@ pub(super) struct RefusalHistory {
     pub(super) has_succeeded: bool,
     /// How often it refused one for its payload.
     pub(super) refusals: u32,
-    /// How often the history was reset; calls from before the last reset do not count.
-    generation: u32,
+    /// How often the history was reset. The history of a call that began before the last reset is
+    /// dropped.
+    resets: u32,
 }
 
 impl RefusalHistory {
     /// Forgets what calls have met.
     pub(super) fn reset(&mut self) {
         *self = Self {
-            generation: self.generation + 1,
+            resets: self.resets + 1,
             ..Self::default()
         };
     }
 
     /// Adds the history of a call that began with an earlier state of this one.
     pub(super) fn merge(&mut self, call: Self) {
-        if call.generation == self.generation {
+        if call.resets == self.resets {
             self.has_succeeded |= call.has_succeeded;
             self.refusals = self.refusals.max(call.refusals);
         }
@@ -95,7 +96,7 @@ impl Bisect {
     pub(super) fn step(&self) -> BisectStep {
         match self.parts.front() {
             None => BisectStep::Done,
-            Some(_) if self.calls >= MOST_CALLS => BisectStep::Capped,
+            Some(_) if self.calls >= MAX_CALLS => BisectStep::Capped,
             Some(_)
                 if !self.history.has_succeeded && self.history.refusals >= SYSTEMIC_REFUSALS =>
             {
@@ -260,7 +261,7 @@ mod tests {
         let all = (0..1000).collect();
         let found = run(1000, &all, true);
         assert!(found.end == BisectStep::Capped);
-        assert_eq!(found.calls, MOST_CALLS);
+        assert_eq!(found.calls, MAX_CALLS);
         assert!(!found.isolated.is_empty() && found.isolated.len() < 1000);
     }
 }

@@ -28,7 +28,7 @@ pub enum LiveState {
 /// A destination whose credentials the vendor refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefusedCredentials {
-    /// Which.
+    /// The destination.
     pub uid: DestinationUid,
     /// The revision whose credentials were refused.
     pub revision: Revision,
@@ -144,7 +144,7 @@ impl LiveDestinations {
 /// One destination, watched.
 #[derive(Debug, Clone)]
 pub struct LiveDestination {
-    /// Which.
+    /// The destination.
     pub uid: DestinationUid,
     seen: watch::Receiver<KnownState>,
     directory: Arc<LiveDestinations>,

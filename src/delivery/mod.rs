@@ -1,8 +1,9 @@
 //! Delivery: how changes become segment calls, and outcomes of calls become verdicts of records.
 //!
-//! Knows nothing of gRPC, HTTP or a vendor's JSON. A stream opens a [`LaneHandle`] at the
-//! [`Dispatcher`] and submits changes, each with its [`Ack`]; the lane of that destination and
-//! segment collects them, makes the calls and settles the acks.
+//! Uses nothing of gRPC, of HTTP or of a vendor's JSON; comments and texts may name LaunchDarkly. A
+//! stream opens a [`LaneHandle`] at the [`Dispatcher`] and submits changes, each with its [`Ack`];
+//! the lane of that destination, segment and context kind collects them, makes the calls and settles
+//! the acks.
 //!
 //! What holds, whatever fails:
 //!
@@ -23,8 +24,9 @@
 //! | spares | one segment that fails by itself | an account or an environment that is limited or fails as a whole |
 //! | tells the other | whether the call is a retry (`ready`), that a destination's connection was replaced (`connection_replaced`) | a slot (`ready`); a hold, for the streams to hear of (`hold`); a hold that has begun since the slot was given (`CallOutcome::Held`) |
 //!
-//! The lane stores nothing that the account knows: it waits for a slot, or until the moment that an
-//! outcome names.
+//! The lane does not compute what the account decides. It waits for a slot, or until the moment that
+//! an outcome names, and keeps only copies of answers: the limits of its next call, and the hold that
+//! its streams are told of.
 
 mod ack;
 mod arrivals;

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
-/// Longest organization id, in characters. Our choice: room for a UUID or a DNS label.
+/// Longest organization id, in characters. Ours: room for a UUID or a DNS label.
 const MAX_ORGANIZATION: usize = 63;
 /// Longest destination id, in characters (AIP-122's resource id, a DNS label).
 const MAX_DESTINATION: usize = 63;

@@ -10,8 +10,8 @@ use super::{
     TransientError, Verdict,
 };
 
-/// Listens to what happens. Each method is called where it happens, and must return at once; one
-/// that an observer does not need does nothing.
+/// Listens to what happens. Each method is called where it happens, and must return at once. A
+/// method that an observer does not implement does nothing.
 pub trait Observer: Send + Sync + fmt::Debug + 'static {
     /// A call that counts for an account has ended, with an answer or without; `took` is its
     /// duration. A call that its caller gave up is not reported.
@@ -21,8 +21,8 @@ pub trait Observer: Send + Sync + fmt::Debug + 'static {
     /// time alone brings are not reported.
     fn paced(&self, _connection: &Connection, _pace: PaceState) {}
 
-    /// A change has its verdict. Records that never became a change, and those whose stream ended
-    /// first, are not reported.
+    /// A change has its verdict. Records that never became a change are not reported. A change whose
+    /// stream has ended is reported only if a call that was under way then gives it its verdict.
     fn settled(&self, _change: &SettledChange<'_>) {}
 }
 

@@ -29,7 +29,8 @@ pub static NAME_PATTERN: LazyLock<Pattern> =
 /// No control character (Unicode's Cc). Written so that the engines of all languages read it alike:
 /// many know no `\p`.
 const PRINTABLE: &str = r"[^\x00-\x1f\x7f-\x9f]";
-/// Neither that nor a blank or an invisible character (Z, and Cf but for the signs that are seen).
+/// A character that people see: no control character, no white space (Unicode's Z), and no invisible
+/// format character (Cf, except the signs of it that are drawn).
 const SEEN: &str = "[^\\x00-\\x20\\x7f-\\xa0\\xad\u{61c}\u{1680}\u{180e}\u{2000}-\u{200f}\
                     \u{2028}-\u{202f}\u{205f}-\u{206f}\u{3000}\u{feff}\u{fff9}-\u{fffb}]";
 
@@ -158,7 +159,8 @@ impl OperationsPerCall {
     }
 }
 
-/// What became of one call. Whether to try again is decided here, where it is known.
+/// What became of one call. The client decides whether trying again can help: it has seen the
+/// answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallOutcome {
     /// Every key is in (or out of) the segment now.
@@ -315,11 +317,13 @@ pub trait SegmentClient: Send + Sync + fmt::Debug + 'static {
         attempt: Attempt,
     ) -> Slot;
 
-    /// What [`ready`](Self::ready) is known to hold calls with this connection back for.
+    /// Why calls with this connection wait in [`ready`](Self::ready), and until when; none if no
+    /// hold is known.
     fn hold(&self, connection: &Connection) -> Option<Hold>;
 
     /// Tells that a destination uses the connection `after` instead of `before`. If both lead to
-    /// one environment, a hold that `before` was told of holds calls with `after` as well.
+    /// one environment, a hold that the vendor asked for in an answer to `before` holds calls with
+    /// `after` as well.
     fn connection_replaced(&self, before: &Connection, after: &Connection);
 
     /// What a call with this connection may carry: what the operator allows, less what calls that

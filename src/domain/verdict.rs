@@ -24,7 +24,8 @@ pub enum Verdict {
 pub struct DeliveryAttempts {
     /// Calls that carried it.
     pub calls: u32,
-    /// What went wrong last; nothing, if no call could even be started.
+    /// What went wrong last: in a call that carried the record, or, if none did, in another call of
+    /// its lane; none if nothing has gone wrong since the last success.
     pub error: Option<TransientError>,
 }
 

@@ -53,9 +53,9 @@ pub(crate) mod testing {
     pub(crate) use crate::store::{Store, troubled::TroubledStore};
 }
 
-/// How long a read waits until a refusal is stored. As long as a writer waits for the lock of a
-/// database.
-const RECORDING: Duration = Duration::from_secs(2);
+/// How long a read waits until a refusal is recorded in the store. As long as a writer waits for the
+/// lock of a database.
+const RECORDING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Stores destinations and publishes their changes to streams; cheap to clone.
 #[derive(Debug, Clone)]
@@ -82,10 +82,10 @@ impl Registry {
         (registry, recorder)
     }
 
-    /// Gets a destination. Any permission opens it: a change and a delivery read it too.
+    /// Gets a destination. Any permission is enough, since changes and deliveries read it too.
     ///
-    /// Gets a destination. A stream may have reported refused credentials before that is stored:
-    /// then this waits until it is, so that state and etag agree with the report.
+    /// A stream may have reported refused credentials before that is stored. Then this waits until
+    /// it is, so that state and etag agree with the report.
     ///
     /// # Errors
     /// The store's failure, also if it cannot store the refusal.
@@ -107,7 +107,10 @@ impl Registry {
             return Ok(found);
         }
         let recorded = self.live.superseded(uid, revision);
-        if tokio::time::timeout(RECORDING, recorded).await.is_err() {
+        if tokio::time::timeout(RECORDING_TIMEOUT, recorded)
+            .await
+            .is_err()
+        {
             let waiting = "a refusal of credentials is not stored yet".to_owned();
             return Err(Error::Unavailable(waiting));
         }
@@ -151,7 +154,7 @@ impl Registry {
         self.store.list(organization, query).await
     }
 
-    /// Finds what a request of this organization did, if that was in the last 24 hours.
+    /// Finds what a request of this organization did. It is known for 48 hours at least.
     ///
     /// # Errors
     /// The store's failure.

@@ -3,9 +3,9 @@
 //!
 //! | a destination | from | until |
 //! |---|---|---|
-//! | waits | it was refused, or found so in the store at the start | its time has come |
-//! | is checked | then | there is an answer; if it is refused still, it waits twice as long |
-//! | is watched | it became active | an hour has passed; refused meanwhile, it waits longer than before |
+//! | waits | it was refused, or was found refused in the store at the start | its time has come |
+//! | is checked | its time has come | there is an answer; if it is still refused, it waits twice as long |
+//! | is watched | it became active | an hour has passed; or it is refused again, and waits longer than before |
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

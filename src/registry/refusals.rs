@@ -1,4 +1,4 @@
-//! Refusal writer: it stores which destinations' credentials were refused.
+//! Refusal recorder: it stores which destinations' credentials were refused.
 
 use std::time::Duration;
 

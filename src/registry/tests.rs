@@ -64,7 +64,7 @@ async fn a_read_waits_until_a_refusal_is_stored() {
         let (registry, name) = (registry.clone(), authorized::<View>(&vip));
         async move { registry.get(&name).await }
     });
-    tokio::time::sleep(RECORDING / 2).await;
+    tokio::time::sleep(RECORDING_TIMEOUT / 2).await;
     assert!(!read.is_finished(), "it read what is not true any more");
     let (recorded, _refused) = mpsc::unbounded_channel();
     let record = tokio::spawn(recorder.run(recorded));

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 /// Length of a key, in bytes (AES-256).
 const KEY_BYTES: usize = 32;
-/// Longest key id, in characters. Our choice: room for a UUID without dashes.
+/// Longest key id, in characters. Ours: room for a UUID without dashes.
 const MAX_KEY_ID: usize = 32;
 
 /// Names a key beside what it sealed; no secret.
@@ -159,7 +159,7 @@ impl FromStr for KeyRing {
                 continue;
             }
             let number = index + 1;
-            match KeyLine::parse(number, text).and_then(|line| line.unlike(&lines)) {
+            match KeyLine::parse(number, text).and_then(|line| line.distinct_from(&lines)) {
                 Ok(line) => lines.push(line),
                 Err(problems) => errors.extend(problems.into_iter().map(|problem| LineError {
                     line: number,
@@ -204,7 +204,8 @@ impl KeyLine {
         }
     }
 
-    fn unlike(self, earlier: &[Self]) -> Result<Self, Vec<LineProblem>> {
+    /// The line, unless it has the id or the key of an earlier one.
+    fn distinct_from(self, earlier: &[Self]) -> Result<Self, Vec<LineProblem>> {
         let of = |same: &dyn Fn(&Self) -> bool| earlier.iter().find(|e| same(e)).map(|e| e.number);
         if let Some(number) = of(&|e| e.id == self.id) {
             Err(vec![LineProblem::SameId(number)])

@@ -37,8 +37,8 @@ pub use self::{
     sqlite::{OpenError, SqliteStore},
 };
 
-/// How long a request's idempotency key is kept. The contract promises 24 hours; as much again
-/// leaves room for a wall clock that is set forward.
+/// How long a request's idempotency key is kept at least. The contract promises 24 hours; as much
+/// again leaves room for a wall clock that is set forward.
 const RETENTION: Duration = Duration::from_hours(48);
 
 /// Keeps destinations; their times lose what is finer than a microsecond.
@@ -105,7 +105,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         at: SystemTime,
     ) -> Result<bool, Error>;
 
-    /// Finds what a request of this organization did, if that was in the last 24 hours.
+    /// Finds what a request of this organization did. It is known for [`RETENTION`] at least, and
+    /// until later requests have made the store delete it.
     async fn find_request(
         &self,
         organization: &OrganizationId,

@@ -58,7 +58,9 @@ impl Row {
         }
     }
 
-    /// The destination, checked anew and its secrets opened.
+    /// The destination, with its secrets opened. Names, IDs and words are checked. Mapping and display
+    /// name are taken as they are: they were checked when they were stored, and a stricter check of
+    /// today must not make the destination unusable.
     pub(super) fn destination(&self, keys: &KeyRing) -> Result<Destination, Error> {
         self.read(keys).map_err(|error| self.unreadable(error))
     }

@@ -1,5 +1,6 @@
-//! Serialization of a destination's secrets, before they are sealed: JSON, which may get new
-//! members as that of the [settings](super::settings).
+//! Serialization of a destination's secrets: the JSON that is sealed. As in the
+//! [settings](super::settings), a newer version of this program may write members that this one does
+//! not know.
 
 use std::borrow::Cow;
 
@@ -11,8 +12,8 @@ use crate::secret::AccessToken;
 
 /// Longest form of one byte in JSON: `\u0000`.
 const ESCAPED: usize = 6;
-/// More bytes than all words and signs around the values have.
-const AROUND: usize = 64;
+/// At least as many bytes as the JSON has beside its values.
+const JSON_OVERHEAD: usize = 64;
 
 /// What column `secrets` holds under its seal.
 #[derive(Serialize, Deserialize)]
@@ -26,7 +27,7 @@ struct StoredSecrets<'a> {
 pub(super) fn to_json(access_token: &AccessToken) -> Zeroizing<Vec<u8>> {
     let access_token = access_token.expose();
     // Large enough from the start: growing would leave the plaintext behind.
-    let room = AROUND + ESCAPED * access_token.len();
+    let room = JSON_OVERHEAD + ESCAPED * access_token.len();
     let mut json = Zeroizing::new(Vec::with_capacity(room));
     let secrets = StoredSecrets {
         access_token: access_token.into(),
