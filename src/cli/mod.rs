@@ -137,7 +137,9 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// Runs a function that may block for long, such as opening a pipe without a writer, on a thread
 /// that the end of the process does not wait for.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+async fn on_detached_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
     let (done, result) = oneshot::channel();
     // The caller may no longer wait for the result.
     std::thread::spawn(move || done.send(work()).ok());

@@ -20,10 +20,10 @@ use crate::{
     server::status::DOMAIN,
 };
 
-/// Longest time to connect. Our choice: a reachable server takes milliseconds.
+/// Longest time to connect. Ours: a reachable server takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Silence after which a connection is probed, so that a vanished server is noticed while a
-/// stream waits. Our choice: well below the minutes after which proxies drop a silent connection.
+/// stream waits. Ours: well below the minutes after which proxies drop a silent connection.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 
 /// Which server.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use tonic_types::RpcStatusExt;
 
-use super::{Exit, aside, remote, remote::ServerArgs, say, terminal::inline};
+use super::{Exit, on_detached_thread, remote, remote::ServerArgs, say, terminal::inline};
 use crate::pb::{
     CredentialCheck, CredentialFacts, LaunchDarklyConfig, ValidateCredentialsRequest,
     ValidateCredentialsResponse,
@@ -72,7 +72,7 @@ pub(super) async fn run(args: ValidateArgs) -> Exit {
 
 async fn validate(args: &ValidateArgs) -> anyhow::Result<ValidateCredentialsResponse> {
     let wanted = args.clone();
-    let target = Some(aside(move || wanted.target()).await??);
+    let target = Some(on_detached_thread(move || wanted.target()).await??);
     let ask = async {
         let mut client = remote::connect(&args.server.server).await?;
         client

@@ -7,9 +7,9 @@ use serde::Serialize;
 use super::{hidden::Hidden, segments::SegmentUpdate};
 
 /// Room for the calls of a long test; older ones leave first.
-const MOST_CALLS: usize = 20_000;
+const MAX_CALLS: usize = 20_000;
 /// Bounds the memory: a million keys of 50 bytes are some 75 MB.
-const MOST_KEYS: usize = 1_000_000;
+const MAX_KEYS: usize = 1_000_000;
 
 /// One call that arrived.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -153,7 +153,7 @@ impl CallLog {
     }
 
     fn trim(&mut self) {
-        while self.calls.len() > MOST_CALLS || self.keys > MOST_KEYS {
+        while self.calls.len() > MAX_CALLS || self.keys > MAX_KEYS {
             let Some(dropped) = self.calls.pop_front() else {
                 return;
             };
@@ -169,13 +169,13 @@ mod tests {
     #[test]
     fn old_calls_leave_and_totals_stay() {
         let mut log = CallLog::default();
-        for _ in 0..MOST_CALLS + 5 {
+        for _ in 0..MAX_CALLS + 5 {
             let number = log.open(RecordedCall::default());
             log.close(number, Some(204), None);
         }
-        assert_eq!(log.calls.len(), MOST_CALLS);
+        assert_eq!(log.calls.len(), MAX_CALLS);
         assert_eq!(log.after(0).next().unwrap().number, 6);
-        assert_eq!(log.totals().statuses[&204], MOST_CALLS as u64 + 5);
+        assert_eq!(log.totals().statuses[&204], MAX_CALLS as u64 + 5);
         log.close(1, Some(500), None);
         assert!(log.after(0).all(|call| call.status == Some(204)));
     }

@@ -28,7 +28,7 @@ pub struct FaultPlan {
     pub max_body_bytes: Option<usize>,
     /// Calls with more members are answered 413.
     pub max_members: Option<usize>,
-    /// What else may happen: the first that is drawn does.
+    /// What else may happen: the first that is drawn does. In JSON they are called `mishaps`.
     #[serde(rename = "mishaps")]
     pub faults: Vec<Fault>,
 }

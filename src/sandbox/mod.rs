@@ -54,7 +54,7 @@ pub use self::{
     world::{Denial, Environment, Owner, Project, Rights, Role, SandboxAccount, Token, World},
 };
 
-/// Far above what peers send (4 MB); it only keeps memory bounded.
+/// Far above what other senders of synced segments send (4 MB); it only keeps memory bounded.
 const MOST_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// What a sandbox starts with, and returns to when it is reset.
@@ -109,8 +109,8 @@ pub struct Sandbox(Arc<SandboxInner>);
 struct SandboxInner {
     options: SandboxOptions,
     state: Mutex<SandboxState>,
-    /// Told of every arrival, answer and change. It holds no value, so slow listeners miss nothing
-    /// that they cannot read from the state.
+    /// Wakes its listeners after every arrival, answer and change; they then read the state. It
+    /// carries no value, so a slow listener that misses some wake-ups misses nothing.
     activity: watch::Sender<()>,
 }
 

@@ -245,9 +245,9 @@ impl Walk<'_> {
         // A signal ends the whole demo.
         let stop = std::future::pending();
         let ended = transfer::run(&settings, receiver, stop, |event| {
-            sent.hear(&event);
+            sent.handle(&event);
             progress.show(&sent.tally);
-            progress.tell(&event);
+            progress.print(&event);
             ControlFlow::Continue(())
         });
         let ended = ended.await;
@@ -276,7 +276,7 @@ struct Sent {
 }
 
 impl Sent {
-    fn hear(&mut self, event: &SendEvent<'_>) {
+    fn handle(&mut self, event: &SendEvent<'_>) {
         let SendEvent::Settled(settled) = event else {
             return;
         };

@@ -20,7 +20,7 @@ use crate::cli::terminal::inline;
 
 /// Most bytes that are buffered until there is a stream: a file of nothing but malformed rows opens
 /// none.
-const MOST_HELD: usize = 1024 * 1024;
+const MAX_HELD: usize = 1024 * 1024;
 
 /// Writes failed records as NDJSON. Holds line numbers and reasons, and no identifier.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ impl FailureFile {
             None => {
                 self.held.append(&mut line);
                 // The destination has been checked before rows are read.
-                if self.held.len() > MOST_HELD {
+                if self.held.len() > MAX_HELD {
                     self.open()?;
                 }
                 Ok(())

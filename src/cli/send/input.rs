@@ -118,7 +118,7 @@ pub(crate) enum InputItem {
 
 /// The extent of an input error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(crate) enum ErrorExtent {
     /// This row alone: the next one can be read.
     Row,
     /// The rest of the input.
@@ -135,7 +135,7 @@ pub(crate) struct BadInput {
     /// What is wrong.
     pub what: String,
     /// Its extent.
-    pub reach: Reach,
+    pub extent: ErrorExtent,
 }
 
 impl BadInput {
@@ -144,13 +144,13 @@ impl BadInput {
             line,
             column,
             what: what.into(),
-            reach: Reach::Row,
+            extent: ErrorExtent::Row,
         }
     }
 
     fn rest(line: u64, column: Option<usize>, what: impl Into<String>) -> Self {
         Self {
-            reach: Reach::Rest,
+            extent: ErrorExtent::Rest,
             ..Self::row(line, column, what)
         }
     }
@@ -187,7 +187,7 @@ pub(crate) fn read(
         let item = match rows.next(findings) {
             Ok(Some(row)) => InputItem::Row(row),
             Ok(None) => return Ok(()),
-            Err(bad) if bad.reach == Reach::Row && options.bad_rows == BadRows::Skip => {
+            Err(bad) if bad.extent == ErrorExtent::Row && options.bad_rows == BadRows::Skip => {
                 InputItem::Bad(bad)
             }
             Err(bad) => return Err(bad),

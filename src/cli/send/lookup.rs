@@ -43,7 +43,7 @@ pub(super) async fn destination(
         let pause = Some(next.saturating_duration_since(Instant::now()));
         let why = &transient.why;
         if watch(SendEvent::Lost { why, pause }).is_break() {
-            return Err(SendError::Unwatched);
+            return Err(SendError::NotReported);
         }
         sleep_until(next).await;
     }

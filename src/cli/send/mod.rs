@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use self::{
     failures::{FailureFile, FailureRecord},
-    input::{BadInput, Findings, InputItem, InputOptions, Reach},
+    input::{BadInput, ErrorExtent, Findings, InputItem, InputOptions},
     input_args::InputArgs,
     mapping::MapArg,
     options::TransferOptions,
@@ -24,7 +24,7 @@ use self::{
     report::{Progress, SendTally},
     window::InputRow,
 };
-use super::{Exit, aside, remote::ServerArgs, say, stop::Stop, terminal::inline};
+use super::{Exit, on_detached_thread, remote::ServerArgs, say, stop::Stop, terminal::inline};
 use crate::{backoff::Backoff, config::duration, pb};
 
 mod attempt_error;
@@ -137,18 +137,18 @@ async fn send(args: &SendArgs, stop: &Stop) -> anyhow::Result<Exit> {
         source,
         input,
         options,
-        watcher,
+        reporter,
     } = prepared.context("nothing was sent")?;
-    let watcher = RefCell::new(watcher);
+    let reporter = RefCell::new(reporter);
     let mut reading = source.start(input);
-    let hear = |event: SendEvent<'_>| watcher.borrow_mut().hear(&event);
+    let handle = |event: SendEvent<'_>| reporter.borrow_mut().handle(&event);
     let sent = tokio::select! {
-        sent = transfer::run(&options, reading.rows, stop.asked(), hear) => sent,
-        never = reading.asides.tell(&watcher) => match never {},
+        sent = transfer::run(&options, reading.rows, stop.asked(), handle) => sent,
+        never = reading.side_items.forward(&reporter) => match never {},
     };
-    let mut watcher = watcher.into_inner();
-    reading.asides.tell_rest(&mut watcher);
-    let tally = watcher.end(sent)?;
+    let mut reporter = reporter.into_inner();
+    reading.side_items.forward_rest(&mut reporter);
+    let tally = reporter.end(sent)?;
     if args.validate_only {
         say("checked only: nothing was delivered");
     }
@@ -159,9 +159,9 @@ async fn send(args: &SendArgs, stop: &Stop) -> anyhow::Result<Exit> {
         say(found);
     }
     read.map_err(|bad| {
-        let way_out = match bad.reach {
-            Reach::Row => "; --bad-rows skip leaves such rows out",
-            Reach::Rest => "",
+        let way_out = match bad.extent {
+            ErrorExtent::Row => "; --bad-rows skip leaves such rows out",
+            ErrorExtent::Rest => "",
         };
         let (input, bad) = (inline(args.input.display()), inline(bad));
         let before = tally.records();
@@ -179,23 +179,23 @@ struct Prepared {
     source: Source,
     input: InputOptions,
     options: TransferOptions,
-    watcher: Watcher,
+    reporter: SendReporter,
 }
 
 async fn prepare(args: &SendArgs) -> anyhow::Result<Prepared> {
     let plan = |path: &PathBuf| FailureFile::plan(path, &args.input);
     let failures = args.failures.as_ref().map(plan).transpose()?;
     let input = args.input.clone();
-    let source = aside(move || Source::open(&input)).await??;
-    let mut watcher = Watcher::new(source.bytes, failures);
-    let mapping = args.mapping(&mut watcher).await?;
+    let source = on_detached_thread(move || Source::open(&input)).await??;
+    let mut reporter = SendReporter::new(source.bytes, failures);
+    let mapping = args.mapping(&mut reporter).await?;
     let mapped = mapping.iter().flat_map(|map| map.sources.clone());
     let input = args.reading.options(&args.input, mapped.collect())?;
     Ok(Prepared {
         source,
         input,
         options: args.stream(mapping),
-        watcher,
+        reporter,
     })
 }
 
@@ -239,12 +239,12 @@ impl SendArgs {
 
     /// The mapping that will be used, to find a file with wrong names before all of its records
     /// fail.
-    async fn mapping(&self, watcher: &mut Watcher) -> anyhow::Result<Vec<pb::FieldMapping>> {
+    async fn mapping(&self, reporter: &mut SendReporter) -> anyhow::Result<Vec<pb::FieldMapping>> {
         if !self.map.is_empty() {
             return Ok(self.map.iter().map(|MapArg(map)| map.clone()).collect());
         }
         let options = self.stream(Vec::new());
-        let asked = lookup::destination(&options, |event| watcher.hear(&event)).await;
+        let asked = lookup::destination(&options, |event| reporter.handle(&event)).await;
         let destination = asked.map_err(|error| match error {
             // A proxy between may let streams pass and nothing else.
             SendError::GaveUp { .. } => {
@@ -282,21 +282,21 @@ impl Source {
     /// its input, when its rows are no longer taken, or with the process.
     fn start(self, options: InputOptions) -> InputReading {
         let (rows, taken) = mpsc::channel(ROWS_AHEAD);
-        let (asides, heard) = mpsc::channel(ROWS_AHEAD);
+        let (side_items, heard) = mpsc::channel(ROWS_AHEAD);
         let (end, ended) = oneshot::channel();
         std::thread::spawn(move || {
             let mut findings = Findings::default();
             let read = input::read(self.input, &options, &mut findings, |item| match item {
                 InputItem::Row(row) => rows.blocking_send(row).is_ok(),
-                InputItem::Bad(bad) => asides.blocking_send(Aside::Bad(bad)).is_ok(),
-                InputItem::Note(note) => asides.blocking_send(Aside::Note(note)).is_ok(),
+                InputItem::Bad(bad) => side_items.blocking_send(SideItem::Bad(bad)).is_ok(),
+                InputItem::Note(note) => side_items.blocking_send(SideItem::Note(note)).is_ok(),
             });
             // Without a receiver the command has ended already.
             end.send((findings, read)).ok();
         });
         InputReading {
             rows: taken,
-            asides: Asides(heard),
+            side_items: SideItems(heard),
             end: ended,
         }
     }
@@ -305,39 +305,39 @@ impl Source {
 /// An input that is being read.
 struct InputReading {
     rows: mpsc::Receiver<InputRow>,
-    asides: Asides,
+    side_items: SideItems,
     /// The warnings, and how the input ended.
     end: oneshot::Receiver<(Findings, Result<(), BadInput>)>,
 }
 
 /// What an input holds beside rows to send.
-enum Aside {
+enum SideItem {
     Bad(BadInput),
     Note(String),
 }
 
 /// Bounded like the rows: the reader waits until the item is received.
-struct Asides(mpsc::Receiver<Aside>);
+struct SideItems(mpsc::Receiver<SideItem>);
 
-impl Asides {
-    /// Forwards items for ever. Cancel safe.
-    async fn tell(&mut self, watcher: &RefCell<Watcher>) -> Infallible {
-        while let Some(aside) = self.0.recv().await {
-            watcher.borrow_mut().hear_aside(&aside);
+impl SideItems {
+    /// Forwards items to the reporter for ever. Cancel safe.
+    async fn forward(&mut self, reporter: &RefCell<SendReporter>) -> Infallible {
+        while let Some(item) = self.0.recv().await {
+            reporter.borrow_mut().handle_side_item(&item);
         }
         std::future::pending().await
     }
 
     /// Forwards the items that have arrived.
-    fn tell_rest(&mut self, watcher: &mut Watcher) {
-        while let Ok(aside) = self.0.try_recv() {
-            watcher.hear_aside(&aside);
+    fn forward_rest(&mut self, reporter: &mut SendReporter) {
+        while let Ok(item) = self.0.try_recv() {
+            reporter.handle_side_item(&item);
         }
     }
 }
 
 /// Counts, shows and records the events of a transfer.
-struct Watcher {
+struct SendReporter {
     tally: SendTally,
     progress: Progress,
     failures: Option<FailureFile>,
@@ -345,7 +345,7 @@ struct Watcher {
     broken: Option<anyhow::Error>,
 }
 
-impl Watcher {
+impl SendReporter {
     fn new(bytes: Option<u64>, failures: Option<FailureFile>) -> Self {
         Self {
             tally: SendTally::default(),
@@ -355,7 +355,7 @@ impl Watcher {
         }
     }
 
-    fn hear(&mut self, event: &SendEvent<'_>) -> ControlFlow<()> {
+    fn handle(&mut self, event: &SendEvent<'_>) -> ControlFlow<()> {
         match event {
             SendEvent::Opened => self.open_failures(),
             SendEvent::Settled(settled) => {
@@ -369,17 +369,17 @@ impl Watcher {
             }
             SendEvent::Notice(_) | SendEvent::Drain | SendEvent::Lost { .. } => {}
         }
-        self.progress.tell(event);
+        self.progress.print(event);
         match self.broken {
             None => ControlFlow::Continue(()),
             Some(_) => ControlFlow::Break(()),
         }
     }
 
-    fn hear_aside(&mut self, aside: &Aside) {
-        match aside {
-            Aside::Note(note) => self.progress.say(note),
-            Aside::Bad(bad) => {
+    fn handle_side_item(&mut self, item: &SideItem) {
+        match item {
+            SideItem::Note(note) => self.progress.say(note),
+            SideItem::Bad(bad) => {
                 self.tally.fail(BAD_ROW);
                 let at = bad.column.map(|column| format!("column {column}: "));
                 self.write_down(&FailureRecord {

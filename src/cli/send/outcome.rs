@@ -1,4 +1,4 @@
-//! The events of a transfer, for a watcher, and the errors that end it early.
+//! The events of a transfer, for a reporter, and the errors that end it early.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tonic::Status;
 use super::window::{ProtocolViolation, SettledRow};
 use crate::{cli::remote, pb};
 
-/// An event of a transfer, for a watcher.
+/// An event of a transfer, for a reporter.
 #[derive(Debug)]
 pub(crate) enum SendEvent<'a> {
     /// A stream is open.
@@ -58,7 +58,7 @@ pub(crate) enum SendError {
     /// A signal asked for the end.
     #[error("stopped by {0}")]
     Stopped(&'static str),
-    /// The watcher failed; it has the error.
-    #[error("nobody watches any more")]
-    Unwatched,
+    /// The reporter failed; it has the error.
+    #[error("the results can no longer be reported")]
+    NotReported,
 }

@@ -19,7 +19,7 @@ use crate::{
     pb,
 };
 
-/// How often a line reports progress, where there is no terminal. Our choice: often enough to see
+/// How often a line reports progress, where there is no terminal. Ours: often enough to see
 /// that it is alive, and some hundred lines an hour.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -130,7 +130,7 @@ impl Progress {
     }
 
     /// Prints an event of the stream; [`show`](Self::show) shows results.
-    pub(crate) fn tell(&mut self, event: &SendEvent<'_>) {
+    pub(crate) fn print(&mut self, event: &SendEvent<'_>) {
         match event {
             SendEvent::Settled(_) => self.last_failure = None,
             SendEvent::Opened => {}
@@ -140,11 +140,11 @@ impl Progress {
                     "the server asks to move; a new stream follows when there is more to send",
                 );
             }
-            SendEvent::Lost { why, pause } => self.tell_failure(why, *pause),
+            SendEvent::Lost { why, pause } => self.print_failure(why, *pause),
         }
     }
 
-    fn tell_failure(&mut self, why: &str, pause: Option<Duration>) {
+    fn print_failure(&mut self, why: &str, pause: Option<Duration>) {
         let known = self.last_failure.replace(why.to_owned());
         if known.as_deref() != Some(why) {
             self.say(&format!("{why}\n  {}", next_try(pause)));

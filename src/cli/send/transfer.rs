@@ -40,7 +40,7 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// How long a partial batch waits for more rows. Our choice: it is not noticeable, and a file is
+/// How long a partial batch waits for more rows. Ours: it is not noticeable, and a file is
 /// read much faster.
 const LINGER: Duration = Duration::from_millis(5);
 /// Messages on their way to the socket: one that is written, and one behind it.
@@ -170,7 +170,7 @@ impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
         }
         let pause = Some(next.saturating_duration_since(Instant::now()));
         let why = &transient.why;
-        self.tell(SendEvent::Lost { why, pause })?;
+        self.report(SendEvent::Lost { why, pause })?;
         sleep_until(next).await;
         Ok(())
     }
@@ -179,7 +179,7 @@ impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
     async fn pause_idle(&mut self, transient: &TransientFailure) -> Result<(), SendError> {
         let next = Instant::now() + self.retries.pause(transient);
         let why = &transient.why;
-        self.tell(SendEvent::Lost { why, pause: None })?;
+        self.report(SendEvent::Lost { why, pause: None })?;
         self.wait_for_a_row().await;
         if !self.window.is_empty() {
             sleep_until(next).await;
@@ -187,10 +187,10 @@ impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
         Ok(())
     }
 
-    fn tell(&mut self, event: SendEvent<'_>) -> Result<(), SendError> {
+    fn report(&mut self, event: SendEvent<'_>) -> Result<(), SendError> {
         match (self.watch)(event) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(SendError::Unwatched),
+            ControlFlow::Break(()) => Err(SendError::NotReported),
         }
     }
 
@@ -199,7 +199,7 @@ impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
         let deadline = self.retries.deadline_closed(&self.window);
         let opened = timeout_at(deadline, open(self.options)).await;
         let (line, opened) = opened.map_err(|_| self.retries.exhausted())??;
-        self.tell(SendEvent::Opened)?;
+        self.report(SendEvent::Opened)?;
         self.retries.opened();
         self.window.reopen(&opened);
         let ended = self.exchange(line).await;
@@ -259,10 +259,10 @@ impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
     ) -> Result<(), AttemptError> {
         match message.message {
             Some(Response::Ack(ack)) => self.settle(&ack)?,
-            Some(Response::Notice(notice)) => self.tell(SendEvent::Notice(&notice))?,
+            Some(Response::Notice(notice)) => self.report(SendEvent::Notice(&notice))?,
             Some(Response::Drain(_)) => {
                 line.outbound = None;
-                self.tell(SendEvent::Drain)?;
+                self.report(SendEvent::Drain)?;
             }
             // A message of a later contract, or a second `opened`, which changes nothing.
             Some(Response::Opened(_)) | None => {}
@@ -274,7 +274,7 @@ impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
         let settled = self.window.settle(ack)?;
         if !settled.is_empty() {
             self.retries.progress();
-            self.tell(SendEvent::Settled(&settled))?;
+            self.report(SendEvent::Settled(&settled))?;
         }
         Ok(())
     }

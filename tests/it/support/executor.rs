@@ -42,7 +42,7 @@ pub(crate) use self::judge::{Stopped, record_reason};
 /// Messages on their way to the socket: one that is written, and one behind it.
 const MESSAGES_AHEAD: usize = 2;
 /// Streams that are given up, where any are: it has to get done.
-const MOST_ABANDONED: u32 = 20;
+const MAX_ABANDONED: u32 = 20;
 /// Longest believable run of results: more than any window.
 const LONGEST_RUN: i64 = 10_000_000;
 
@@ -306,7 +306,7 @@ impl Executor {
     }
 
     fn abandons(&self, stream: &Stream) -> bool {
-        stream.by.number <= MOST_ABANDONED && self.settings.abandons_after == Some(stream.acks)
+        stream.by.number <= MAX_ABANDONED && self.settings.abandons_after == Some(stream.acks)
     }
 
     async fn next(&self, stream: &mut Stream) -> Next {

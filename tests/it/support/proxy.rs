@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 const CHUNK: usize = 16 * 1024;
 /// Most bytes held for a side, above the largest call; a caller that has closed is noticed only
 /// below it.
-const MOST_HELD: usize = 4 * 1024 * 1024;
+const MAX_HELD: usize = 4 * 1024 * 1024;
 
 /// What is wrong with a connection; nothing by default. Byte counts hold for each direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -224,7 +224,7 @@ impl Pipe {
     async fn run(mut self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> io::Result<()> {
         let mut chunk = vec![0; CHUNK];
         while !(self.ended && self.held.is_empty()) {
-            let reads = !self.ended && self.held_bytes < MOST_HELD;
+            let reads = !self.ended && self.held_bytes < MAX_HELD;
             let ready = self.held.front().map(|(due, _)| self.next.max(*due));
             let allowed = self.allowance();
             tokio::select! {

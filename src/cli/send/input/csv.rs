@@ -1,7 +1,7 @@
 //! CSV parser: records with a header to rows.
 
 use super::{
-    BadInput, InputOptions, Reach,
+    BadInput, ErrorExtent, InputOptions,
     columns::{ColumnRole, Columns, OPERATION, alike, listed, shown, trim},
     findings::Findings,
     operation, record,
@@ -36,7 +36,7 @@ impl<'a> CsvReader<'a> {
             records.skip_line()?;
         }
         let first = records.next(WantedColumns::All).map_err(|wrong| BadInput {
-            reach: Reach::Rest,
+            extent: ErrorExtent::Rest,
             ..wrong
         })?;
         let first = first.unwrap_or_default();

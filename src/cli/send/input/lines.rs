@@ -1,7 +1,7 @@
 //! Line reader: lines of text with their numbers, up to a longest.
 
 use super::{
-    BadInput, MAX_ROW_BYTES, Reach,
+    BadInput, ErrorExtent, MAX_ROW_BYTES,
     text::{MARK, Text, TextError},
 };
 
@@ -89,7 +89,7 @@ impl<'a> TextLines<'a> {
                 }
                 Err(error) => {
                     let bad = self.bad(error, &line);
-                    if bad.reach == Reach::Rest {
+                    if bad.extent == ErrorExtent::Rest {
                         return Err(bad);
                     }
                     wrong.get_or_insert(bad);

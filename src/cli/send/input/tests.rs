@@ -136,7 +136,7 @@ fn what_looks_like_an_operation_stops_the_file_until_it_is_named() {
             let expected =
                 format!("line 1: {name} looks like an operation: say --operation-column {name}");
             assert!(stopped.error().starts_with(&expected), "{stopped:?}");
-            assert_eq!(stopped.end.unwrap_err().reach, Reach::Rest);
+            assert_eq!(stopped.end.unwrap_err().extent, ErrorExtent::Rest);
 
             let named = InputOptions {
                 operation_column: Some(name.to_lowercase()),

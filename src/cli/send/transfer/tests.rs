@@ -456,13 +456,13 @@ async fn a_run_that_is_stopped_says_where_the_first_record_without_a_result_begi
 }
 
 #[tokio::test]
-async fn nothing_is_sent_that_nobody_can_watch() {
+async fn nothing_is_sent_that_cannot_be_reported() {
     let (scripted, endpoint) = Scripted::start(&[ServerStep::Serve]).await;
     let (sender, receiver) = mpsc::channel(1);
     sender.try_send(row(1)).unwrap();
     let options = options(endpoint);
     let stop = std::future::pending();
     let ended = run(&options, receiver, stop, |_| ControlFlow::Break(())).await;
-    assert!(matches!(ended.unwrap_err().error, SendError::Unwatched));
+    assert!(matches!(ended.unwrap_err().error, SendError::NotReported));
     assert!(scripted.batches().concat().is_empty());
 }

@@ -22,7 +22,7 @@ pub(crate) use check::{Summary, check};
 pub(crate) use violation::{Kind, Violation};
 
 /// Violations that a report shows; the first ones tell the story.
-const MOST_SHOWN: usize = 12;
+const MAX_SHOWN: usize = 12;
 /// Events that a report shows before a violation, of those that concern its key or log.
 const CONTEXT: usize = 40;
 
@@ -159,7 +159,7 @@ impl PartialEq for History {
 /// What is wrong, with what led to it.
 fn report(events: &[Event], violations: &[Violation]) -> String {
     let mut text = format!("{} violations", violations.len());
-    for violation in violations.iter().take(MOST_SHOWN) {
+    for violation in violations.iter().take(MAX_SHOWN) {
         text += &format!("\n\n{violation}");
         let until = violation.at.min(events.len().saturating_sub(1));
         let concern = |event: &&(usize, &Event)| violation.concerns(event.1);
