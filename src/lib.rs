@@ -10,7 +10,7 @@
 //!                                domain::mapping            identifiers → context key
 //!                                server::stream::submitter  handed to the stream's lane, with an ack
 //!                                     │ change + Ack
-//!                                delivery::lanes            which lane?
+//!                                delivery::lanes            the stream's lane: chosen when it opened
 //!                                delivery::batch            newest change of the key wins
 //!                                delivery::lane             due? not in flight?
 //!                                launchdarkly::throttle     a slot: concurrency limit, rate window, circuit breaker, retry budget
@@ -27,8 +27,9 @@
 //!
 //! # Floors
 //!
-//! Modules use those on floors below their own, and those of their own folder, and no two files use
-//! each other. A test reads the `use` lines and holds them to it.
+//! A module uses modules of lower floors and of its own folder. Three uses within a floor are allowed
+//! too: [`registry`] uses [`delivery`], [`config`] uses [`server`], and [`app`] uses both of these. No
+//! two files use each other. A test reads the `use` lines and holds them to it.
 //!
 //! | floor | modules |
 //! |---|---|
@@ -39,10 +40,12 @@
 //! | 1 vocabulary, and the ports to the floors above it | [`domain`] |
 //! | 0 foundations | [`backoff`], [`clock`], [`pb`], [`secret`], [`shutdown`], [`telemetry`] |
 //!
-//! Only [`app`] knows every module; only `server::status` makes a `tonic::Status`; only
-//! `launchdarkly::transport` knows reqwest; [`pb`] is used by [`server`], [`app`] and [`cli`]
-//! alone; [`sandbox`] shares no type with [`launchdarkly`], so that neither can hide the
-//! other's mistakes.
+//! Only [`app`] knows the server, the registry, the store and the client of LaunchDarkly together.
+//! Only `server::status` chooses code, text and details of the errors that callers get; tonic answers
+//! messages that it cannot decode, and [`cli`] describes its own failure to connect as a status. In
+//! the service only `launchdarkly::transport` knows reqwest; `cli::demo` uses it to play an
+//! application. [`pb`] is used by [`server`], [`app`] and [`cli`] alone. [`sandbox`] shares no type
+//! with [`launchdarkly`], so that neither can hide the other's mistakes.
 //!
 //! # Glossary
 //!
@@ -62,11 +65,13 @@
 //! | context key | the value LaunchDarkly knows a member by |
 //! | lane | the one task that delivers to one segment, of one context kind, of one destination |
 //! | batch | the changes a lane has collected and not yet sent; also a client's message of records |
-//! | seal | to take a batch's due changes out, to be delivered together |
-//! | segment call | one request to LaunchDarkly: one operation for up to 1,000 members |
+//! | seal | to take the changes of one call out of a batch. Once one change is due, the others of its group leave with it, up to the limit of a call; a group is what may share a call: additions, removals, or both |
+//! | segment call | one request to LaunchDarkly that changes up to 1,000 members of a segment: all added, all removed, or some of each if the integration's requests can say so |
+//! | recheck | to ask LaunchDarkly again about a destination whose credentials were refused |
 //! | batch delivery | the segment calls that deliver one sealed batch, more than one if members are refused |
 //! | isolate | to find the members that a call was refused for, by bisection |
 //! | systemic refusal | a refusal of the request itself, as no call of the lane ever succeeded |
+//! | admit | to let a waiting call start; of a ledger: to number a batch; of a stream: to let it open |
 //! | ack | inside: a record's claim to one verdict, which moves with it; on the wire: results |
 //! | verdict | what became of a record: delivered, rejected, timed out, or deferred to its sender |
 //! | settle | to give an ack its verdict |
@@ -77,9 +82,20 @@
 //! | hold | a moment before which no call starts: of an account, an environment or a lane |
 //! | server hold | the hold that LaunchDarkly asked for, as by `Retry-After`; a breaker's hold is none |
 //! | query | a call that asks LaunchDarkly something instead of changing a segment |
+//! | probe | a call that tests something: of an open breaker, whether LaunchDarkly works again; of a bisection, whether a part of a batch is refused |
+//! | participant | in a fair share of slots: an environment of the account, or a segment of the environment |
+//! | timekeeper | of the callers that wait for a slot of one account, the one that sleeps until the next may start |
+//! | generation | the connections to one host that are replaced together |
+//! | streak | how long the same failure has lasted without a success |
+//! | sweep | to drop what is no longer needed: changes of streams that have ended, idle entries of a map |
+//! | run | consecutive records with the same result; of a breaker, failures in a row |
+//! | proven | of a rejected record: LaunchDarkly has accepted others for its segment, so the record itself is at fault |
+//! | vendor | LaunchDarkly, in code that does not depend on which vendor it is: the ports in [`domain`], delivery, tests |
+//! | mistake | of a credential: the likeliest cause of its wrong format, such as an SDK key in place of a token |
 //! | fence | of the streams with one `stream_id`, only the newest may write |
 //! | drain | to ask streams to move, and to settle what they have sent |
 //! | sandbox | a stand-in for LaunchDarkly, for trying and testing |
+//! | fault | of the sandbox: one way for a call to go wrong; called `mishaps` in its JSON |
 
 #![allow(
     rustdoc::private_intra_doc_links,
