@@ -3,10 +3,13 @@
 //! | the session | leaves by |
 //! |---|---|
 //! | waits for `open` | a good `open`, whose destination can be used |
-//! | is open | half-close, a broken rule, a refusal, a newer stream, the client going away |
+//! | is open | half-close, or drain: by its age, its idleness or the process |
 //! | is draining | half-close, or its deadline |
 //! | is half-closed | every record having a result |
 //! | is ending | the calls of its records having ended |
+//!
+//! Any state before the last also leads to the end by a broken rule, a refusal, the deletion of the
+//! destination, a newer stream, or the client going away.
 
 mod ending;
 mod exchange;
