@@ -26,6 +26,15 @@ test *arguments:
 prove *arguments:
     cargo test --release --locked --test prove -- --large {{ arguments }}
 
+# What a record costs, against a bare echo server; arguments such as --quick go to the bench
+bench *arguments:
+    cargo bench --locked --bench throughput -- {{ arguments }}
+
+# Where the CPU time of one row goes; needs perf and Python
+profile row="100-1-1" *arguments:
+    cargo bench --locked --profile profiling --bench throughput -- --rows {{ row }} --pairs 1 --seconds 5 --perf target/perf.data {{ arguments }}
+    perf script -i target/perf.data -F comm,ip,sym --no-inline | python3 benches/attribute.py
+
 # So many seeds of the simulated network: R2 alone
 simulate seeds="1000":
     SIM_SEEDS={{ seeds }} cargo test --release --locked --test prove -- R2

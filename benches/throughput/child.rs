@@ -15,7 +15,6 @@ use std::{
 use anyhow::{Context, ensure};
 use launchdarkly_connector::{
     pb::{self, destination_connector_client::DestinationConnectorClient},
-    sandbox::fixtures,
     store::KeyRing,
 };
 use tempfile::TempDir;
@@ -37,6 +36,9 @@ const START: Duration = Duration::from_secs(20);
 const TICKS: f64 = 100.0;
 
 const PARENT: &str = "organizations/bench";
+/// Of the form that LaunchDarkly's have; they open nothing.
+const ACCESS_TOKEN: &str = "api-00000000-0000-4000-8000-000000000001";
+const CLIENT_SIDE_ID: &str = "5a0000000000000000000001";
 
 /// What this executable is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,8 +263,8 @@ fn serve(home: &Path, vendor: &Vendor) -> anyhow::Result<Vec<String>> {
 
 fn creation() -> pb::CreateDestinationRequest {
     let config = pb::LaunchDarklyConfig {
-        access_token: fixtures::WRITER_TOKEN.into(),
-        client_side_id: fixtures::CLIENT_SIDE_ID.into(),
+        access_token: ACCESS_TOKEN.into(),
+        client_side_id: CLIENT_SIDE_ID.into(),
         ..Default::default()
     };
     pb::CreateDestinationRequest {

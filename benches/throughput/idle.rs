@@ -35,7 +35,7 @@ pub(crate) async fn run(servers: &Servers, options: &Options) -> anyhow::Result<
         "| server | start to first answer, ms | RSS without streams, MiB | KiB an opened stream | KiB a stream after {PER_MESSAGE} records |"
     );
     println!("|---|--:|--:|--:|--:|");
-    for (name, side) in [("this", Side::This), ("echo", Side::Other)] {
+    for (name, side) in [("this", Side::This), (options.other(), Side::Other)] {
         let mut held = Vec::new();
         for _ in 0..options.pairs() {
             held.push(measure(side, servers, streams).await?);

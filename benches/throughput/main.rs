@@ -88,7 +88,7 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
         measured.push((row, pairs));
     }
     if !measured.is_empty() {
-        summary::print_cost(&measured);
+        summary::print_cost(&measured, options);
         summary::print_calls(&measured);
         summary::print_latency(&measured, options);
     }

@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 
+use crate::rows::Row;
+
 /// Measures this service and a bare echo server under the same load, in alternating pairs
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --")]
@@ -11,7 +13,7 @@ pub(crate) struct Options {
     /// A look, in a minute: one pair a row, short, and fewer streams
     #[arg(long)]
     quick: bool,
-    /// Only rows whose names hold one of these, such as `100-1-1,wide`
+    /// Only these rows, or those whose names hold one of these, such as `100-1-1,wide`
     #[arg(long, value_name = "FILTER", value_delimiter = ',')]
     rows: Vec<String>,
     /// Pairs of a row
@@ -29,7 +31,7 @@ pub(crate) struct Options {
     /// A binary of this service to compare with, in place of the echo server
     #[arg(long, value_name = "PATH")]
     pub(crate) against: Option<PathBuf>,
-    /// Records the server's CPU with `perf` while it is pushed, in the first pair of each row
+    /// Records the server with `perf` while it is pushed, in the first pair of the row
     #[arg(long, value_name = "FILE")]
     pub(crate) perf: Option<PathBuf>,
     /// What cargo passes.
@@ -42,12 +44,24 @@ impl Options {
         Self::parse()
     }
 
+    /// A row's whole name picks that one alone; other filters pick by any part.
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.rows.is_empty() || self.rows.iter().any(|filter| name.contains(filter))
+        let is_row = |filter: &String| Row::all().iter().any(|row| row.name() == *filter);
+        let picks =
+            |filter: &String| name == filter || (name.contains(filter.as_str()) && !is_row(filter));
+        self.rows.is_empty() || self.rows.iter().any(picks)
     }
 
     pub(crate) fn pairs(&self) -> usize {
         self.pairs.unwrap_or(self.pick(1, 5)).clamp(1, 100)
+    }
+
+    /// What this service is compared with.
+    pub(crate) fn other(&self) -> &'static str {
+        match self.against {
+            Some(_) => "other",
+            None => "echo",
+        }
     }
 
     /// How long the servers are pushed.

@@ -203,8 +203,10 @@ struct Profiler(std::process::Child);
 impl Profiler {
     fn start(server: &Child, file: &std::path::Path, time: Duration) -> anyhow::Result<Self> {
         let mut perf = std::process::Command::new("perf");
-        perf.args(["record", "-q", "-e", "cpu-clock", "-F", "1999"])
-            .args(["--call-graph", "fp", "-o"])
+        // Stacks are unwound by the tables that panics need: the allocator keeps no frame pointers,
+        // and much of the time is its.
+        perf.args(["record", "-q", "-e", "cpu-clock", "-F", "499"])
+            .args(["--call-graph", "dwarf,16384", "-o"])
             .arg(file)
             .args(["-p", &server.id().to_string()])
             .args(["--", "sleep", &time.as_secs_f64().to_string()])

@@ -57,10 +57,11 @@ fn median_of(pairs: &[Pair], what: impl Fn(&Pair) -> f64) -> f64 {
     median(pairs.iter().map(what))
 }
 
-pub(crate) fn print_cost(rows: &[MeasuredRow]) {
+pub(crate) fn print_cost(rows: &[MeasuredRow], options: &Options) {
+    let other = options.other();
     println!("\nCost\n");
     println!(
-        "| row | records/s | echo | CPU s/M records | echo | ratio (min–max) | peak MiB | echo |"
+        "| row | records/s | {other} | CPU s/M records | {other} | ratio (min–max) | peak MiB | {other} |"
     );
     println!("|---|--:|--:|--:|--:|--:|--:|--:|");
     for (row, pairs) in rows {
@@ -99,7 +100,8 @@ pub(crate) fn print_calls(rows: &[MeasuredRow]) {
 
 pub(crate) fn print_latency(rows: &[MeasuredRow], options: &Options) {
     println!("\nLatency of acks at a fixed rate, in ms\n");
-    println!("| row | records/s | messages | p50 | p99 | p99.9 | echo p50 | p99 | p99.9 |");
+    let other = options.other();
+    println!("| row | records/s | messages | p50 | p99 | p99.9 | {other} p50 | p99 | p99.9 |");
     println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
     for (row, pairs) in rows.iter().filter(|(row, _)| !row.is_noise) {
         let mut merged = [Histogram::new(3).unwrap(), Histogram::new(3).unwrap()];

@@ -58,7 +58,7 @@ pub(crate) async fn run(servers: &Servers, options: &Options) -> anyhow::Result<
     println!("|---|--:|--:|--:|--:|--:|--:|");
     let this: Vec<_> = pairs.iter().map(|(this, _)| *this).collect();
     let other: Vec<_> = pairs.iter().map(|(_, other)| *other).collect();
-    for (name, costs) in [("this", this), ("echo", other)] {
+    for (name, costs) in [("this", this), (options.other(), other)] {
         let middle = |what: fn(&Cost) -> f64| median(costs.iter().map(what));
         println!(
             "| {name} | {:.0} k | {:.2} | {:.2} | {} | {:.0} | {:.0} |",
@@ -71,7 +71,7 @@ pub(crate) async fn run(servers: &Servers, options: &Options) -> anyhow::Result<
         );
     }
     let ratios = pairs.iter().map(|(this, other)| this.wide / other.wide);
-    println!("\nThis / echo, wide: {}", spread(ratios));
+    println!("\nthis / {}, wide: {}", options.other(), spread(ratios));
     Ok(())
 }
 
