@@ -42,7 +42,7 @@
 //!
 //! Only [`app`] knows the server, the registry, the store and the client of LaunchDarkly together.
 //! Only `server::status` chooses code, text and details of the errors that callers get; tonic answers
-//! messages that it cannot decode, and [`cli`] describes its own failure to connect as a status. In
+//! messages that it cannot decode (batches are decoded by [`pb::batch`]), and [`cli`] describes its own failure to connect as a status. In
 //! the service only `launchdarkly::transport` knows reqwest; `cli::demo` uses it to play an
 //! application. [`pb`] is used by [`server`], [`app`] and [`cli`] alone. [`sandbox`] shares no type
 //! with [`launchdarkly`], so that neither can hide the other's mistakes.

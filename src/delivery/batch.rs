@@ -480,8 +480,8 @@ impl Batch {
         self.removes.clear();
     }
 
-    /// The slots that wait and are concerned, in order of arrival: what the outside sees must not hang
-    /// on the hash of a key.
+    /// The slots that wait and are concerned, in order of arrival: what is observed must not depend on
+    /// the order of hashes.
     fn waiting_slots(&self, is_concerned: impl Fn(&PendingChanges) -> bool) -> Vec<SlotId> {
         let concerned = |(id, slot): (SlotId, &Slot)| {
             let pending = slot.waiting.as_ref().filter(|each| is_concerned(each))?;

@@ -26,7 +26,7 @@ const EXPIRY_TICK: Duration = Duration::from_secs(1);
 pub(super) struct BatchDelivery {
     pub(super) client: Arc<dyn SegmentClient>,
     pub(super) destination: LiveDestination,
-    /// The target's, by `revision`.
+    /// The destination's connection at `revision`.
     pub(super) connection: Arc<Connection>,
     pub(super) revision: Revision,
     pub(super) segment: SegmentRef,

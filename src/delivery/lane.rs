@@ -1,4 +1,4 @@
-//! Lane: the task that delivers to one segment of one destination.
+//! Lane: the task that delivers to one segment, of one context kind, of one destination.
 //!
 //! | the lane | until |
 //! |---|---|
@@ -399,7 +399,7 @@ impl Lane {
     }
 
     fn switch_connection(&mut self, before: &Connection, now: &Connection) {
-        // A slot that is waited for would be one for the old token.
+        // The awaited slot would belong to the old token.
         self.slot = None;
         self.refusals.end();
         if !before.is_same_environment(now) {

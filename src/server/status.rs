@@ -3,8 +3,8 @@
 //!
 //! The rest of the server says *what happened* with a [`Failure`]; code, message and details are
 //! decided here. Each such status carries one `ErrorInfo`, whose reason is one of [`Reason`] or,
-//! for a credential check, that of the check. Statuses without one are those of tonic, for messages
-//! that it cannot decode, and that of the health service for a name that it does not know. No
+//! for a credential check, that of the check. Statuses without one are those for messages that
+//! cannot be decoded, tonic's and [`undecodable`], and that of the health service for a name that it does not know. No
 //! message holds a token, an identifier's value, or a text that LaunchDarkly answered; some name the
 //! HTTP status of its answer.
 
@@ -14,8 +14,12 @@ use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
-use crate::domain::{
-    CheckOutcome, CredentialsUnavailable, DestinationName, RecordError, SegmentId, TransientError,
+use crate::{
+    domain::{
+        CheckOutcome, CredentialsUnavailable, DestinationName, RecordError, SegmentId,
+        TransientError,
+    },
+    pb::batch::EncodingError,
 };
 
 mod answer;
@@ -217,6 +221,11 @@ fn last_error(error: Option<TransientError>) -> String {
         Some(error) => error.to_string(),
         None => "no call could be started in this time".to_owned(),
     }
+}
+
+/// The status of a batch that cannot be decoded: as tonic answers any other such message.
+pub(crate) fn undecodable(error: &EncodingError) -> Status {
+    Status::internal(error.to_string())
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The result ledger of a stream: sequence numbers, the window, and results as runs.
 //!
-//! | a batch's `first_sequence` | in the first batch | later |
+//! | a batch's `first_sequence` | the first batch begins at | a later batch |
 //! |---|---|---|
-//! | unset | 1 | the next one |
-//! | the next one | any positive value is | accepted |
-//! | anything else | refused if not positive | `OUT_OF_RANGE` |
+//! | unset | 1 | begins at the next sequence |
+//! | positive | it | is accepted if it is the next sequence; else `OUT_OF_RANGE` |
+//! | not positive | it is refused | `OUT_OF_RANGE` |
 //!
 //! A batch without records is a heartbeat. One that sets `first_sequence` is held to the table, and
 //! may begin the numbering; one that does not has no number. A heartbeat is answered by an ack with

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tonic::Status;
 
 use crate::{
     delivery::{DeferralCause, LaneHandle, SettledRun},
     domain::Mapping,
     pb::batch::{BatchField, EncodedBatch, EncodedRecord, EncodingError},
     server::{
-        status::Failure,
+        status::{self, Failure},
         stream::{
             accounting::{FAILURE_COST, StreamAccounting},
             identifiers::RecordIdentifiers,
@@ -100,7 +99,7 @@ impl SessionRecords {
         let before = self.burst.mapped.len();
         let taken = match self.read(batch) {
             Ok(read) => self.enter(read, before).map_err(SessionEnd::Failed),
-            Err(error) => Err(SessionEnd::Unreadable(Status::internal(error.to_string()))),
+            Err(error) => Err(SessionEnd::Unreadable(status::undecodable(&error))),
         };
         if taken.is_err() {
             self.burst.mapped.truncate(before);
