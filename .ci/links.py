@@ -22,7 +22,8 @@ CODE = re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"\]\(\s*<?([^()\s>]+)>?[^()]*\)|^\[[^\]]+\]:\s+(\S+)", re.M)
 HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.M)
 EXTERNAL = re.compile(r"[a-z][a-z0-9+.-]*:")
-PATH = re.compile(r"`((?:\.ci|clients|benches|docs|examples|migrations|proto|samples|src|tests)/[^`]*)`")
+FOLDERS = r"\.ci|benches|clients|docs|examples|migrations|proto|samples|src|tests"
+PATH = re.compile(rf"`((?:{FOLDERS})/[^`]*)`")
 
 
 def markdown_files() -> list[Path]:
