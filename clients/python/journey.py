@@ -3,7 +3,7 @@
 Needs a server that runs with a sandbox LaunchDarkly:
 
     launchdarkly-connector serve --sandbox --keys-file connector.keys
-    python journey.py --server 127.0.0.1:50051 --sandbox http://127.0.0.1:8090
+    python journey.py --server http://127.0.0.1:50051 --sandbox http://127.0.0.1:8090
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import urllib.request
 import uuid
 
-import grpc
+import connection
 from reflected import Failure, Json, Service
 
 SERVICE = "cdp.destinations.v1.DestinationConnector"
@@ -39,12 +39,14 @@ ABSENT_EVERY = 125
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--server", required=True, help="host and port of the connector")
-    arguments.add_argument("--sandbox", required=True, help="URL of its sandbox LaunchDarkly")
-    arguments = arguments.parse_args()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    connection.add_flags(parser)
+    parser.add_argument("--sandbox", required=True, help="URL of its sandbox LaunchDarkly")
+    arguments = parser.parse_args()
     parent = f"organizations/python-{uuid.uuid4().hex[:8]}"
-    with grpc.insecure_channel(arguments.server) as channel:
+    with connection.connect(arguments) as channel:
         connector = Service(channel, SERVICE)
         describe(connector)
         validate(connector)

@@ -53,9 +53,10 @@ pub(super) async fn run(args: HealthArgs) -> Exit {
 }
 
 async fn ask(args: &HealthArgs) -> anyhow::Result<ServingStatus> {
+    let server = args.server.server()?;
     let service = args.service.clone();
     let answer = async {
-        let channel = remote::channel(&args.server.server).await?;
+        let channel = remote::channel(&server).await?;
         HealthClient::new(channel)
             .check(HealthCheckRequest { service })
             .await
@@ -76,14 +77,19 @@ mod tests {
 
     use super::*;
 
+    #[derive(clap::Parser)]
+    struct TestCommand {
+        #[command(flatten)]
+        health: HealthArgs,
+    }
+
     fn args(listener: &TcpListener, timeout: Duration) -> HealthArgs {
         let url = format!("http://{}", listener.local_addr().unwrap());
+        let line = ["health", "--server", &url];
+        let command = <TestCommand as clap::Parser>::parse_from(line);
         HealthArgs {
-            server: ServerArgs {
-                server: remote::endpoint(&url).unwrap(),
-            },
-            service: String::new(),
             timeout,
+            ..command.health
         }
     }
 

@@ -4,17 +4,24 @@ use std::{
     env,
     error::Error,
     fmt::Write,
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
     sync::{Arc, LazyLock},
     time::Duration,
 };
 
+use anyhow::{Context, bail};
+use tokio_rustls::rustls;
 use tonic::{
-    Status,
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    Request, Status,
+    metadata::{Ascii, AsciiMetadataKey, AsciiMetadataValue, MetadataKey},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{self, Certificate, ClientTlsConfig, Endpoint, Identity},
 };
 use tonic_types::StatusExt;
 
-use super::{reachable, terminal::inline};
+use super::{complain, reachable, terminal::inline};
 use crate::{
     config::DEFAULT_LISTEN, pb::destination_connector_client::DestinationConnectorClient,
     server::status::DOMAIN,
@@ -25,71 +32,322 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Silence after which a connection is probed, so that a vanished server is noticed while a
 /// stream waits. Ours: well below the minutes after which proxies drop a silent connection.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
+/// Where an API key travels.
+const AUTHORIZATION: &str = "authorization";
+/// Headers that gRPC sets itself.
+const RESERVED: [&str; 4] = ["content-type", "host", "te", "user-agent"];
 
-/// Which server.
+/// Which server, and who calls it. Variables differ from those of `serve`, which is often run with
+/// the same ones: its `--ca-file` is about LaunchDarkly.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct ServerArgs {
-    /// URL of the service: http, or https with the certificates that this machine trusts; unless
-    /// set, where CONNECTOR_LISTEN lets `serve` listen
+    /// URL of the service: http or https; unless set, where CONNECTOR_LISTEN lets `serve` listen
     #[arg(long, env = "CONNECTOR_SERVER", value_name = "URL", value_parser = endpoint)]
     #[arg(default_value = HERE.as_str())]
-    pub server: Endpoint,
+    server: Endpoint,
+
+    /// Certificates in PEM form that an https server is trusted by, in the place of those that this
+    /// machine trusts
+    #[arg(long, env = "CONNECTOR_SERVER_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+
+    /// Name that the server's certificate must be for, where the URL has another, such as an address
+    #[arg(long, env = "CONNECTOR_SERVER_NAME", value_name = "NAME")]
+    server_name: Option<String>,
+
+    /// Client certificate in PEM form, to be known by
+    #[arg(
+        long,
+        env = "CONNECTOR_CLIENT_CERT",
+        value_name = "FILE",
+        requires = "client_key"
+    )]
+    client_cert: Option<PathBuf>,
+
+    /// Private key of that certificate in PEM form
+    #[arg(
+        long,
+        env = "CONNECTOR_CLIENT_KEY",
+        value_name = "FILE",
+        requires = "client_cert"
+    )]
+    client_key: Option<PathBuf>,
+
+    /// File that holds an API key, to be known by; it is sent as `authorization: Bearer KEY`
+    #[arg(long, env = "CONNECTOR_API_KEY_FILE", value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+
+    /// Header to send with every call, as for a proxy between; may be repeated. Every user of this
+    /// machine can read it, so `authorization` is refused: use --api-key-file
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
 }
 
 /// The default address of the server: where `serve` listens with the same environment variables, as
 /// in a container.
-static HERE: LazyLock<String> = LazyLock::new(|| here(env::var("CONNECTOR_LISTEN").ok()));
+static HERE: LazyLock<String> = LazyLock::new(|| {
+    let speaks_tls = env::var_os("CONNECTOR_TLS_CERT").is_some_and(|file| !file.is_empty());
+    here(env::var("CONNECTOR_LISTEN").ok(), speaks_tls)
+});
 
-fn here(listen: Option<String>) -> String {
+fn here(listen: Option<String>, speaks_tls: bool) -> String {
     let set = listen.filter(|listen| !listen.is_empty());
     let listen = set.unwrap_or_else(|| DEFAULT_LISTEN.into());
+    let scheme = if speaks_tls { "https" } else { "http" };
     match listen.parse() {
-        Ok(address) => format!("http://{}", reachable(address)),
+        Ok(address) => format!("{scheme}://{}", reachable(address)),
         // A host name.
-        Err(_) => format!("http://{listen}"),
+        Err(_) => format!("{scheme}://{listen}"),
     }
 }
 
-/// Reads a server's URL.
-///
-/// # Errors
-/// What is wrong with it.
-pub(super) fn endpoint(url: &str) -> Result<Endpoint, String> {
+/// A server's URL; TLS is set up later, when its files are known.
+fn endpoint(url: &str) -> Result<Endpoint, String> {
     let how = "write it like http://127.0.0.1:50051";
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| chain(&error))?;
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-    let endpoint = match scheme {
-        Some("http") => endpoint,
-        Some("https") => endpoint
-            .tls_config(ClientTlsConfig::new().with_enabled_roots())
-            .map_err(|error| chain(&error))?,
-        _ => return Err(format!("the scheme must be http or https; {how}")),
-    };
+    if !matches!(scheme, Some("http" | "https")) {
+        return Err(format!("the scheme must be http or https; {how}"));
+    }
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(PROBE_AFTER))
+}
+
+/// A request header.
+type Header = (AsciiMetadataKey, AsciiMetadataValue);
+
+/// A header that is given as an argument.
+fn header(text: &str) -> Result<Header, String> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or("write it like 'x-tenant: acme'")?;
+    let name = name.trim().to_ascii_lowercase();
+    if name == AUTHORIZATION {
+        return Err(
+            "every user of this machine can read the arguments of a process, and so a credential \
+             in them; put an API key into a file and name it with --api-key-file"
+                .to_owned(),
+        );
+    }
+    if RESERVED.contains(&name.as_str()) || name.starts_with("grpc-") {
+        return Err(format!("gRPC sets `{name}` itself; choose another name"));
+    }
+    let name: MetadataKey<Ascii> = name.parse().map_err(
+        |_| "the name of a header is of letters, digits and hyphens, and does not end with -bin",
+    )?;
+    let value = value.trim().parse();
+    let mut value: AsciiMetadataValue = value
+        .map_err(|_| format!("the value of `{name}` must be of printable ASCII characters"))?;
+    // It may be a credential: no debug output shows it.
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+impl ServerArgs {
+    /// Reads the files that the flags name.
+    ///
+    /// # Errors
+    /// What is wrong with them, and the way out.
+    pub(super) fn server(&self) -> anyhow::Result<Server> {
+        // Read here and not by clap, whose errors quote what may be a credential.
+        let headers = self.headers.iter().map(|text| header(text));
+        let headers: Result<Vec<_>, _> = headers.collect();
+        let mut headers = headers.map_err(|why| anyhow::anyhow!("--header: {why}"))?;
+        if let Some(path) = &self.api_key_file {
+            headers.push(authorization(path)?);
+            if self.is_overheard() {
+                complain(
+                    "warning: the API key is sent without encryption; use https, unless something \
+                     on this machine encrypts it, such as a mesh",
+                );
+            }
+        }
+        let endpoint = match self.server.uri().scheme_str() {
+            Some("https") => self.with_tls()?,
+            _ => self.without_tls()?,
+        };
+        Ok(Server {
+            endpoint,
+            headers: RequestHeaders(headers.into()),
+        })
+    }
+
+    /// Whether what is sent leaves this machine as plain text.
+    fn is_overheard(&self) -> bool {
+        let uri = self.server.uri();
+        let host = uri.host().unwrap_or_default();
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse();
+        let is_here = host == "localhost" || address.is_ok_and(|ip: IpAddr| ip.is_loopback());
+        uri.scheme_str() == Some("http") && !is_here
+    }
+
+    fn without_tls(&self) -> anyhow::Result<Endpoint> {
+        let given = [
+            ("--ca-file", self.ca_file.is_some()),
+            ("--server-name", self.server_name.is_some()),
+            ("--client-cert", self.client_cert.is_some()),
+        ];
+        if let Some((flag, _)) = given.iter().find(|(_, is_given)| *is_given) {
+            let url = self.server.uri();
+            bail!(
+                "{flag} is for a server that is reached by https, and {url} is not; correct --server"
+            );
+        }
+        Ok(self.server.clone())
+    }
+
+    fn with_tls(&self) -> anyhow::Result<Endpoint> {
+        let mut tls = match &self.ca_file {
+            Some(path) => ClientTlsConfig::new().ca_certificate(authorities(path)?),
+            None => ClientTlsConfig::new().with_enabled_roots(),
+        };
+        if let Some(name) = &self.server_name {
+            tls = tls.domain_name(name);
+        }
+        if let (Some(certificate), Some(key)) = (&self.client_cert, &self.client_key) {
+            tls = tls.identity(Identity::from_pem(
+                pem(certificate, "--client-cert")?,
+                pem(key, "--client-key")?,
+            ));
+        }
+        let endpoint = self.server.clone().tls_config(tls);
+        endpoint.map_err(|error| {
+            let files = self.client_cert.iter().chain(&self.client_key);
+            let files: Vec<_> = files.map(|path| inline(path.display())).collect();
+            let error = anyhow::anyhow!(chain(&error));
+            if files.is_empty() {
+                error.context("TLS cannot be set up")
+            } else {
+                error.context(format!(
+                    "the client certificate and key in {} cannot be used; name a certificate in \
+                     PEM form, and the key that it was made with",
+                    files.join(" and ")
+                ))
+            }
+        })
+    }
+}
+
+fn pem(path: &Path, flag: &str) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| {
+        let path = inline(path.display());
+        format!("cannot read {path}; name a file in PEM form with {flag}")
+    })
+}
+
+/// At least one certificate: without any, every server would be refused, and the reason be hidden.
+fn authorities(path: &Path) -> anyhow::Result<Certificate> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    let pem = pem(path, "--ca-file")?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect();
+    let mut roots = rustls::RootCertStore::empty();
+    let are_usable = !certificates.is_empty()
+        && certificates
+            .into_iter()
+            .all(|one| one.is_ok_and(|one| roots.add(one).is_ok()));
+    if !are_usable {
+        let path = inline(path.display());
+        bail!("{path} does not hold certificates alone, in PEM form; correct --ca-file");
+    }
+    Ok(Certificate::from_pem(pem))
+}
+
+/// The header of an API key, without the line end that editors and `echo` add.
+fn authorization(path: &Path) -> anyhow::Result<Header> {
+    let shown = inline(path.display());
+    let key = fs::read_to_string(path)
+        .with_context(|| format!("cannot read {shown}; name a file that holds an API key"))?;
+    let key = key.trim();
+    // What it holds is not quoted.
+    let is_one_word = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_one_word {
+        bail!("{shown} does not hold one API key and nothing else; correct --api-key-file");
+    }
+    let mut value: AsciiMetadataValue = format!("Bearer {key}").parse()?;
+    value.set_sensitive(true);
+    Ok((AsciiMetadataKey::from_static(AUTHORIZATION), value))
+}
+
+/// A server, and what every call to it says of its caller.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    endpoint: Endpoint,
+    headers: RequestHeaders,
+}
+
+/// The headers of every request.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestHeaders(Arc<[Header]>);
+
+impl Interceptor for RequestHeaders {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        for (name, value) in &*self.0 {
+            request.metadata_mut().append(name.clone(), value.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A connection that sends a caller's headers.
+pub(crate) type Channel = InterceptedService<transport::Channel, RequestHeaders>;
+/// Calls the service.
+pub(crate) type Client = DestinationConnectorClient<Channel>;
+
+impl Server {
+    /// A server by its URL, which is http, and without a credential: for one on this machine.
+    ///
+    /// # Errors
+    /// What is wrong with the URL.
+    pub(super) fn at(url: &str) -> Result<Self, String> {
+        let endpoint = endpoint(url)?;
+        let headers = RequestHeaders(Arc::new([]));
+        Ok(Self { endpoint, headers })
+    }
 }
 
 /// Connects.
 ///
 /// # Errors
 /// The failure as a status, as a call would return it.
-pub(crate) async fn channel(endpoint: &Endpoint) -> Result<Channel, Status> {
-    endpoint.connect().await.map_err(|error| {
+pub(crate) async fn channel(server: &Server) -> Result<Channel, Status> {
+    let Server { endpoint, headers } = server;
+    let channel = endpoint.connect().await.map_err(|error| {
         let mut status = Status::unavailable(format!("cannot connect to {}", endpoint.uri()));
         status.set_source(Arc::new(error));
         status
-    })
+    })?;
+    Ok(InterceptedService::new(channel, headers.clone()))
 }
 
 /// Connects to the service.
 ///
 /// # Errors
 /// Like [`channel`].
-pub(crate) async fn connect(
-    endpoint: &Endpoint,
-) -> Result<DestinationConnectorClient<Channel>, Status> {
-    channel(endpoint).await.map(DestinationConnectorClient::new)
+pub(crate) async fn connect(server: &Server) -> Result<Client, Status> {
+    channel(server).await.map(DestinationConnectorClient::new)
+}
+
+/// Whether the server's certificate was refused. Another attempt would meet the same one.
+#[must_use]
+pub(super) fn is_certificate_refused(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if matches!(tls_error(error), Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The error of TLS that an error is or, as one of input and output, holds.
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let held = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    let held = held.and_then(|error| error.downcast_ref());
+    error.downcast_ref().or(held)
 }
 
 /// Whether the service itself made a status: then it has an `ErrorInfo` of the service's domain.
@@ -233,9 +491,11 @@ mod tests {
                 "http://connector.internal:7000",
             ),
         ] {
-            let here = here(listen.map(Into::into));
-            assert_eq!(here, url);
-            assert!(endpoint(&here).is_ok(), "{here}");
+            let found = here(listen.map(Into::into), false);
+            assert_eq!(found, url);
+            assert!(endpoint(&found).is_ok(), "{found}");
+            let by_tls = here(listen.map(Into::into), true);
+            assert_eq!(by_tls, url.replace("http:", "https:"));
         }
     }
 
@@ -253,12 +513,123 @@ mod tests {
         }
     }
 
+    #[derive(clap::Parser)]
+    struct TestCommand {
+        #[command(flatten)]
+        server: ServerArgs,
+    }
+
+    fn parsed(flags: &[&str]) -> Result<ServerArgs, clap::Error> {
+        let line = ["command"].into_iter().chain(flags.iter().copied());
+        <TestCommand as clap::Parser>::try_parse_from(line).map(|command| command.server)
+    }
+
+    #[test]
+    fn headers_are_sent_as_given_and_no_credential_is_taken_from_arguments() {
+        let headers = [
+            "--header",
+            "x-tenant: acme",
+            "--header",
+            "X-Tenant:other one ",
+        ];
+        let server = parsed(&headers).unwrap().server().unwrap();
+        let request = server.headers.clone().call(Request::new(())).unwrap();
+        let sent: Vec<_> = request.metadata().get_all("x-tenant").iter().collect();
+        assert_eq!(sent, ["acme", "other one"]);
+        assert!(!format!("{server:?}").contains("acme"), "{server:?}");
+        for (wrong, told) in [
+            ("authorization: Bearer canary", "--api-key-file"),
+            ("Authorization : Bearer canary", "--api-key-file"),
+            ("x-tenant", "x-tenant: acme"),
+            ("grpc-timeout: 1S", "gRPC sets"),
+            ("TE: trailers", "gRPC sets"),
+            ("x y: 1", "letters"),
+            ("x-bin: 1", "-bin"),
+            (": 1", "letters"),
+            ("x: \u{1b}", "printable"),
+        ] {
+            let args = parsed(&["--header", wrong]).unwrap();
+            let error = args.server().unwrap_err().to_string();
+            assert!(error.contains(told) && !error.contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_api_key_is_read_from_its_file_and_shown_nowhere() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let read = |text: &str| {
+            fs::write(path, text).unwrap();
+            parsed(&["--api-key-file", path]).unwrap().server()
+        };
+        let server = read("canary-1\r\n").unwrap();
+        let request = server.headers.clone().call(Request::new(())).unwrap();
+        assert_eq!(
+            request.metadata().get("authorization").unwrap(),
+            "Bearer canary-1"
+        );
+        assert!(
+            !format!("{server:?} {request:?}").contains("canary"),
+            "{server:?}"
+        );
+        for wrong in ["", "\n", "canary 1", "canary\ncanary", "can\u{e4}ry"] {
+            let error = format!("{:#}", read(wrong).unwrap_err());
+            assert!(error.contains(path) && !error.contains("canary"), "{error}");
+        }
+        let missing = parsed(&["--api-key-file", "no/such/file"]).unwrap();
+        let error = format!("{:#}", missing.server().unwrap_err());
+        assert!(error.contains("no/such/file"), "{error}");
+    }
+
+    #[test]
+    fn an_api_key_is_overheard_unless_it_is_encrypted_or_stays_on_this_machine() {
+        for (url, expected) in [
+            ("http://connector.example:50051", true),
+            ("http://192.0.2.1:50051", true),
+            ("https://connector.example", false),
+            ("http://127.0.0.1:50051", false),
+            ("http://[::1]:50051", false),
+            ("http://localhost:50051", false),
+        ] {
+            let args = parsed(&["--server", url]).unwrap();
+            assert_eq!(args.is_overheard(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_tls_needs_is_given_whole_and_for_https_alone() {
+        for flags in [["--client-cert", "c.pem"], ["--client-key", "k.pem"]] {
+            let error = parsed(&flags).unwrap_err().to_string();
+            let other = ["--client-cert", "--client-key"].map(|flag| error.contains(flag));
+            assert_eq!(other, [true, true], "{error}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let no_pem = directory.path().join("empty.pem");
+        fs::write(&no_pem, "").unwrap();
+        let no_pem = no_pem.to_str().unwrap();
+        let https = "--server=https://connector.example";
+        for (flags, told) in [
+            (&["--ca-file", no_pem][..], "https"),
+            (&["--server-name", "connector.example"], "https"),
+            (&[https, "--ca-file", "no/such/file"], "no/such/file"),
+            (&[https, "--ca-file", no_pem], no_pem),
+            (
+                &[https, "--client-cert", no_pem, "--client-key", no_pem],
+                no_pem,
+            ),
+        ] {
+            let error = parsed(flags).unwrap().server().unwrap_err();
+            let error = format!("{error:#}");
+            assert!(error.contains(told), "{flags:?}: {error}");
+        }
+    }
+
     #[tokio::test]
     async fn a_refused_connection_says_where_and_why() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", free.local_addr().unwrap());
         drop(free);
-        let error = connect(&endpoint(&url).unwrap()).await.unwrap_err();
+        let error = connect(&Server::at(&url).unwrap()).await.unwrap_err();
         let text = describe(&error);
         assert!(text.contains(&url) && text.contains("refused"), "{text}");
     }

@@ -71,10 +71,11 @@ pub(super) async fn run(args: ValidateArgs) -> Exit {
 }
 
 async fn validate(args: &ValidateArgs) -> anyhow::Result<ValidateCredentialsResponse> {
+    let server = args.server.server()?;
     let wanted = args.clone();
     let target = Some(on_detached_thread(move || wanted.target()).await??);
     let ask = async {
-        let mut client = remote::connect(&args.server.server).await?;
+        let mut client = remote::connect(&server).await?;
         client
             .validate_credentials(ValidateCredentialsRequest { target })
             .await

@@ -5,7 +5,6 @@ use std::{ops::ControlFlow, time::Duration};
 use anyhow::ensure;
 use indicatif::HumanCount;
 use tokio::{sync::mpsc, time::Instant};
-use tonic::transport::Channel;
 
 use super::{
     flag,
@@ -15,7 +14,8 @@ use super::{
 };
 use crate::{
     cli::{
-        remote, say,
+        remote::{self, Client, Server},
+        say,
         send::{
             BACKOFF,
             options::TransferOptions,
@@ -27,8 +27,8 @@ use crate::{
         validate,
     },
     pb::{
-        self, destination::Config, destination_connector_client::DestinationConnectorClient,
-        identifier_record::Operation, validate_credentials_request::Target,
+        self, destination::Config, identifier_record::Operation,
+        validate_credentials_request::Target,
     },
     sandbox::fixtures,
 };
@@ -48,7 +48,7 @@ pub(super) async fn walk(demo: &DemoService) -> anyhow::Result<()> {
     ));
     let mut walk = Walk {
         demo,
-        client: remote::connect(&remote::endpoint(&demo.url()).map_err(anyhow::Error::msg)?)
+        client: remote::connect(&Server::at(&demo.url()).map_err(anyhow::Error::msg)?)
             .await
             .map_err(said)?,
     };
@@ -66,7 +66,7 @@ pub(super) async fn walk(demo: &DemoService) -> anyhow::Result<()> {
 
 struct Walk<'a> {
     demo: &'a DemoService,
-    client: DestinationConnectorClient<Channel>,
+    client: Client,
 }
 
 impl Walk<'_> {
@@ -228,7 +228,7 @@ impl Walk<'_> {
 
     async fn send(&self, rows: Vec<InputRow>, bytes: Option<u64>) -> anyhow::Result<Sent> {
         let settings = TransferOptions {
-            endpoint: remote::endpoint(&self.demo.url()).map_err(anyhow::Error::msg)?,
+            server: Server::at(&self.demo.url()).map_err(anyhow::Error::msg)?,
             open: open_stream(),
             give_up_after: GIVE_UP_AFTER,
             backoff: BACKOFF,

@@ -2,7 +2,8 @@
 //!
 //! The service says which of its own statuses are transient. Any other status comes from a proxy
 //! between, which starts, sheds load, or has lost its upstream. Whatever its code, it says nothing
-//! about the records or the destination, so it is transient too.
+//! about the records or the destination, so it is transient too. A server's certificate
+//! that is refused is final: it stays the same.
 
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub(super) fn classify(status: Status) -> AttemptError {
         .get_details_retry_info()
         .and_then(|info| info.retry_delay);
     let transient = match status.code() {
+        _ if remote::is_certificate_refused(&status) => false,
         _ if !remote::is_from_service(&status) => true,
         Code::Unavailable => true,
         Code::ResourceExhausted => delay.is_some(),

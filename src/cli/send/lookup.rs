@@ -63,7 +63,7 @@ async fn ask(
 
 async fn get(options: &TransferOptions) -> Result<pb::Destination, Status> {
     let name = options.open.destination.clone();
-    let mut client = remote::connect(&options.endpoint).await?;
+    let mut client = remote::connect(&options.server).await?;
     let request = pb::GetDestinationRequest { name };
     Ok(client.get_destination(request).await?.into_inner())
 }

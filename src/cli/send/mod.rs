@@ -24,7 +24,13 @@ use self::{
     report::{Progress, SendTally},
     window::InputRow,
 };
-use super::{Exit, on_detached_thread, remote::ServerArgs, say, stop::Stop, terminal::inline};
+use super::{
+    Exit, on_detached_thread,
+    remote::{Server, ServerArgs},
+    say,
+    stop::Stop,
+    terminal::inline,
+};
 use crate::{backoff::Backoff, config::duration, pb};
 
 mod attempt_error;
@@ -183,18 +189,19 @@ struct Prepared {
 }
 
 async fn prepare(args: &SendArgs) -> anyhow::Result<Prepared> {
+    let server = args.server.server()?;
     let plan = |path: &PathBuf| FailureFile::plan(path, &args.input);
     let failures = args.failures.as_ref().map(plan).transpose()?;
     let input = args.input.clone();
     let source = on_detached_thread(move || Source::open(&input)).await??;
     let mut reporter = SendReporter::new(source.bytes, failures);
-    let mapping = args.mapping(&mut reporter).await?;
+    let mapping = args.mapping(&server, &mut reporter).await?;
     let mapped = mapping.iter().flat_map(|map| map.sources.clone());
     let input = args.reading.options(&args.input, mapped.collect())?;
     Ok(Prepared {
         source,
         input,
-        options: args.stream(mapping),
+        options: args.stream(server, mapping),
         reporter,
     })
 }
@@ -215,10 +222,10 @@ fn not_finished(tally: &SendTally, next_line: Option<u64>) -> String {
 impl SendArgs {
     /// Streams by the mapping that the input is read by, also if the destination's changes
     /// meanwhile.
-    fn stream(&self, mapping: Vec<pb::FieldMapping>) -> TransferOptions {
+    fn stream(&self, server: Server, mapping: Vec<pb::FieldMapping>) -> TransferOptions {
         let stream_id = self.stream_id.clone();
         TransferOptions {
-            endpoint: self.server.server.clone(),
+            server,
             open: pb::OpenStream {
                 destination: self.destination.clone(),
                 activation: Some(pb::Activation {
@@ -239,11 +246,15 @@ impl SendArgs {
 
     /// The mapping that will be used, to find a file with wrong names before all of its records
     /// fail.
-    async fn mapping(&self, reporter: &mut SendReporter) -> anyhow::Result<Vec<pb::FieldMapping>> {
+    async fn mapping(
+        &self,
+        server: &Server,
+        reporter: &mut SendReporter,
+    ) -> anyhow::Result<Vec<pb::FieldMapping>> {
         if !self.map.is_empty() {
             return Ok(self.map.iter().map(|MapArg(map)| map.clone()).collect());
         }
-        let options = self.stream(Vec::new());
+        let options = self.stream(server.clone(), Vec::new());
         let asked = lookup::destination(&options, |event| reporter.handle(&event)).await;
         let destination = asked.map_err(|error| match error {
             // A proxy between may let streams pass and nothing else.

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use tonic::transport::Endpoint;
-
-use crate::{backoff::Backoff, pb};
+use crate::{backoff::Backoff, cli::remote::Server, pb};
 
 /// The options of a transfer: its server, its stream and its deadlines.
 #[derive(Debug, Clone)]
 pub(crate) struct TransferOptions {
     /// The server.
-    pub endpoint: Endpoint,
+    pub server: Server,
     /// What the stream is for.
     pub open: pb::OpenStream,
     /// How long to go on without an open stream; and, beyond the delivery time-out, without a

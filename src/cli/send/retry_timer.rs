@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        cli::{remote, send::BACKOFF},
+        cli::{remote::Server, send::BACKOFF},
         pb,
     };
 
@@ -147,7 +147,7 @@ mod tests {
 
     fn retries() -> RetryTimer {
         RetryTimer::new(&TransferOptions {
-            endpoint: remote::endpoint("http://127.0.0.1:1").unwrap(),
+            server: Server::at("http://127.0.0.1:1").unwrap(),
             open: pb::OpenStream::default(),
             give_up_after: GIVE_UP_AFTER,
             backoff: BACKOFF,

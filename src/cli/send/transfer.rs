@@ -302,7 +302,7 @@ impl<F: FnMut(SendEvent<'_>) -> ControlFlow<()>> Sender<'_, F> {
 }
 
 async fn open(options: &TransferOptions) -> Result<(ClientStream, pb::StreamOpened), AttemptError> {
-    let mut client = remote::connect(&options.endpoint).await.map_err(classify)?;
+    let mut client = remote::connect(&options.server).await.map_err(classify)?;
     let (outbound, messages) = mpsc::channel(MESSAGES_AHEAD);
     let first = request(Request::Open(options.open.clone()));
     outbound

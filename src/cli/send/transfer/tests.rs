@@ -6,10 +6,7 @@ use std::{
 
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
-use tonic::{
-    Code, Request as Call, Response as Answer,
-    transport::{Endpoint, Server},
-};
+use tonic::{Code, Request as Call, Response as Answer, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::*;
@@ -56,7 +53,7 @@ fn refusal(code: Code) -> Status {
 type Replies = mpsc::Sender<Result<SendIdentifiersResponse, Status>>;
 
 impl Scripted {
-    async fn start(acts: &[ServerStep]) -> (Self, Endpoint) {
+    async fn start(acts: &[ServerStep]) -> (Self, remote::Server) {
         let scripted = Self {
             acts: Arc::new(Mutex::new(acts.iter().cloned().collect())),
             batches: Arc::default(),
@@ -70,7 +67,7 @@ impl Scripted {
                 .add_service(service)
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
-        (scripted, remote::endpoint(&url).unwrap())
+        (scripted, remote::Server::at(&url).unwrap())
     }
 
     fn batches(&self) -> Vec<Batches> {
@@ -226,9 +223,9 @@ struct Run {
 }
 
 async fn play(acts: &[ServerStep], rows: u64) -> Run {
-    let (scripted, endpoint) = Scripted::start(acts).await;
+    let (scripted, server) = Scripted::start(acts).await;
     let options = TransferOptions {
-        endpoint,
+        server,
         open: pb::OpenStream {
             delivery_timeout: Some(Duration::from_millis(50).try_into().unwrap()),
             ..pb::OpenStream::default()
@@ -387,9 +384,9 @@ async fn what_comes_from_between_ends_no_run_whenever_it_comes() {
 }
 
 /// Options for a scripted server, and a row.
-fn options(endpoint: Endpoint) -> TransferOptions {
+fn options(server: remote::Server) -> TransferOptions {
     TransferOptions {
-        endpoint,
+        server,
         open: pb::OpenStream::default(),
         give_up_after: Duration::from_secs(60),
         backoff: Backoff {
@@ -411,10 +408,10 @@ fn row(line: u64) -> InputRow {
 async fn nothing_is_tried_before_there_is_something_to_send_and_that_is_said() {
     // A second try without a row would be an act more than the script has.
     let gone = ServerStep::Refuse(Status::unavailable("gone"));
-    let (_scripted, endpoint) = Scripted::start(&[gone.clone(), gone, ServerStep::Serve]).await;
+    let (_scripted, server) = Scripted::start(&[gone.clone(), gone, ServerStep::Serve]).await;
     let (sender, receiver) = mpsc::channel(1);
     let (mut pauses, mut source) = (vec![], Some(sender));
-    let options = options(endpoint);
+    let options = options(server);
     let ended = run(&options, receiver, std::future::pending(), |event| {
         if let SendEvent::Lost { pause, .. } = event {
             pauses.push(pause.is_some());
@@ -432,7 +429,7 @@ async fn nothing_is_tried_before_there_is_something_to_send_and_that_is_said() {
 #[tokio::test]
 async fn a_run_that_is_stopped_says_where_the_first_record_without_a_result_begins() {
     let gone = Status::unavailable("gone");
-    let (_scripted, endpoint) = Scripted::start(&[ServerStep::Lose(6, gone)]).await;
+    let (_scripted, server) = Scripted::start(&[ServerStep::Lose(6, gone)]).await;
     let (sender, receiver) = mpsc::channel(20);
     // Records of several lines each.
     for record in 0..20 {
@@ -440,7 +437,7 @@ async fn a_run_that_is_stopped_says_where_the_first_record_without_a_result_begi
     }
     let (lost, stop) = tokio::sync::oneshot::channel();
     let (mut lost, mut settled) = (Some(lost), 0);
-    let options = options(endpoint);
+    let options = options(server);
     let stop = async { stop.await.unwrap() };
     let ended = run(&options, receiver, stop, |event| {
         match event {
@@ -457,10 +454,10 @@ async fn a_run_that_is_stopped_says_where_the_first_record_without_a_result_begi
 
 #[tokio::test]
 async fn nothing_is_sent_that_cannot_be_reported() {
-    let (scripted, endpoint) = Scripted::start(&[ServerStep::Serve]).await;
+    let (scripted, server) = Scripted::start(&[ServerStep::Serve]).await;
     let (sender, receiver) = mpsc::channel(1);
     sender.try_send(row(1)).unwrap();
-    let options = options(endpoint);
+    let options = options(server);
     let stop = std::future::pending();
     let ended = run(&options, receiver, stop, |_| ControlFlow::Break(())).await;
     assert!(matches!(ended.unwrap_err().error, SendError::NotReported));
