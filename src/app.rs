@@ -9,7 +9,10 @@ use tokio::{
     time::Instant,
 };
 use tokio_stream::Stream;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tonic::transport::server::{Connected, TcpIncoming};
 use tracing::{info, warn};
 
@@ -20,8 +23,12 @@ use crate::{
     launchdarkly,
     metrics::Metrics,
     registry::Registry,
+    reload::ReloadRequests,
     server::{
-        edge::health::{Reporter, Serving},
+        edge::{
+            health::{Reporter, Serving},
+            tls::{Tls, TlsFileError},
+        },
         service::Service,
         stream::{Fencing, InProcessFences, StreamAcceptor, StreamContext, StreamLimits},
         unary::UnaryCalls,
@@ -50,6 +57,9 @@ pub struct App {
     limits: StreamLimits,
     fencing: Arc<dyn Fencing>,
     max_buffered_mib: usize,
+    tls: Option<Tls>,
+    /// Ask for files to be read again.
+    reloads: ReloadRequests,
     metrics: Metrics,
     /// Is told what happens to calls, paces and changes.
     observer: Arc<dyn Observer>,
@@ -61,6 +71,9 @@ pub enum BuildError {
     /// The sealing keys.
     #[error(transparent)]
     Keys(#[from] store::KeyRingError),
+    /// The files of TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsFileError),
     /// The database.
     #[error(transparent)]
     Store(#[from] store::OpenError),
@@ -93,13 +106,24 @@ impl App {
     /// What keeps the service from starting, and the way out.
     pub async fn build(settings: &Settings) -> Result<Self, BuildError> {
         let keys = KeyRing::load(&settings.keys_file)?;
+        let tls = settings.tls.clone().map(Tls::load).transpose()?;
         let store = SqliteStore::open(&settings.store, keys).await?;
         let vendor = launchdarkly::Client::new(settings.launchdarkly.clone())?;
-        Ok(Self::assemble(Arc::new(store), vendor, settings))
+        let app = Self::assemble(Arc::new(store), vendor, settings);
+        if let Some(tls) = &tls {
+            tls.show_in(&app.metrics);
+        }
+        Ok(Self { tls, ..app })
+    }
+
+    /// Reads files again at these requests too, beside when they change.
+    #[must_use]
+    pub fn reloading_at(self, reloads: ReloadRequests) -> Self {
+        Self { reloads, ..self }
     }
 
     /// Puts the service together from a store and a way to LaunchDarkly of the caller's; of
-    /// `settings` it takes what concerns neither.
+    /// `settings` it takes what concerns neither, and no file.
     pub fn assemble(
         store: Arc<dyn Store>,
         vendor: launchdarkly::Client,
@@ -115,6 +139,8 @@ impl App {
             // They hold among the streams of one process, as its database is for one server.
             fencing: Arc::new(InProcessFences::default()),
             max_buffered_mib: settings.max_buffered_mib,
+            tls: None,
+            reloads: ReloadRequests::never(),
             metrics,
             observer,
         }
@@ -130,12 +156,18 @@ impl App {
     ///
     /// # Errors
     /// Only when the service stops without being asked.
-    pub async fn run(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), RunError> {
+    pub async fn run(mut self, listener: TcpListener, shutdown: Shutdown) -> Result<(), RunError> {
         if let Ok(address) = listener.local_addr() {
             self.store.serving_at(address);
         }
         // Results are small, and late ones hold up their senders: no waiting to fill packets.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let Some(tls) = self.tls.take() else {
+            return self.serve(incoming, shutdown).await;
+        };
+        let incoming = tls.connections(incoming);
+        let current = tls.keep_current(self.reloads.clone(), self.metrics.clone());
+        let _current = AbortOnDropHandle::new(tokio::spawn(current));
         self.serve(incoming, shutdown).await
     }
 

@@ -13,7 +13,7 @@ use crate::{
     launchdarkly::{
         ClientSettings, Egress, EgressProxy, Endpoint, Integration, RequestShape, Roots,
     },
-    server::stream::StreamLimits,
+    server::{edge::tls::TlsFiles, stream::StreamLimits},
     telemetry,
 };
 
@@ -44,6 +44,8 @@ pub const DEFAULT_SANDBOX_LISTEN: &str = "127.0.0.1:8090";
 pub struct Settings {
     /// Where the gRPC service listens.
     pub listen: Listen,
+    /// The files by which it speaks TLS, if it does.
+    pub tls: Option<TlsFiles>,
     /// Where metrics are read, if anywhere.
     pub metrics_listen: Option<Listen>,
     /// URL of the database, such as `sqlite:connector.db`.
@@ -102,6 +104,7 @@ impl FromFlags for Settings {
                      loopback, `--insecure` is needed.",
                 )
                 .text("ADDRESS", DEFAULT_LISTEN, str::parse),
+            tls: tls(from),
             metrics_listen: from
                 .setting(
                     "metrics-listen",
@@ -164,6 +167,65 @@ impl Settings {
             );
         }
     }
+}
+
+fn tls(from: &mut SettingsReader<'_>) -> Option<TlsFiles> {
+    const CERTIFICATE: &str = "tls-cert";
+    const KEY: &str = "tls-key";
+    const CLIENT_CA: &str = "tls-client-ca";
+    let certificate = from
+        .setting(
+            CERTIFICATE,
+            "Certificate of the gRPC service in PEM form, with those between it and its authority; \
+             callers then reach it by TLS alone",
+        )
+        .details("Its file, and the two below, are read again when they change and on SIGHUP.")
+        .file(|path| Ok(path.to_owned()));
+    let key = from
+        .setting(KEY, "Private key of that certificate in PEM form")
+        .file(|path| Ok(path.to_owned()));
+    let client_ca = from
+        .setting(
+            CLIENT_CA,
+            "Certificates in PEM form of the authorities whose client certificates are accepted",
+        )
+        .details("A caller need not have one.")
+        .file(|path| Ok(path.to_owned()));
+    let files = match (certificate, key) {
+        (Some(certificate), Some(key)) => TlsFiles {
+            certificate,
+            key,
+            client_ca,
+        },
+        (Some(_), None) => {
+            from.problem(
+                CERTIFICATE,
+                "is of no use without its key: name it with --tls-key",
+            );
+            return None;
+        }
+        (None, Some(_)) => {
+            from.problem(
+                KEY,
+                "is of no use without its certificate: name it with --tls-cert",
+            );
+            return None;
+        }
+        (None, None) => {
+            if client_ca.is_some() {
+                from.problem(
+                    CLIENT_CA,
+                    "client certificates are shown by TLS alone: name the service's own with \
+                     --tls-cert and --tls-key",
+                );
+            }
+            return None;
+        }
+    };
+    for problem in files.problems() {
+        from.problem(problem.flag, problem.reason);
+    }
+    Some(files)
 }
 
 fn keys_file(from: &mut SettingsReader<'_>) -> PathBuf {

@@ -11,6 +11,9 @@
 //! | `connector_changes_settled_total` | counter | verdict | changes that have a verdict of their lane |
 //! | `connector_segment_calls_total` | counter | outcome | calls that change a segment and have ended |
 //! | `connector_queries_total` | counter | | queries that have ended |
+//! | `connector_reloads_total` | counter | what | times that files were read again and are in use |
+//! | `connector_reload_failures_total` | counter | what | times that files were read again and could not be used |
+//! | `connector_tls_certificate_expiry_timestamp_seconds` | gauge | | when the certificate in use expires; only with TLS |
 //!
 //! Of each destination, at every scrape: received = delivered + failed + deferred + in flight. All
 //! five change together, under one lock, and a scrape reads them under it. So the stream's accounting
@@ -29,7 +32,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -52,6 +55,16 @@ struct Inner {
     streams: AtomicU64,
     calls: Mutex<Calls>,
     changes: Changes,
+    reloads: Mutex<BTreeMap<&'static str, Reloads>>,
+    /// In seconds since the epoch, if there is TLS.
+    certificate_expires: Mutex<Option<u64>>,
+}
+
+/// How often one kind of files was read again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reloads {
+    done: u64,
+    failed: u64,
 }
 
 /// The calls to LaunchDarkly that have ended, by how they did.
@@ -122,6 +135,27 @@ impl Metrics {
     /// Forgets a destination that is gone for ever. Streams it still has are no longer shown.
     pub fn forget(&self, destination: &str) {
         self.0.records.lock().remove(destination);
+    }
+
+    /// Shows from now on how often these files are read again, so that zeros can be seen.
+    pub fn watch_reloads(&self, what: &'static str) {
+        self.0.reloads.lock().entry(what).or_default();
+    }
+
+    /// Counts files that were read again and are in use.
+    pub fn reloaded(&self, what: &'static str) {
+        self.0.reloads.lock().entry(what).or_default().done += 1;
+    }
+
+    /// Counts files that were read again and cannot be used.
+    pub fn reload_failed(&self, what: &'static str) {
+        self.0.reloads.lock().entry(what).or_default().failed += 1;
+    }
+
+    /// Shows when the certificate that is in use expires.
+    pub fn certificate_expires(&self, at: SystemTime) {
+        let since = at.duration_since(SystemTime::UNIX_EPOCH);
+        *self.0.certificate_expires.lock() = Some(since.unwrap_or_default().as_secs());
     }
 
     /// All metrics in the `OpenMetrics` text format, 1.0.0.
@@ -274,6 +308,13 @@ impl Collector for Metrics {
         let changes = &self.0.changes;
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let calls = self.calls();
+        let reloads = self.0.reloads.lock().clone();
+        let of_reloads = |value: fn(&Reloads) -> u64| -> Vec<Series<'_>> {
+            let each = reloads.iter();
+            each.map(|(what, reloads)| (vec![("what", *what)], value(reloads)))
+                .collect()
+        };
+        let expires = *self.0.certificate_expires.lock();
         let counter = MetricType::Counter;
         let metrics = [
             (
@@ -338,6 +379,24 @@ impl Collector for Metrics {
                 "Queries to LaunchDarkly that have ended",
                 counter,
                 vec![(vec![], calls.queries)],
+            ),
+            (
+                "reloads",
+                "Times that files were read again and are in use",
+                counter,
+                of_reloads(|reloads| reloads.done),
+            ),
+            (
+                "reload_failures",
+                "Times that files were read again and could not be used",
+                counter,
+                of_reloads(|reloads| reloads.failed),
+            ),
+            (
+                "tls_certificate_expiry_timestamp_seconds",
+                "When the certificate in use expires",
+                MetricType::Gauge,
+                expires.into_iter().map(|at| (vec![], at)).collect(),
             ),
         ];
         for (name, help, kind, series) in metrics {
@@ -580,6 +639,31 @@ mod tests {
                 r#"connector_changes_settled_total{verdict="rejected"} 2"#,
                 r#"connector_changes_settled_total{verdict="timed_out"} 1"#,
                 r#"connector_changes_settled_total{verdict="deferred"} 0"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn reloads_are_shown_before_the_first_and_counted_by_what_was_read() {
+        let metrics = Metrics::default();
+        assert!(
+            !metrics
+                .text()
+                .contains("\nconnector_tls_certificate_expiry_timestamp_seconds ")
+        );
+        metrics.watch_reloads("tls_certificate");
+        metrics.reload_failed("tls_client_ca");
+        metrics.reloaded("tls_client_ca");
+        metrics.reloaded("tls_client_ca");
+        metrics.certificate_expires(SystemTime::UNIX_EPOCH + Duration::from_secs(7));
+        shows(
+            &metrics,
+            &[
+                r#"connector_reloads_total{what="tls_certificate"} 0"#,
+                r#"connector_reload_failures_total{what="tls_certificate"} 0"#,
+                r#"connector_reloads_total{what="tls_client_ca"} 2"#,
+                r#"connector_reload_failures_total{what="tls_client_ca"} 1"#,
+                "connector_tls_certificate_expiry_timestamp_seconds 7",
             ],
         );
     }

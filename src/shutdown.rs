@@ -4,6 +4,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::reload::ReloadRequests;
+
 /// Exit code of a process that was told to end at once: 128 and SIGINT's number, as shells
 /// report it.
 const LEFT_AT_ONCE: i32 = 130;
@@ -47,31 +49,34 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Ignores the signals that ask other programs to reload or to report, and that
-    /// would end this one by default; each is logged.
+    /// Outlives the signals that would end the process by default: SIGHUP asks for files to be read
+    /// again, and the others mean nothing. Each is logged.
     ///
     /// The task that listens lives as long as the process, and is not awaited.
     ///
     /// # Errors
     /// When the signals cannot be listened to.
-    pub fn outlive_other_signals() -> std::io::Result<()> {
+    pub fn outlive_other_signals() -> std::io::Result<ReloadRequests> {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut first = signal(SignalKind::user_defined1())?;
         let mut second = signal(SignalKind::user_defined2())?;
+        let (reload, requests) = ReloadRequests::new();
         tokio::spawn(async move {
             loop {
                 let signal = tokio::select! {
-                    _ = hangup.recv() => "SIGHUP",
+                    _ = hangup.recv() => {
+                        let signal = "SIGHUP";
+                        info!(signal, "reading files again; settings and keys are read at the start alone");
+                        reload.trigger();
+                        continue;
+                    }
                     _ = first.recv() => "SIGUSR1",
                     _ = second.recv() => "SIGUSR2",
                 };
-                info!(
-                    signal,
-                    "this signal means nothing yet: settings and keys are read at the start"
-                );
+                info!(signal, "this signal means nothing");
             }
         });
-        Ok(())
+        Ok(requests)
     }
 
     /// Asks to stop.

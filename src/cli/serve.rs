@@ -39,28 +39,29 @@ pub(super) async fn run(args: ServeArgs) -> Exit {
     }
 }
 
-/// An invalid keys file is an error of configuration. Other failures may be transient, and a
+/// An invalid file of keys or of TLS is an error of configuration. Other failures may be transient, and a
 /// supervisor should try again.
 fn exit_of(error: &anyhow::Error) -> Exit {
     match error.downcast_ref() {
-        Some(BuildError::Keys(_)) => Exit::Unable,
+        Some(BuildError::Keys(_) | BuildError::Tls(_)) => Exit::Unable,
         _ => Exit::Negative,
     }
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
-    Shutdown::outlive_other_signals().context("cannot listen for signals")?;
+    let reloads = Shutdown::outlive_other_signals().context("cannot listen for signals")?;
     say_what_proxies_are_not_used(&settings);
     #[cfg(feature = "sandbox")]
     let (settings, sandbox) = sandbox::start_beside(settings).await?;
-    let app = App::build(&settings).await?;
+    let app = App::build(&settings).await?.reloading_at(reloads);
     let listener = bind(&settings.listen, "--listen").await?;
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {
         warn!("callers are not identified: whoever reaches {address} may use every destination");
     }
-    info!(%address, "serving gRPC");
+    let tls = settings.tls.is_some();
+    info!(%address, tls, "serving gRPC");
     let scrapes = serve_metrics(settings.metrics_listen.as_ref(), &app).await?;
     app.run(listener, shutdown).await?;
     drop(scrapes);

@@ -24,6 +24,17 @@ fn problems(flags: &[&str]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
+/// A directory with a certificate `cert.pem` and its key `key.pem`.
+fn certificate() -> tempfile::TempDir {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key);
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, pem: String| std::fs::write(directory.path().join(name), pem);
+    write("cert.pem", certificate.unwrap().pem()).unwrap();
+    write("key.pem", key.serialize_pem()).unwrap();
+    directory
+}
+
 /// A file with a certificate, and what is read from it.
 fn roots() -> (tempfile::NamedTempFile, Roots) {
     let key = rcgen::KeyPair::generate().unwrap();
@@ -49,10 +60,15 @@ fn flags_that_are_not_given_leave_the_defaults() {
 #[test]
 fn each_flag_reaches_its_setting() {
     let (ca_file, roots) = roots();
+    let certificate = certificate();
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| certificate.path().join(name));
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests/rudderstack.json");
     let shape = RequestShape::from_manifest(&std::fs::read(&manifest).unwrap()).unwrap();
     let settings = with_keys(&[
         "--listen=[::1]:1",
+        &format!("--tls-cert={}", cert.display()),
+        &format!("--tls-key={}", key.display()),
+        &format!("--tls-client-ca={}", cert.display()),
         "--egress-proxy=http://proxy:3128",
         &format!("--ca-file={}", ca_file.path().display()),
         "--metrics-listen=127.0.0.1:2",
@@ -78,6 +94,11 @@ fn each_flag_reaches_its_setting() {
     ]);
     let expected = Settings {
         listen: "[::1]:1".parse().unwrap(),
+        tls: Some(TlsFiles {
+            certificate: cert.clone(),
+            key,
+            client_ca: Some(cert),
+        }),
         metrics_listen: Some("127.0.0.1:2".parse().unwrap()),
         store: "sqlite:a.db".into(),
         keys_file: "k".into(),
@@ -126,6 +147,9 @@ fn every_problem_is_reported_at_once() {
     let wrong = [
         "--insecure=perhaps",
         "--listen=localhost",
+        "--tls-cert=no/such/file",
+        "--tls-key=no/such/file",
+        "--tls-client-ca=no/such/file",
         "--metrics-listen=localhost",
         "--store=mysql:x",
         "--launchdarkly-url=http://ld.example",

@@ -2,7 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`edge`] | transport hardening: first bytes, request bodies, memory; health, reflection, metrics |
+//! | [`edge`] | transport hardening: TLS, first bytes, request bodies, memory; health, reflection, metrics |
 //! | [`service`] | the contract's methods, each handed to its module |
 //! | [`unary`] | the calls that manage destinations and check credentials |
 //! | [`stream`] | `SendIdentifiers` |

@@ -20,8 +20,8 @@ fn home() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Makes a destination whose context key is the user ID, or else the e-mail address.
-pub(crate) fn create_destination(server: &Server) {
+/// Asks for a destination whose context key is the user ID, or else the e-mail address.
+pub(crate) fn creation() -> pb::CreateDestinationRequest {
     let destination = pb::Destination {
         display_name: "VIPs".into(),
         action: "send-identifiers".into(),
@@ -37,18 +37,22 @@ pub(crate) fn create_destination(server: &Server) {
         }],
         ..pb::Destination::default()
     };
-    let request = pb::CreateDestinationRequest {
+    pb::CreateDestinationRequest {
         parent: "organizations/acme".into(),
         destination_id: "vips".into(),
         destination: Some(destination),
         ..pb::CreateDestinationRequest::default()
-    };
+    }
+}
+
+/// Makes a destination whose context key is the user ID, or else the e-mail address.
+pub(crate) fn create_destination(server: &Server) {
     let url = server.url();
     let create = || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let mut client = DestinationConnectorClient::connect(url).await.unwrap();
-            client.create_destination(request).await.unwrap();
+            client.create_destination(creation()).await.unwrap();
         });
     };
     // On a thread of its own, since a test may have a runtime.

@@ -9,8 +9,11 @@ use launchdarkly_connector::{
 };
 use tonic::Code;
 
-use self::wall::{Authority, Door, OUTSIDE, Wall};
-use crate::test_service::{TestService, reason};
+use self::wall::{Door, OUTSIDE, Wall};
+use crate::{
+    support::certificates::Authority,
+    test_service::{TestService, reason},
+};
 
 mod wall;
 

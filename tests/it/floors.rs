@@ -14,8 +14,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("docs", &[]),
     ("pb", &[]),
+    ("reload", &[]),
     ("secret", &[]),
-    ("shutdown", &[]),
+    ("shutdown", &["reload"]),
     ("telemetry", &[]),
     ("domain", &["docs", "secret"]),
     ("metrics", &["domain", "secret"]),
@@ -33,7 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "clock", "delivery", "docs", "domain", "metrics", "pb", "registry", "secret",
+            "clock", "delivery", "docs", "domain", "metrics", "pb", "registry", "reload", "secret",
         ],
     ),
     (
@@ -50,6 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "metrics",
             "pb",
             "registry",
+            "reload",
             "server",
             "shutdown",
             "store",

@@ -26,3 +26,4 @@ mod sim;
 mod stream;
 mod support;
 mod test_service;
+mod tls;

@@ -20,7 +20,7 @@ use tonic::transport::server::Connected;
 use tracing::warn;
 
 /// How long a connection may take to send its first bytes. Ours: clients send them at once.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many bytes these are: an HTTP/2 client's preface. The shortest request for metrics is as
 /// long.
 const FIRST_BYTES: usize = 24;

@@ -6,3 +6,4 @@ pub(crate) mod inbound_body;
 pub(crate) mod memory;
 pub(crate) mod reflection;
 pub(crate) mod scrape;
+pub(crate) mod tls;

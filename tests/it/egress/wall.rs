@@ -7,45 +7,32 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::{
     TlsAcceptor,
-    rustls::{ServerConfig, pki_types::PrivateKeyDer},
+    rustls::{
+        ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
 };
+
+use crate::support::certificates::Authority;
 
 /// The name under which LaunchDarkly is looked for; only the proxy knows where it is.
 pub(crate) const OUTSIDE: &str = "ld.example";
 
-/// Signs certificates.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        Self(CertifiedIssuer::self_signed(params, key).unwrap())
-    }
-
-    pub(crate) fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// Speaks TLS as a host.
-    fn host(&self, name: &str) -> TlsAcceptor {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key);
-        TlsAcceptor::from(Arc::new(config.unwrap()))
-    }
+/// Speaks TLS as a host.
+fn host(authority: &Authority, name: &str) -> TlsAcceptor {
+    let issued = authority.issue(name);
+    let certificate = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key);
+    TlsAcceptor::from(Arc::new(config.unwrap()))
 }
 
 /// The proxy, and behind it something that speaks plain HTTP where it is and TLS as [`OUTSIDE`].
@@ -75,8 +62,8 @@ impl Wall {
             heads: Arc::default(),
         };
         let passage = Arc::new(Passage {
-            front: door.tls.then(|| authority.host("localhost")),
-            outside: authority.host(OUTSIDE),
+            front: door.tls.then(|| host(authority, "localhost")),
+            outside: host(authority, OUTSIDE),
             pass: door.pass,
             inside,
             heads: Arc::clone(&wall.heads),
