@@ -299,6 +299,7 @@ impl Server {
     ///
     /// # Errors
     /// What is wrong with the URL.
+    #[cfg(any(test, feature = "sandbox"))]
     pub(super) fn at(url: &str) -> Result<Self, String> {
         let endpoint = endpoint(url)?;
         let headers = RequestHeaders(Arc::new([]));
