@@ -38,7 +38,7 @@
 //! | 3 the core: destinations and their delivery | [`registry`], which uses [`delivery`] |
 //! | 2 external systems, and what counts; they do not know each other | [`launchdarkly`], [`store`], [`sandbox`], [`metrics`] |
 //! | 1 vocabulary, and the ports to the floors above it | [`domain`] |
-//! | 0 foundations | [`backoff`], [`clock`], [`pb`], [`reload`], [`secret`], [`shutdown`], [`telemetry`] |
+//! | 0 foundations | [`backoff`], [`clock`], [`loopback`], [`pb`], [`reload`], [`secret`], [`shutdown`], [`telemetry`] |
 //!
 //! Only [`app`] knows the server, the registry, the store and the client of LaunchDarkly together.
 //! Only `server::status` chooses code, text and details of the errors that callers get; tonic answers
@@ -112,6 +112,7 @@ pub mod delivery;
 mod docs;
 pub mod domain;
 pub mod launchdarkly;
+mod loopback;
 pub mod metrics;
 pub mod pb;
 mod registry;

@@ -5,7 +5,6 @@ use std::{
     error::Error,
     fmt::Write,
     fs, io,
-    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock},
     time::Duration,
@@ -23,8 +22,8 @@ use tonic_types::StatusExt;
 
 use super::{complain, reachable, terminal::inline};
 use crate::{
-    config::DEFAULT_LISTEN, pb::destination_connector_client::DestinationConnectorClient,
-    server::status::DOMAIN,
+    config::DEFAULT_LISTEN, loopback::is_loopback,
+    pb::destination_connector_client::DestinationConnectorClient, server::status::DOMAIN,
 };
 
 /// Longest time to connect. Ours: a reachable server takes milliseconds.
@@ -176,10 +175,7 @@ impl ServerArgs {
     /// Whether what is sent leaves this machine as plain text.
     fn is_overheard(&self) -> bool {
         let uri = self.server.uri();
-        let host = uri.host().unwrap_or_default();
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse();
-        let is_here = host == "localhost" || address.is_ok_and(|ip: IpAddr| ip.is_loopback());
-        uri.scheme_str() == Some("http") && !is_here
+        uri.scheme_str() == Some("http") && !uri.host().is_some_and(is_loopback)
     }
 
     fn without_tls(&self) -> anyhow::Result<Endpoint> {

@@ -1,10 +1,10 @@
 //! Hosts of LaunchDarkly: its own, or the one that an operator puts in their place.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use http::Uri;
 
-use crate::domain::Instance;
+use crate::{domain::Instance, loopback::is_loopback};
 
 /// A base address that an operator chose: `https`, or `http` to this very machine, since
 /// access tokens travel there.
@@ -76,12 +76,6 @@ impl Endpoint {
         let uri = self.0.parse::<Uri>();
         uri.is_ok_and(|uri| uri.host().is_some_and(is_loopback))
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-        || host.eq_ignore_ascii_case("localhost")
 }
 
 /// The hosts to call.
