@@ -106,11 +106,11 @@ impl fmt::Debug for Ack {
 /// Settles acks. Those of records in a row that get the same verdict are reported as one run, at the
 /// latest when this is dropped.
 #[derive(Default)]
-pub struct Settlement(Option<(Arc<MessageTicket>, SettledRun)>);
+pub(super) struct Settlement(Option<(Arc<MessageTicket>, SettledRun)>);
 
 impl Settlement {
     /// Gives the verdict.
-    pub fn settle(&mut self, mut ack: Ack, verdict: Verdict) {
+    pub(super) fn settle(&mut self, mut ack: Ack, verdict: Verdict) {
         let Some(message) = ack.message.take() else {
             return;
         };

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | queued | its first change, or the end of the call its key was in | it is sealed |
 //! | parked | a change of a key that is in a call | that call ends |
-//! | in flight | sealed | released, settled or restored |
+//! | in flight | sealed | its call ends; what that left waits again |
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -307,8 +307,7 @@ impl Batch {
         now: Instant,
     ) -> Option<Instant> {
         let (ordinal, id) = self.oldest(group)?;
-        let queued: usize = group.iter().map(|each| self.queue(*each).len()).sum();
-        let at_once = queued >= policy.limits.max_members || ordinal < self.flushed;
+        let at_once = self.queued(group) >= policy.limits.max_members || ordinal < self.flushed;
         Some(if at_once {
             now
         } else {
@@ -361,13 +360,11 @@ impl Batch {
     }
 
     fn take(&mut self, group: OperationGroup, limit: usize) -> Vec<PendingKey> {
-        let queued: usize = group.iter().map(|each| self.queue(*each).len()).sum();
-        let mut entries = Vec::with_capacity(limit.min(queued));
+        let mut entries = Vec::with_capacity(limit.min(self.queued(group)));
         while entries.len() < limit
             && let Some(id) = self.pop_oldest(group)
         {
             let slot = &mut self.slots[id];
-            slot.queued = None;
             let mut pending = slot.waiting.take().expect("what is queued waits");
             pending.prune();
             match pending.operation() {
@@ -395,12 +392,16 @@ impl Batch {
     }
 
     fn pop_oldest(&mut self, group: OperationGroup) -> Option<SlotId> {
-        let first = |operation: &Operation| {
-            let (ordinal, _) = self.queue(*operation).first()?;
-            Some((ordinal, *operation))
-        };
-        let (_, operation) = group.iter().filter_map(first).min()?;
-        self.queue_mut(operation).pop_first().map(|(_, id)| id)
+        let (_, id) = self.oldest(group)?;
+        let operation = self.slots[id].queued.take();
+        let operation = operation.expect("a slot knows the queue that it is in");
+        self.queue_mut(operation).pop_first();
+        Some(id)
+    }
+
+    /// How many of a group are queued.
+    fn queued(&self, group: OperationGroup) -> usize {
+        group.iter().map(|each| self.queue(*each).len()).sum()
     }
 
     /// Ends a call: what it left waits again, under newer changes of its keys, and all its keys are in

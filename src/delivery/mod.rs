@@ -44,7 +44,7 @@ mod permissions;
 mod retry;
 mod streak;
 
-pub use ack::{Ack, AckIssuer, MessageAcks, SettledRun, Settlement};
+pub use ack::{Ack, AckIssuer, MessageAcks, SettledRun};
 pub use batch::Change;
 pub use health::DeliveryHealth;
 pub use lane::LaneSettings;

@@ -12,7 +12,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 
@@ -24,7 +24,11 @@ use crate::domain::{OperationsPerCall, SegmentCall};
 
 /// The integration that is registered for this program.
 const ZEOTAP: &str = "zeotap";
-const ZEOTAP_MANIFEST: &[u8] = include_bytes!("integration/zeotap.json");
+/// Its requests. Read once, though settings are declared several times.
+static ZEOTAP_REQUESTS: LazyLock<RequestShape> = LazyLock::new(|| {
+    let manifest = include_bytes!("integration/zeotap.json");
+    RequestShape::from_manifest(manifest).expect("tests read it")
+});
 
 /// A registered integration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +66,7 @@ impl RequestShape {
     /// The shape that belongs to a key, where it is built in.
     #[must_use]
     pub fn built_in(key: &str) -> Option<Self> {
-        let known = || Self::from_manifest(ZEOTAP_MANIFEST).expect("tests read it");
-        (key == ZEOTAP).then(known)
+        (key == ZEOTAP).then(|| ZEOTAP_REQUESTS.clone())
     }
 }
 

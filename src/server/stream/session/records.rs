@@ -24,7 +24,7 @@ use crate::{
 
 /// A burst takes no further message once it has so many bytes. Ours: enough that what a wake-up costs
 /// is spread over many small messages.
-const MOST_BURST_BYTES: usize = 32 * 1024;
+const MAX_BURST_BYTES: usize = 32 * 1024;
 /// Verdicts taken from their channel at once.
 const VERDICT_CHUNK: usize = 1024;
 
@@ -36,9 +36,12 @@ pub(super) struct SessionRecords {
     delivery_timeout: Duration,
     validate_only: bool,
     burst: Burst,
+    /// Records of the last burst: the next one has about as many.
+    usual_records: usize,
 }
 
 /// What was taken of messages that came together, and is to be submitted.
+#[derive(Default)]
 struct Burst {
     mapped: MappedRecords,
     /// Records that were rejected as they were read.
@@ -47,17 +50,6 @@ struct Burst {
     last: i64,
     /// Encoded.
     bytes: usize,
-}
-
-impl Burst {
-    fn new(mapped: MappedRecords) -> Self {
-        Self {
-            mapped,
-            failed: 0,
-            last: 0,
-            bytes: 0,
-        }
-    }
 }
 
 /// A batch that was read, and has no effect yet.
@@ -85,7 +77,8 @@ impl SessionRecords {
             settled,
             delivery_timeout: timeout,
             validate_only: opening.validate_only,
-            burst: Burst::new(MappedRecords::default()),
+            burst: Burst::default(),
+            usual_records: 0,
         }
     }
 
@@ -96,6 +89,10 @@ impl SessionRecords {
     /// A broken stream rule, or a batch that cannot be read, which ends the stream. Nothing of the
     /// batch is taken.
     pub(super) fn take(&mut self, batch: &EncodedBatch) -> Result<(), SessionEnd> {
+        // Not before a message is there: an idle stream holds no room for one.
+        if self.burst.bytes == 0 {
+            self.burst.mapped = MappedRecords::with_capacity(self.usual_records);
+        }
         let before = self.burst.mapped.len();
         let taken = match self.read(batch) {
             Ok(read) => self.enter(read, before).map_err(SessionEnd::Failed),
@@ -165,18 +162,18 @@ impl SessionRecords {
     /// Whether the burst may take another batch. Its messages share one reservation of memory, so it
     /// must not have much more than one message may.
     pub(super) fn takes_more(&self) -> bool {
-        self.burst.bytes < MOST_BURST_BYTES && self.accounting.ledger().is_window_open()
+        self.burst.bytes < MAX_BURST_BYTES && self.accounting.ledger().is_window_open()
     }
 
     /// Submits what was taken, under the reservation of its messages.
     pub(super) fn hand_over(&mut self, inbound: &Inbound) {
-        let usual = MappedRecords::with_capacity(self.burst.mapped.len());
         let Burst {
             mapped,
             failed,
             last,
             ..
-        } = std::mem::replace(&mut self.burst, Burst::new(usual));
+        } = std::mem::take(&mut self.burst);
+        self.usual_records = mapped.len();
         let (unsettled, cost) = (mapped.len(), mapped.cost() + failed * FAILURE_COST);
         self.submitter.submit(mapped);
         let reservation = inbound.take_reservation(cost);
